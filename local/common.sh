@@ -1,0 +1,130 @@
+# Sourced by run.sh and by every stage: options, corpus, environment, experiment. Leaves the shell in the repository's root.
+# shellcheck shell=bash disable=SC2034  # what is set here is used where this is sourced
+
+# Options are the variables in lower case that are set before parse_options.sh; these two are none.
+ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+CALLER_DIR=$PWD
+
+corpus=mini
+corpus_dir=
+config=
+model=
+name=
+seed=0
+set=()
+teacher_set=()
+stage=0
+stop_stage=7
+nj=2
+cmd=tools/run.pl
+gpu=0
+max_bad=0
+sets=
+
+help_message="Usage: bash run.sh [options]
+       bash local/<stage>.sh [options]
+
+  bash run.sh                                                       # all stages on the mini corpus, nothing downloaded
+  bash run.sh --corpus speechocean762 --config conf/ecapa_c128.yaml --nj 4
+  bash run.sh --stage 3 --stop-stage 5 --set train.epochs=20 --seed 1
+  bash run.sh --corpus own --corpus-dir my_speech --stage 0 --model exp/speechocean762/ecapa_c128/final.pt
+
+Stages: 0 get the corpus, 1 data dirs and trials, 2 fbanks, 3 teacher, 4 student, 5 embeddings, 6 scores, 7 report.
+Each is a script of local/. What is done is skipped; what a changed config or list makes stale is done again.
+
+Options:
+  --corpus NAME       a folder of egs/ ($corpus)
+  --corpus-dir DIR    where the corpus lies, or is to lie (by default data/<corpus>/corpus)
+  --config YAML       the student's conf (by default the one that egs/<corpus>/corpus.conf names)
+  --model FILE        evaluate this final.pt: nothing is trained
+  --name NAME         the experiment's folder in exp/<corpus>/ (by default the YAML's stem, with _s<seed> for a seed but 0)
+  --seed N            of the student's weights and crops ($seed)
+  --set KEY=VALUE     change a key of the student's config; may be repeated
+  --teacher-set KEY=VALUE   the same for the teacher's config
+  --stage N, --stop-stage N   first and last stage ($stage to $stop_stage)
+  --nj N              jobs of stages 2 and 5 ($nj)
+  --cmd CMD           how jobs run: tools/run.pl, with its options ($cmd)
+  --gpu N             GPUs for training, and for extraction if not 0 ($gpu)
+  --sets 'A B'        the data dirs that stage 5 extracts (by default those that scoring needs)
+  --max-bad N         unreadable utterances that stage 2 may leave out, per job ($max_bad)"
+
+# shellcheck source=tools/parse_options.sh
+. "$ROOT/tools/parse_options.sh"
+if [ $# -gt 0 ]; then
+  echo "$(basename "$0"): unexpected argument '$1'; see --help" >&2
+  exit 1
+fi
+
+absolute() { case $1 in '' | /*) echo "$1" ;; *) echo "$CALLER_DIR/$1" ;; esac; }
+
+# A path that the user gives is relative to where the user is; a conf file may also be named as seen from the root.
+corpus_dir=$(absolute "$corpus_dir")
+model=$(absolute "$model")
+if [ -n "$config" ] && [ -e "$(absolute "$config")" ]; then config=$(absolute "$config"); fi
+cd "$ROOT"
+config=${config#"$ROOT/"}
+. ./path.sh
+
+say() { echo "$(date '+%Y-%m-%d %H:%M:%S') $(basename "$0" .sh): $*"; }
+die() { echo "$(basename "$0"): $*" >&2; exit 1; }
+
+if [ ! -e "egs/$corpus/corpus.conf" ]; then
+  die "--corpus $corpus: no egs/$corpus/corpus.conf; there are: $(cd egs && echo */ | tr -d /)"
+fi
+default_config=
+# shellcheck source=/dev/null
+. "egs/$corpus/corpus.conf"
+data=data/$corpus
+corpus_dir=${corpus_dir:-$data/corpus}
+config=${config:-$default_config}
+
+setting() { python -m wespeaker_lite.bin.config get "$exp/config.yaml" "$1"; }
+
+# The sets of this corpus that stage 1 has made; a corpus may come without a training set.
+made_sets() { for set_name in $train_set $test_set; do [ ! -e "$data/$set_name/wav.scp" ] || echo "$set_name"; done; }
+
+# What training reads: the training set, with its speed-perturbed copies where the config asks for them.
+training_set() { if [ -n "$(setting augment.speeds)" ]; then echo "${train_set}_aug"; else echo "$train_set"; fi; }
+
+# fresh STAMP INPUTS...: true, and says so, where STAMP was left by the same inputs; an input that is not there ends the stage.
+fresh() {
+  local code=0
+  stamp_and_inputs=("$@")
+  python -m wespeaker_lite.bin.stamp check "$@" || code=$?
+  [ "$code" -le 1 ] || exit "$code"
+  [ "$code" -ne 0 ] || say "done already ($1)"
+  return "$code"
+}
+# stamp OUTPUTS...: leave the stamp that `fresh` was last asked about.
+stamp() { python -m wespeaker_lite.bin.stamp write "${stamp_and_inputs[@]}" --outputs "$@"; }
+
+# follow LOG PATTERN COMMAND...: run a job whose output goes to LOG, and show here what matches, since it may take hours.
+follow() {
+  local log=$1 pattern=$2 code=0 tail_pid
+  shift 2
+  mkdir -p "$(dirname "$log")" && : > "$log"
+  tail -n +1 -F "$log" 2> /dev/null > >(grep --line-buffered -E "$pattern") &
+  tail_pid=$!
+  "$@" || code=$?
+  sleep 0.2 # for tail to read the last lines
+  kill "$tail_pid" 2> /dev/null || true
+  return "$code"
+}
+
+trained=true
+if [ -n "$model" ]; then
+  [ -e "$model" ] || die "--model $model: no such file"
+  trained=false
+  name=${name:-$(basename "$(dirname "$model")")}
+else
+  if [ "$seed" -ne 0 ]; then set+=("seed=$seed") suffix=_s$seed; fi
+  name=${name:-$(basename "$config" .yaml)${suffix:-}}
+fi
+exp=exp/$corpus/$name
+if ! $trained; then
+  python -m wespeaker_lite.bin.config from-model --model "$model" --out "$exp/config.yaml"
+else
+  model=$exp/final.pt
+  python -m wespeaker_lite.bin.config resolve --config "$config" --overrides "egs/$corpus/overrides.yaml" \
+    --out "$exp/config.yaml" --set "${set[@]}"
+fi

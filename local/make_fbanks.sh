@@ -1,0 +1,38 @@
+#!/usr/bin/env bash
+# Stage 2: fbanks into arks; of the training set also speed-perturbed copies, where the config asks for them.
+set -euo pipefail
+. "$(dirname "$0")/common.sh"
+
+# make_fbank SET FROM SPEED: features of data/<corpus>/FROM, played at SPEED, in data/<corpus>/SET.
+make_fbank() {
+  local dir=$data/$1 from=$data/$2 speed=$3 inputs=() jobs
+  for file in wav.scp utt2spk segments; do
+    [ ! -e "$from/$file" ] || inputs+=("$from/$file")
+  done
+  if fresh "$dir/.fbank.stamp" --files "${inputs[@]}" --words "$speed" "$max_bad" \
+    --config "$exp/config.yaml" --sections features; then return; fi
+  rm -rf "$dir/fbank" "$dir/split"
+  python -m wespeaker_lite.bin.data_dir split "$from" "$nj" "$dir/split" --per-utt --at-most
+  jobs=$(find "$dir/split" -mindepth 1 -maxdepth 1 -type d | wc -l)
+  say "fbanks of $1 by $jobs jobs, logs in $dir/log/make_fbank.*.log"
+  $cmd "JOB=1:$jobs" "$dir/log/make_fbank.JOB.log" \
+    python -m wespeaker_lite.bin.make_fbank --data "$dir/split/JOB" --out "$dir/fbank/feats.JOB" \
+    --features "$(setting features)" --speed "$speed" --max-bad "$max_bad"
+  python -m wespeaker_lite.bin.gather_feats --from "$from" --speed "$speed" --parts "$dir/fbank" --out "$dir"
+  rm -rf "$dir/split"
+  stamp "$dir/feats.scp" "$dir/utt2num_frames" "$dir"/fbank/*.ark
+}
+
+for set_name in $(made_sets); do make_fbank "$set_name" "$set_name" 1.0; done
+
+speeds=$(setting augment.speeds)
+if [ -n "$speeds" ] && [ -e "$data/$train_set/wav.scp" ]; then
+  parts=("$data/$train_set")
+  for speed in $speeds; do
+    make_fbank "${train_set}_sp$speed" "$train_set" "$speed"
+    parts+=("$data/${train_set}_sp$speed")
+  done
+  if fresh "$data/${train_set}_aug/.fbank.stamp" --files "${parts[@]/%//.fbank.stamp}" --words "$speeds"; then exit; fi
+  python -m wespeaker_lite.bin.data_dir combine "$data/${train_set}_aug" "${parts[@]}"
+  stamp "$data/${train_set}_aug/feats.scp"
+fi

@@ -1,0 +1,12 @@
+#!/usr/bin/env bash
+# Stage 1: data dirs and trials.
+set -euo pipefail
+. "$(dirname "$0")/common.sh"
+
+[ -e "$data/$test_set/wav.scp" ] || rm -f "$data/.lists.stamp"
+if fresh "$data/.lists.stamp" --files "$data/.get.stamp" --words "$corpus_options" --trees "$corpus_dir"; then exit; fi
+"egs/$corpus/prepare.sh" lists "$corpus_dir" "$data"
+for set_name in $(made_sets); do
+  python -m wespeaker_lite.bin.data_dir validate "$data/$set_name" --no-feats
+done
+stamp "$data"/trials/* # not the data dirs: stage 2 drops from them what --max-bad allows it to

@@ -1,0 +1,35 @@
+#!/usr/bin/env bash
+# Stage 4: train the student; run again after a stop, it goes on from the last checkpoint. Weights from outside are fetched.
+set -euo pipefail
+. "$(dirname "$0")/common.sh"
+
+if ! $trained; then say "a trained model is given, nothing to train"; exit; fi
+log=$exp/log/train.log
+if [ -n "$(setting pretrained)" ]; then
+  if fresh "$exp/.train.stamp" --config "$exp/config.yaml" --sections pretrained model; then exit; fi
+  $cmd "$log" python -m wespeaker_lite.bin.import_teacher --config "$exp/config.yaml" --out "$exp"
+  stamp "$exp/final.pt"
+  exit
+fi
+
+train_data=$data/$(training_set)
+[ -e "$train_data/utt2spk" ] || die "$corpus has no training set ($train_data); evaluate a trained model with --model FILE"
+inputs=("$train_data/.fbank.stamp" "$train_data/utt2spk")
+options=()
+teacher=$(setting distill.teacher)
+if [ -n "$teacher" ]; then
+  teacher_exp=exp/$corpus/$(basename "$teacher" .yaml)
+  inputs+=("$teacher_exp/.train.stamp")
+  options+=(--teacher "$teacher_exp/final.pt")
+  if [ "$(setting distill.source)" = utterance ]; then
+    inputs+=("$teacher_exp/embeddings/$(training_set)/.embed.stamp")
+    options+=(--teacher-embeddings "$teacher_exp/embeddings/$(training_set)/xvector.scp")
+  fi
+fi
+if fresh "$exp/.train.stamp" --files "${inputs[@]}" --config "$exp/config.yaml" \
+  --sections seed features augment crop model head distill train; then exit; fi
+say "training $name; everything is in $exp/train.log"
+follow "$log" 'epoch .*done|going on|set aside|are kept|mean over' \
+  $cmd --gpu "$gpu" "$log" python -m wespeaker_lite.bin.train --config "$exp/config.yaml" --data "$train_data" --out "$exp" \
+  "${options[@]}"
+stamp "$exp/final.pt"

@@ -1,0 +1,18 @@
+#!/usr/bin/env bash
+# The staged recipe, one for all corpora: lists, fbanks, teacher, student by KD, embeddings, scores, report. See --help.
+set -euo pipefail
+. "$(dirname "$0")/local/common.sh"
+
+stages=(get_corpus make_lists make_fbanks train_teacher train_student extract_embeddings score report)
+if [ "$stage" -lt 0 ] || [ "$stop_stage" -ge "${#stages[@]}" ]; then
+  die "there are stages 0 to $((${#stages[@]} - 1)); asked for: $stage to $stop_stage"
+fi
+echo "$0 $*"
+for ((number = stage; number <= stop_stage; number++)); do
+  say "stage $number: ${stages[number]}"
+  code=0
+  (cd "$CALLER_DIR" && bash "$ROOT/local/${stages[number]}.sh" "$@") || code=$?
+  if [ "$code" -ne 0 ]; then
+    die "stage $number (${stages[number]}) failed; what is done is kept, and the same command goes on from there"
+  fi
+done

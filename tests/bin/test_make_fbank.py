@@ -1,0 +1,135 @@
+"""The program that computes fbanks."""
+
+import json
+import logging
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from wespeaker_lite.data.arks import MatrixReader
+from wespeaker_lite.data.augment import speed_perturb
+from wespeaker_lite.data.tables import read_table, write_table
+from wespeaker_lite.errors import InputError
+from wespeaker_lite.features.fbank import FbankConfig, fbank
+from wespeaker_lite.features.job import FbankJob, make_fbanks
+
+LENGTHS = {"a-1": 16000, "a-2": 24000, "b-1": 8000}
+
+
+def samples_of(key: str) -> np.ndarray:
+    return np.random.default_rng(LENGTHS[key]).normal(0, 0.1, LENGTHS[key]).astype(np.float32)
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    for key in LENGTHS:
+        soundfile.write(tmp_path / f"{key}.wav", samples_of(key), 16000, subtype="FLOAT")
+    write_table(tmp_path / "wav.scp", {key: tmp_path / f"{key}.wav" for key in LENGTHS})
+    return tmp_path
+
+
+def run(repository: Path, *words: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "wespeaker_lite.bin.make_fbank", *map(str, words)]
+    return subprocess.run(command, cwd=repository, capture_output=True, text=True, check=False)
+
+
+def outputs(prefix: Path) -> list[str]:
+    return sorted(path.name for path in prefix.parent.glob("*")) if prefix.parent.exists() else []
+
+
+def test_features_frames_and_durations_are_written(directory: Path, repository: Path) -> None:
+    prefix = directory / "fbank" / "feats.1"
+    features = json.dumps({"num_mels": 40, "window": "hamming"})
+    done = run(repository, "--data", directory, "--out", prefix, "--features", features)
+    assert done.returncode == 0, done.stderr
+    assert "3 utterances, 0.00 hours" in done.stderr
+    assert "real-time factor" in done.stderr
+    assert outputs(prefix) == [f"feats.1.{end}" for end in ("ark", "scp", "utt2dur", "utt2num_frames")]
+    reader = MatrixReader(f"{prefix}.scp")
+    for key in LENGTHS:
+        expected = fbank(samples_of(key), FbankConfig(num_mels=40, window="hamming"))
+        step = (expected.max() - expected.min()) / 255
+        np.testing.assert_allclose(reader.read(key), expected, rtol=0, atol=0.51 * step)
+    assert read_table(f"{prefix}.utt2num_frames") == {"a-1": "98", "a-2": "148", "b-1": "48"}
+    assert read_table(f"{prefix}.utt2dur") == {"a-1": "1.000", "a-2": "1.500", "b-1": "0.500"}
+
+
+def test_a_speed_changes_ids_and_lengths(directory: Path) -> None:
+    prefix = directory / "fbank" / "feats"
+    make_fbanks(FbankJob(directory, str(prefix), FbankConfig(), speed=0.9))
+    feats = MatrixReader(f"{prefix}.scp").read("sp0.9-a-1")
+    expected = fbank(speed_perturb(samples_of("a-1"), 0.9), FbankConfig())
+    np.testing.assert_allclose(feats, expected, rtol=0, atol=0.51 * (expected.max() - expected.min()) / 255)
+    assert read_table(f"{prefix}.utt2dur") == {"sp0.9-a-1": "1.111", "sp0.9-a-2": "1.667", "sp0.9-b-1": "0.556"}
+
+
+def test_every_bad_utterance_is_named_and_nothing_is_left(directory: Path, repository: Path) -> None:
+    (directory / "a-2.wav").write_bytes(b"")
+    soundfile.write(directory / "b-1.wav", np.zeros(300), 16000)
+    prefix = directory / "fbank" / "feats.1"
+    done = run(repository, "--data", directory, "--out", prefix)
+    assert done.returncode == 1
+    assert f"a-2: {directory}/a-2.wav: empty (0 bytes)" in done.stderr
+    assert "b-1: too short for one frame: 300 of 400 samples" in done.stderr
+    last = done.stderr.splitlines()[-1]
+    assert "2 of 3 utterances unreadable; first: a-2 " in last
+    assert "--max-bad" in last
+    assert "Traceback" not in done.stderr
+    assert outputs(prefix) == []
+
+
+def test_bad_utterances_that_are_allowed_are_listed(directory: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (directory / "a-2.wav").unlink()
+    prefix = directory / "fbank" / "feats"
+    with caplog.at_level(logging.ERROR):
+        make_fbanks(FbankJob(directory, str(prefix), FbankConfig(), max_bad=1))
+    assert f"a-2: {directory}/a-2.wav: No such file" in caplog.text
+    assert list(read_table(f"{prefix}.scp")) == ["a-1", "b-1"]
+    assert Path(f"{prefix}.bad").read_text() == f"a-2 {directory}/a-2.wav: No such file or directory\n"
+    soundfile.write(directory / "a-2.wav", samples_of("a-2"), 16000)
+    make_fbanks(FbankJob(directory, str(prefix), FbankConfig()))
+    assert not Path(f"{prefix}.bad").exists()
+
+
+def test_an_ark_of_nothing_is_not_made(directory: Path) -> None:
+    for key in LENGTHS:
+        (directory / f"{key}.wav").unlink()
+    with pytest.raises(InputError, match="3 of 3 utterances unreadable"):
+        make_fbanks(FbankJob(directory, str(directory / "fbank" / "feats"), FbankConfig(), max_bad=99))
+
+
+@pytest.mark.parametrize(
+    ("features", "fault"),
+    [
+        ('{"num_mel": 80}', "--features: unknown key 'num_mel'; did you mean 'num_mels'?"),
+        ("num_mels: 80", "--features 'num_mels: 80': not JSON"),
+        ('{"window": "povy"}', "window 'povy' is none of"),
+    ],
+)
+def test_senseless_options_are_one_line(directory: Path, repository: Path, features: str, fault: str) -> None:
+    done = run(repository, "--data", directory, "--out", directory / "feats", "--features", features)
+    assert done.returncode == 1
+    assert fault in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_full_disk_is_named_and_nothing_is_left(directory: Path, repository: Path, tmp_path: Path) -> None:
+    """On a tmpfs of 16 kB, in a mount namespace of its own."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    inside = f'mount -t tmpfs -o size=16k none {disk} || exit 77; "$@"; code=$?; ls -A {disk}; exit $code'
+    program = [sys.executable, "-m", "wespeaker_lite.bin.make_fbank", "--data", directory, "--out", disk / "feats"]
+    command = ["unshare", "-rm", "bash", "-c", inside, "bash", *map(str, program)]
+    try:
+        done = subprocess.run(command, cwd=repository, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        pytest.skip("no unshare")
+    if done.returncode == 77 or done.stderr.startswith("unshare"):
+        pytest.skip("no tmpfs can be mounted here")
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == f"make_fbank: No space left on device: {disk}/feats.ark"
+    assert done.stdout == ""

@@ -1,0 +1,110 @@
+"""The programs score, report and compare as a user starts them."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import kaldiio
+import numpy as np
+import pytest
+
+
+class House:
+    """A small test set and cohort on disk, and the programs run on them."""
+
+    def __init__(self, root: Path, repository: Path) -> None:
+        self.root, self.repository = root, repository
+        rng = np.random.default_rng(0)
+        for part, speakers in (("test", 12), ("train", 15)):
+            voices = rng.standard_normal((speakers, 16))
+            names = [f"{part}{speaker:02d}-{take}" for speaker in range(speakers) for take in range(3)]
+            self.write(part, {name: voices[row // 3] + 0.8 * rng.standard_normal(16) for row, name in enumerate(names)})
+            (root / part / "utt2spk").write_text("".join(f"{name} {name.split('-')[0]}\n" for name in names))
+            if part == "test":
+                pairs = [(one, two) for place, one in enumerate(names) for two in names[place + 1 :]]
+        kinds = ("nontarget", "target")
+        lines = [f"{one} {two} {kinds[one[:6] == two[:6]]}\n" for one, two in pairs]
+        (root / "trials_O").write_text("".join(lines))
+
+    def write(self, part: str, vectors: dict[str, np.ndarray]) -> None:
+        folder = self.root / part
+        folder.mkdir(exist_ok=True)
+        with kaldiio.WriteHelper(f"ark,scp:{folder}/xvector.ark,{folder}/xvector.scp") as write:
+            for name, vector in vectors.items():
+                write(name, vector.astype(np.float32))
+
+    def run(self, program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", f"wespeaker_lite.bin.{program}", *arguments]
+        environment = {**os.environ, "PYTHONPATH": str(self.repository)}
+        return subprocess.run(command, cwd=self.root, env=environment, capture_output=True, text=True)
+
+    def score(self, *more: str) -> subprocess.CompletedProcess[str]:
+        return self.run("score", "--embeddings", "test/xvector.scp", "--trials", "trials_O", "--out", "exp", *more)
+
+
+COHORT = ("--cohort", "train/xvector.scp", "--cohort-utt2spk", "train/utt2spk")
+
+
+@pytest.fixture
+def house(tmp_path: Path, repository: Path) -> House:
+    return House(tmp_path, repository)
+
+
+def test_score_report_compare(house: House) -> None:
+    (house.root / "cost.json").write_text(json.dumps({"params": 1000, "macs_1s": 5_000_000}))
+    scored = house.score(*COHORT, "--cost", "cost.json", "--top-n", "10")
+    assert scored.returncode == 0, scored.stderr
+    results = json.loads((house.root / "exp" / "results.json").read_text())
+    assert (results["params"], results["macs_1s"]) == (1000, 5_000_000)
+    assert list(results["trials"]["trials_O"]) == ["cosine", "snorm", "asnorm"]
+    cosine = results["trials"]["trials_O"]["cosine"]
+    assert set(cosine) == {"eer", "mindcf_p0.01", "mindcf_p0.05", "trials", "targets", "nontargets"}
+    assert (cosine["trials"], cosine["targets"]) == (630, 36)
+    assert 0 < cosine["eer"] < 0.3
+    assert f"{100 * cosine['eer']:.2f}" in scored.stdout
+    lines = (house.root / "exp" / "scores" / "trials_O.asnorm.score").read_text().splitlines()
+    assert [line.split()[:2] for line in lines] == [
+        line.split()[:2] for line in (house.root / "trials_O").read_text().splitlines()
+    ]
+
+    reported = house.run("report", "--out", "exp", "--utt2spk", "test/utt2spk", "--replicates", "100")
+    assert reported.returncode == 0, reported.stderr
+    assert reported.stdout == (house.root / "exp" / "report" / "report.md").read_text()
+
+    rows = ("--row", "a=exp", "--row", "b=exp", "--baseline", "a")
+    compared = house.run("compare", "--utt2spk", "test/utt2spk", "--trials", "trials_O", "--scoring", "snorm", *rows)
+    assert compared.returncode == 0, compared.stderr
+    assert "### trials_O, snorm" in compared.stdout
+    assert "+0.00 [+0.00, +0.00]" in compared.stdout
+
+
+def test_cohort_of_utterances_needs_no_speakers(house: House) -> None:
+    scored = house.score("--cohort", "train/xvector.scp", "--cohort-per", "utterance", "--scorings", "asnorm")
+    assert scored.returncode == 0, scored.stderr
+    assert "the cohort has only 45 of the 300" in scored.stderr
+
+
+def test_bad_input_is_one_line_and_old_results_stay(house: House) -> None:
+    assert house.score("--scorings", "cosine").returncode == 0
+    before = (house.root / "exp" / "results.json").read_text()
+    with (house.root / "trials_O").open("a") as file:
+        file.write("test00-0 ghost-1 nontarget\n")
+    for arguments, message in (
+        (("--scorings", "cosine"), "trials_O:631: utterance 'ghost-1'"),
+        (("--cohort", "train/xvector.scp"), "--cohort wants --cohort-utt2spk"),
+        (("--scorings", "cosin"), "did you mean 'cosine'"),
+    ):
+        failed = house.score(*arguments)
+        assert failed.returncode == 1
+        assert message in failed.stderr
+        assert failed.stderr.count("\n") == 1
+    assert (house.root / "exp" / "results.json").read_text() == before
+
+
+def test_help_shows_an_example(house: House) -> None:
+    for program in ("score", "report", "compare"):
+        shown = house.run(program, "--help")
+        assert shown.returncode == 0, shown.stderr
+        assert "Example:" in shown.stdout

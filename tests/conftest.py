@@ -1,0 +1,23 @@
+"""Shared by all tests: where real speech lies, when it is there."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """The root of the checkout."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder with real speech; tests that need it are skipped, and say so, where it is not."""
+    folder = Path(os.environ.get("WESPEAKER_LITE_SHARED", ROOT.parent / "shared")) / "data"
+    if not folder.is_dir():
+        pytest.skip(f"no real speech in {folder}")
+    return folder

@@ -1,0 +1,290 @@
+"""Arks, checked against kaldiio, pydrobert-kaldi and kaldi_native_io."""
+
+import errno
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import kaldiio
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from wespeaker_lite.data.arks import ArkWriter, Location, MatrixArk, MatrixReader, merge, read_scp, read_vectors
+from wespeaker_lite.errors import InputError
+
+MATRICES = {
+    "a-1": np.random.default_rng(1).normal(8, 3, (57, 80)).astype(np.float32),
+    "a-2": np.full((3, 80), -15.9424, dtype=np.float32),  # digital silence: no range
+    "b-1": np.random.default_rng(2).normal(-4, 1e-3, (1, 80)).astype(np.float32),
+    "b-2": np.random.default_rng(3).uniform(-1e4, 1e4, (400, 80)).astype(np.float32),
+}
+
+
+@pytest.fixture(scope="module")
+def scp(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    prefix = tmp_path_factory.mktemp("arks") / "feats"
+    with ArkWriter(prefix) as writer:
+        for key in ("b-2", "a-1", "b-1", "a-2"):  # not in their order
+            writer.write(key, MATRICES[key])
+    return Path(f"{prefix}.scp")
+
+
+def rows(scp: Path, key: str, start: int = 0, count: int | None = None) -> np.ndarray:
+    location = read_scp(scp)[key]
+    return MatrixArk(location.ark).rows(key, location.offset, start, count)
+
+
+def test_the_scp_is_sorted_and_absolute(scp: Path) -> None:
+    assert list(read_scp(scp)) == sorted(MATRICES)
+    assert {location.ark for location in read_scp(scp).values()} == {str(scp.with_suffix(".ark").absolute())}
+
+
+def test_values_are_kept_to_half_a_step_of_their_range(scp: Path) -> None:
+    for key, matrix in MATRICES.items():
+        step = (matrix.max() - matrix.min()) / 255
+        assert np.abs(rows(scp, key) - matrix).max() <= 0.502 * step + 1e-5 * np.abs(matrix).max()
+
+
+def assert_same(actual: np.ndarray, expected: np.ndarray) -> None:
+    """Equal but for the rounding of float32 in low + step * byte."""
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=2e-7 * np.abs(expected).max())
+
+
+def native_matrix(scp: Path, key: str) -> np.ndarray:
+    """Read with kaldi_native_io, whose arrays live no longer than their reader."""
+    reader = pytest.importorskip("kaldi_native_io").RandomAccessFloatMatrixReader(f"scp:{scp}")
+    return np.array(reader[key])
+
+
+@pytest.mark.parametrize("key", MATRICES)
+def test_other_readers_read_the_same(scp: Path, key: str) -> None:
+    pydrobert = pytest.importorskip("pydrobert.kaldi.io")
+    with pydrobert.open(f"scp:{scp}", "bm", mode="r+") as reader:
+        assert_same(rows(scp, key), reader[key])
+    assert_same(rows(scp, key), native_matrix(scp, key))
+    assert_same(rows(scp, key), kaldiio.load_scp(str(scp))[key])
+
+
+def test_what_kaldi_writes_is_read(tmp_path: Path) -> None:
+    native = pytest.importorskip("kaldi_native_io")
+    with native.CompressedMatrixWriter(f"ark,scp:{tmp_path}/x.ark,{tmp_path}/x.scp") as writer:
+        for key, matrix in MATRICES.items():
+            writer.write(key, matrix, native.CompressionMethod.kOneByteAuto)
+    for key in MATRICES:
+        assert_same(rows(tmp_path / "x.scp", key), native_matrix(tmp_path / "x.scp", key))
+
+
+@given(first=st.integers(0, 399), count=st.integers(1, 400))
+def test_a_stretch_of_rows_is_that_of_the_whole(scp: Path, first: int, count: int) -> None:
+    count = min(count, 400 - first)
+    np.testing.assert_array_equal(rows(scp, "b-2", first, count), rows(scp, "b-2")[first : first + count])
+
+
+def test_rows_beyond_the_utterance_are_refused(scp: Path) -> None:
+    with pytest.raises(InputError, match=r"'a-1' has 57 frames, \[50, 60\) were asked for"):
+        rows(scp, "a-1", 50, 10)
+
+
+@pytest.mark.parametrize("method", [None, 2, 3])
+def test_the_matrix_reader_reads_every_kaldi_format(tmp_path: Path, method: int | None) -> None:
+    matrices = {key: MATRICES[key] for key in ("a-1", "b-2")}
+    kaldiio.save_ark(f"{tmp_path}/x.ark", matrices, scp=f"{tmp_path}/x.scp", compression_method=method)
+    reader = MatrixReader(tmp_path / "x.scp")
+    for key in matrices:
+        assert_same(reader.read(key), kaldiio.load_scp(f"{tmp_path}/x.scp")[key])
+        assert reader.read(key).dtype == np.float32
+
+
+def test_the_matrix_reader_reads_bytes_and_names_unknown_keys(scp: Path) -> None:
+    reader = MatrixReader(scp)
+    np.testing.assert_array_equal(reader.read("a-1"), rows(scp, "a-1"))
+    with pytest.raises(InputError, match=r"feats.scp: no entry for 'c-1'"):
+        reader.read("c-1")
+
+
+def test_vectors_are_exact(tmp_path: Path) -> None:
+    native = pytest.importorskip("kaldi_native_io")
+    vectors = {key: matrix[0] for key, matrix in MATRICES.items()}
+    with ArkWriter(tmp_path / "xvector") as writer:
+        for key, vector in vectors.items():
+            writer.write(key, vector)
+    for key, vector in read_vectors(tmp_path / "xvector.scp").items():
+        np.testing.assert_array_equal(vector, vectors[key])
+    for key, vector in native.SequentialFloatVectorReader(f"scp:{tmp_path}/xvector.scp"):
+        np.testing.assert_array_equal(vector, vectors[key])
+
+
+def test_vectors_of_different_sizes_are_refused(tmp_path: Path) -> None:
+    with ArkWriter(tmp_path / "x") as writer:
+        writer.write("a", np.ones(3, dtype=np.float32))
+        writer.write("b", np.ones(4, dtype=np.float32))
+    with pytest.raises(InputError, match=r"'b' has the shape \(4,\), 'a' has \(3,\)"):
+        read_vectors(tmp_path / "x.scp")
+
+
+# bad arks
+
+
+def cut(scp: Path, tmp_path: Path, size: int) -> Path:
+    """Copy an ark, but for the bytes past `size`, and its scp."""
+    whole = scp.with_suffix(".ark")
+    (tmp_path / "feats.ark").write_bytes(whole.read_bytes()[:size])
+    (tmp_path / "feats.scp").write_text(scp.read_text().replace(str(whole), f"{tmp_path}/feats.ark"))
+    return tmp_path / "feats.scp"
+
+
+@pytest.mark.parametrize("missing", [1, 80 * 57 + 5, 80 * 57 + 24])  # in the data, in the header, before the offset
+def test_a_cut_ark_is_named_with_its_utterance(scp: Path, tmp_path: Path, missing: int) -> None:
+    end = read_scp(scp)["a-1"].offset + 22 + 57 * 80
+    path = cut(scp, tmp_path, end - missing)
+    np.testing.assert_array_equal(rows(path, "b-2"), rows(scp, "b-2"))
+    with pytest.raises(InputError, match=rf"{tmp_path}/feats.ark: the ark was cut: utterance 'a-1'"):
+        rows(path, "a-1")
+    with pytest.raises(InputError, match="'a-1'"):
+        MatrixReader(path).read("a-1")
+
+
+def test_a_cut_ark_of_floats_is_named(tmp_path: Path) -> None:
+    kaldiio.save_ark(f"{tmp_path}/x.ark", {"a": MATRICES["a-1"]}, scp=f"{tmp_path}/x.scp")
+    os.truncate(tmp_path / "x.ark", 1000)
+    with pytest.raises(InputError, match=r"x.ark: cannot read 'a': the ark was cut"):
+        MatrixReader(tmp_path / "x.scp").read("a")
+
+
+def test_a_missing_ark_is_named(scp: Path, tmp_path: Path) -> None:
+    path = cut(scp, tmp_path, 100)
+    (tmp_path / "feats.ark").unlink()
+    with pytest.raises(InputError, match=r"feats.ark: no such ark"):
+        rows(path, "a-1")
+
+
+def test_an_empty_ark_is_named(scp: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"feats.ark: the ark is empty"):
+        rows(cut(scp, tmp_path, 0), "a-1")
+
+
+def test_an_offset_that_is_off_is_not_decoded(scp: Path) -> None:
+    ark, offset = read_scp(scp)["a-1"]
+    with pytest.raises(InputError, match="no matrix of one byte per value"):
+        MatrixArk(ark).rows("a-1", offset + 1)
+
+
+@pytest.mark.parametrize("value", ["copy-feats x.ark - |", "x.ark:12[0:5]"])
+def test_pipes_and_ranges_in_an_scp_are_refused(tmp_path: Path, value: str) -> None:
+    (tmp_path / "feats.scp").write_text(f"a {value}\n")
+    with pytest.raises(InputError, match=r"feats.scp:1: .* is a pipe or a range"):
+        read_scp(tmp_path / "feats.scp")
+
+
+def test_an_entry_without_offset_begins_at_the_start(tmp_path: Path) -> None:
+    (tmp_path / "feats.scp").write_text("a dir:with/x.mat\n")
+    assert read_scp(tmp_path / "feats.scp") == {"a": Location("dir:with/x.mat", 0)}
+
+
+# writing
+
+
+@pytest.mark.parametrize("array", [np.array([[1.0, np.nan]]), np.array([np.inf]), np.empty((0, 80))])
+def test_arrays_that_are_empty_or_not_finite_are_refused(tmp_path: Path, array: np.ndarray) -> None:
+    with (
+        ArkWriter(tmp_path / "x") as writer,
+        pytest.raises(InputError, match="'a' is empty or holds values that are not"),
+    ):
+        writer.write("a", array)
+
+
+def test_a_key_is_written_once(tmp_path: Path) -> None:
+    with ArkWriter(tmp_path / "x") as writer:
+        writer.write("a", np.ones(3))
+        with pytest.raises(InputError, match="'a' is written twice"):
+            writer.write("a", np.ones(3))
+
+
+def write_then_fail(prefix: Path) -> None:
+    with ArkWriter(prefix) as writer:
+        writer.write("new", np.ones(3))
+        raise KeyboardInterrupt
+
+
+def test_nothing_is_left_of_a_broken_off_ark_and_the_old_one_stays(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        write_then_fail(tmp_path / "x")
+    assert os.listdir(tmp_path) == []
+    with ArkWriter(tmp_path / "x") as writer:
+        writer.write("old", np.ones(3))
+    with pytest.raises(KeyboardInterrupt):
+        write_then_fail(tmp_path / "x")
+    assert sorted(os.listdir(tmp_path)) == ["x.ark", "x.scp"]
+    assert list(read_vectors(tmp_path / "x.scp")) == ["old"]
+
+
+def test_a_full_disk_at_the_end_leaves_the_old_pair(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with ArkWriter(tmp_path / "x") as writer:
+        writer.write("old", np.ones(3))
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left on device") as caught, ArkWriter(tmp_path / "x") as writer:
+        writer.write("new", np.ones(3))
+    assert caught.value.filename == f"{tmp_path}/x.ark"
+    assert sorted(os.listdir(tmp_path)) == ["x.ark", "x.scp"]
+    assert list(read_vectors(tmp_path / "x.scp")) == ["old"]
+
+
+FILL = """
+import sys, numpy as np
+from wespeaker_lite.data.arks import ArkWriter
+from wespeaker_lite.bin import run
+def main():
+    with ArkWriter(sys.argv[1]) as writer:
+        for number in range(100):
+            writer.write(f"u{number:03d}", np.random.default_rng(number).normal(size=(100, 80)))
+run(main)
+"""
+
+
+def test_a_really_full_disk_is_named_and_nothing_is_left(tmp_path: Path, repository: Path) -> None:
+    """On a tmpfs of 200 kB, in a mount namespace of its own."""
+    inside = f'mount -t tmpfs -o size=200k none {tmp_path} || exit 77; "$@"; code=$?; ls -A {tmp_path}; exit $code'
+    command = ["unshare", "-rm", "bash", "-c", inside, "bash", sys.executable, "-c", FILL, f"{tmp_path}/feats"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, cwd=repository, check=False)
+    except FileNotFoundError:
+        pytest.skip("no unshare")
+    if done.returncode == 77 or "unshare" in done.stderr:
+        pytest.skip("no tmpfs can be mounted here")
+    assert done.returncode == 1
+    assert f"No space left on device: {tmp_path}/feats.ark" in done.stderr
+    assert done.stdout == ""
+
+
+# merging
+
+
+def test_merged_parts_hold_what_the_parts_held(tmp_path: Path) -> None:
+    parts = [tmp_path / "part.1", tmp_path / "part.2"]
+    for part, keys in zip(parts, (("b-1", "a-1"), ("a-2", "b-2")), strict=True):
+        with ArkWriter(part) as writer:
+            for key in keys:
+                writer.write(key, MATRICES[key])
+    merge(parts, tmp_path / "feats")
+    merged = read_scp(tmp_path / "feats.scp")
+    assert list(merged) == sorted(MATRICES)
+    assert {location.ark for location in merged.values()} == {f"{tmp_path}/feats.ark"}
+    for part in parts:
+        for key in read_scp(f"{part}.scp"):
+            np.testing.assert_array_equal(rows(tmp_path / "feats.scp", key), rows(Path(f"{part}.scp"), key))
+
+
+def test_parts_that_share_a_key_are_not_merged(tmp_path: Path) -> None:
+    for part in "ab":
+        with ArkWriter(tmp_path / part) as writer:
+            writer.write("same", np.ones(3))
+    with pytest.raises(InputError, match=r"b.scp: 'same' stands in another part too"):
+        merge([tmp_path / "a", tmp_path / "b"], tmp_path / "all")
+    assert not (tmp_path / "all.ark").exists()

@@ -1,0 +1,221 @@
+"""Audio: what is read is right, and what cannot be read is named."""
+
+import logging
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from wespeaker_lite.data import audio
+from wespeaker_lite.data.audio import Utterance, Utterances, read_audio
+from wespeaker_lite.data.tables import write_table
+from wespeaker_lite.errors import InputError
+
+RATE = 16000
+CODECS = {"wav": "PCM_16", "flac": "PCM_16", "ogg": "VORBIS", "opus": "OPUS", "mp3": "MPEG_LAYER_III"}
+
+
+def tone(seconds: float, rate: int = RATE, hertz: float = 440.0) -> np.ndarray:
+    """A tone that swells, so that no two stretches of it are alike."""
+    time = np.arange(round(seconds * rate)) / rate
+    return 0.1 * (0.1 + time) / (0.1 + seconds) * np.sin(2 * np.pi * hertz * time)
+
+
+def save(path: Path, samples: np.ndarray, rate: int = RATE, subtype: str | None = None) -> str:
+    container = {".opus": "OGG", ".ogg": "OGG"}.get(path.suffix)
+    soundfile.write(path, samples, rate, format=container, subtype=subtype or CODECS[path.suffix[1:]])
+    return str(path)
+
+
+@pytest.fixture(autouse=True)
+def _say_everything_again() -> None:
+    audio._warn_once.cache_clear()
+
+
+@pytest.mark.parametrize("suffix", CODECS)
+def test_every_codec_is_read(tmp_path: Path, suffix: str) -> None:
+    samples = read_audio(save(tmp_path / f"a.{suffix}", tone(2)), RATE)
+    assert samples.dtype == np.float32
+    assert samples.shape == (2 * RATE,)
+    lossless = suffix in ("wav", "flac")
+    inner = slice(None) if lossless else slice(200, -200)
+    np.testing.assert_allclose(samples[inner], tone(2)[inner], atol=2**-15 if lossless else 0.03)
+
+
+@pytest.mark.parametrize("suffix", CODECS)
+def test_a_segment_is_that_stretch_of_the_whole(tmp_path: Path, suffix: str) -> None:
+    path = save(tmp_path / f"a.{suffix}", tone(6))
+    whole, part = read_audio(path, RATE), read_audio(path, RATE, 4.5, 5.25)
+    assert part.shape == (12000,)
+    np.testing.assert_allclose(part, whole[72000:84000], atol=1e-4)
+
+
+def test_a_pipe_is_run_by_bash(tmp_path: Path) -> None:
+    path = save(tmp_path / "a b.wav", tone(1))
+    np.testing.assert_array_equal(read_audio(f"cat < '{path}' | cat |", RATE), read_audio(path, RATE))
+
+
+def test_wav_of_unknown_length_from_a_pipe_is_whole(tmp_path: Path) -> None:
+    path = Path(save(tmp_path / "a.wav", tone(1)))
+    data = bytearray(path.read_bytes())
+    data[4:8] = data[40:44] = b"\xff\xff\xff\xff"  # as ffmpeg writes it; sox writes 7fffxxxx
+    path.write_bytes(data)
+    assert len(read_audio(f"cat {path} |", RATE)) == RATE
+
+
+@pytest.mark.parametrize(
+    ("command", "fault"),
+    [
+        ("echo no such tool >&2; exit 3 |", "failed with code 3: no such tool"),
+        ("false | cat |", "failed with code 1"),
+        ("true |", "empty"),
+    ],
+)
+def test_a_failing_pipe_is_named(command: str, fault: str) -> None:
+    with pytest.raises(InputError) as caught:
+        read_audio(command, RATE)
+    assert str(caught.value).startswith(f"{command}: {fault}")
+
+
+def test_another_rate_is_resampled_and_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    paths = [
+        save(tmp_path / f"{name}.wav", tone(2, rate), rate) for name, rate in (("a", 8000), ("b", 8000), ("c", 44100))
+    ]
+    with caplog.at_level(logging.WARNING):
+        for path in paths:
+            samples = read_audio(path, RATE)
+            assert samples.shape == (2 * RATE,)
+            np.testing.assert_allclose(samples[500:-500], tone(2)[500:-500], atol=2e-3)
+    assert [record.message for record in caplog.records] == [
+        "8000 Hz resampled to 16000 Hz (said once)",
+        "44100 Hz resampled to 16000 Hz (said once)",
+    ]
+
+
+def test_channels_are_averaged_and_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    left, right = tone(1), tone(1, hertz=300)
+    path = save(tmp_path / "a.wav", np.stack([left, right], axis=1))
+    with caplog.at_level(logging.WARNING):
+        np.testing.assert_allclose(read_audio(path, RATE), (left + right) / 2, atol=2**-15)
+        read_audio(path, RATE)
+    assert [record.message for record in caplog.records] == ["audio of 2 channels: their mean is taken (said once)"]
+
+
+def test_an_mp3_that_does_not_tell_its_length_is_read_with_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "a.mp3"
+    soundfile.write(path, tone(2, 44100), 44100, format="MP3", bitrate_mode="CONSTANT", compression_level=0.5)
+    data = path.read_bytes()
+    path.write_bytes(data[data.find(data[:2], 4) :])  # the frame with the length
+    assert len(read_audio(str(path), 44100)) == pytest.approx(2 * 44100, abs=3000)
+    assert "mp3 without a length in its header" in caplog.text
+
+
+# bad audio
+
+
+@pytest.mark.parametrize("suffix", CODECS)
+@pytest.mark.parametrize("share", [0.02, 0.66, 0.99])
+def test_cut_audio_is_named(tmp_path: Path, suffix: str, share: float) -> None:
+    path = Path(save(tmp_path / f"a.{suffix}", np.random.default_rng(0).normal(0, 0.1, 4 * RATE)))
+    data = path.read_bytes()
+    path.write_bytes(data[: int(len(data) * share)])
+    with pytest.raises(InputError, match=rf"^{path}: (cut|cannot be decoded, cut or no audio): "):
+        read_audio(str(path), RATE)
+
+
+def test_a_wav_that_lacks_its_last_byte_is_cut(tmp_path: Path) -> None:
+    path = Path(save(tmp_path / "a.wav", tone(1)))
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(InputError, match=r"cut: the header claims 32000 bytes of samples, there are 31999"):
+        read_audio(str(path), RATE)
+
+
+def test_missing_empty_and_strange_files_are_named(tmp_path: Path) -> None:
+    (tmp_path / "zero.wav").touch()
+    (tmp_path / "text.wav").write_text("this is no audio, but long enough to be looked at by a decoder\n" * 9)
+    save(tmp_path / "header.wav", np.zeros(0))
+    faults = {
+        "none.wav": "No such file",
+        "zero.wav": r"empty \(0 bytes\)",
+        "text.wav": "cannot be decoded",
+        "header.wav": "empty: it has a header, but no samples",
+        ".": "Is a directory",
+    }
+    for name, fault in faults.items():
+        with pytest.raises(InputError, match=f"^{tmp_path / name}: {fault}"):
+            read_audio(str(tmp_path / name), RATE)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_audio_that_is_not_finite_is_named(tmp_path: Path, value: float) -> None:
+    samples = tone(1)
+    samples[700] = value
+    path = save(tmp_path / "a.wav", samples, subtype="FLOAT")
+    with pytest.raises(InputError, match=rf"^{path}: the audio holds values that are not finite"):
+        read_audio(path, RATE)
+
+
+@pytest.mark.parametrize(("start", "end"), [(2.0, 2.4), (0.5, 2.6), (5.0, 6.0)])
+def test_a_segment_outside_the_recording_is_named(tmp_path: Path, start: float, end: float) -> None:
+    path = save(tmp_path / "a.wav", tone(2))
+    with pytest.raises(
+        InputError, match=rf"^{path}: the segment {start} to {end} s lies outside of the recording, 2.00 s"
+    ):
+        read_audio(path, RATE, start, end)
+
+
+def test_a_segment_may_end_a_little_late(tmp_path: Path) -> None:
+    assert len(read_audio(save(tmp_path / "a.wav", tone(2)), RATE, 1.5, 2.3)) == RATE / 2
+
+
+# data directories
+
+
+def test_utterances_of_a_directory_come_in_order(tmp_path: Path) -> None:
+    values = {f"a-{number}": save(tmp_path / f"{number}.wav", tone(number)) for number in (1, 2)}
+    write_table(tmp_path / "wav.scp", values)
+    utterances = Utterances(tmp_path, RATE)
+    assert len(utterances) == 2
+    assert list(utterances) == [Utterance(key, value) for key, value in values.items()]
+    assert [len(utterances.read(utterance)) for utterance in utterances] == [RATE, 2 * RATE]
+
+
+@pytest.mark.parametrize("piped", [False, True])
+def test_segments_are_read_and_a_pipe_runs_once_for_all_of_its_own(tmp_path: Path, piped: bool) -> None:
+    path = save(tmp_path / "a.wav", tone(3, 8000), 8000)
+    shutil.copy(path, tmp_path / "b.wav")
+    value = f"echo run >> {tmp_path}/runs; cat {tmp_path}/%s.wav |" if piped else f"{tmp_path}/%s.wav"
+    write_table(tmp_path / "wav.scp", {"ra": value % "a", "rb": value % "b"})
+    write_table(tmp_path / "segments", {"s-1": "ra 0.5 1.0", "s-2": "ra 2.0 3.2", "t-1": "rb 0.0 1.0"})
+    utterances = Utterances(tmp_path, RATE)
+    for utterance, (start, end) in zip(utterances, [(0.5, 1.0), (2.0, 3.0), (0.0, 1.0)], strict=True):
+        expected = tone(3)[round(start * RATE) : round(end * RATE)]
+        np.testing.assert_allclose(utterances.read(utterance)[400:-400], expected[400:-400], atol=2e-3)
+    if piped:
+        assert (tmp_path / "runs").read_text() == "run\nrun\n"
+
+
+def test_a_segment_outside_a_piped_recording_is_named(tmp_path: Path) -> None:
+    write_table(tmp_path / "wav.scp", {"r": f"cat {save(tmp_path / 'a.wav', tone(1))} |"})
+    write_table(tmp_path / "segments", {"s-1": "r 0.5 2.5"})
+    utterances = Utterances(tmp_path, RATE)
+    with pytest.raises(InputError, match=r"the segment 0.5 to 2.5 s lies outside of the recording, 1.00 s"):
+        utterances.read(next(iter(utterances)))
+
+
+def test_a_segment_of_an_unknown_recording_is_named(tmp_path: Path) -> None:
+    write_table(tmp_path / "wav.scp", {"r": "r.wav"})
+    write_table(tmp_path / "segments", {"s-1": "other 0.5 2.5"})
+    with pytest.raises(InputError, match=r"segments:1: recording 'other' is not in wav.scp"):
+        Utterances(tmp_path, RATE)
+
+
+def test_real_speech_is_read_whole(shared_data: Path) -> None:
+    for path in sorted((shared_data / "librispeech_clips").glob("*.opus"))[:5]:
+        samples = read_audio(str(path), RATE)
+        assert 5 < len(samples) / RATE < 40
+        assert 0.001 < np.sqrt(np.mean(samples**2)) < 0.5

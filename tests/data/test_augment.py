@@ -1,0 +1,126 @@
+"""Augmentation, and the draws that crops are made with."""
+
+import numpy as np
+import pytest
+import scipy.signal
+import scipy.stats
+from hypothesis import given
+from hypothesis import strategies as st
+
+from wespeaker_lite.data.augment import (
+    SpecAugmentConfig,
+    add_noise,
+    pick,
+    spec_augment,
+    speed_perturb,
+    speed_prefix,
+    uniforms,
+)  # fmt: skip
+from wespeaker_lite.errors import InputError
+
+
+@given(
+    seed=st.integers(-(2**70), 2**70), epoch=st.integers(0, 10**6), indices=st.lists(st.integers(0, 10**7), min_size=1)
+)
+def test_draws_depend_on_seed_epoch_and_index_alone(seed: int, epoch: int, indices: list[int]) -> None:
+    together = uniforms(seed, epoch, np.array(indices), 5)
+    alone = [uniforms(seed, epoch, np.array([index]), 7)[0, :5] for index in indices]
+    np.testing.assert_array_equal(together, alone)
+
+
+def test_draws_are_uniform_and_independent_along_every_axis() -> None:
+    indices = np.arange(500)
+    draws = np.stack([[uniforms(seed, epoch, indices, 4) for epoch in range(10)] for seed in range(10)])
+    assert draws.min() >= 0
+    assert draws.max() < 1
+    assert scipy.stats.kstest(draws.ravel(), "uniform").pvalue > 1e-3
+    assert len(np.unique(draws)) == draws.size
+    for axis in range(4):
+        first, second = np.split(np.moveaxis(draws, axis, 0)[: draws.shape[axis] // 2 * 2], 2)
+        neighbours = [np.delete(draws, end, axis).ravel() for end in (0, -1)]
+        for pair in ((first.ravel(), second.ravel()), neighbours):
+            assert abs(np.corrcoef(*pair)[0, 1]) < 4 / np.sqrt(pair[0].size)
+
+
+def test_picks_are_uniform_integers() -> None:
+    draws = uniforms(1, 2, np.arange(70000), 1)[:, 0]
+    counts = np.bincount(pick(draws, 7))
+    assert len(counts) == 7
+    assert scipy.stats.chisquare(counts).pvalue > 1e-3
+    np.testing.assert_array_equal(pick(np.array([0.0, 0.9999999999999999]), np.array([1, 5])), [0, 4])
+
+
+def masked(config: SpecAugmentConfig, frames: int = 40, mels: int = 30) -> tuple[np.ndarray, np.ndarray]:
+    return spec_augment(uniforms(0, 0, np.arange(2000), config.num_draws), frames, mels, config)
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_one_mask_is_one_stretch_of_at_most_its_width(axis: int) -> None:
+    options = {"time_masks": 1, "time_width": 10} if axis == 0 else {"freq_masks": 1, "freq_width": 10}
+    both = masked(SpecAugmentConfig(**options))
+    lines, size = both[axis], (40, 30)[axis]
+    assert lines.shape == (2000, size)
+    assert not both[1 - axis].any()
+    widths = lines.sum(1)
+    edges = np.diff(np.pad(lines, ((0, 0), (1, 1))).astype(int), axis=1)
+    assert set((edges != 0).sum(1)[widths > 0]) == {2}  # one stretch
+    assert scipy.stats.chisquare(np.bincount(widths, minlength=11)).pvalue > 1e-3  # 0 to 10, alike
+    starts = lines.argmax(1)[widths == 10]
+    assert (starts.min(), starts.max()) == (0, size - 10)
+
+
+def test_several_masks_are_independent() -> None:
+    frames, bands = masked(SpecAugmentConfig(freq_masks=2, freq_width=5, time_masks=3, time_width=5))
+    assert 5 < bands.sum(1).max() <= 10
+    assert 10 < frames.sum(1).max() <= 15
+    assert abs(np.corrcoef(frames.sum(1), bands.sum(1))[0, 1]) < 0.08
+
+
+def test_a_mask_wider_than_the_crop_fits() -> None:
+    frames, _ = masked(SpecAugmentConfig(time_masks=1, time_width=99), frames=5)
+    assert set(frames.sum(1)) == set(range(6))
+
+
+def test_negative_masks_are_refused() -> None:
+    with pytest.raises(ValueError, match="cannot be negative"):
+        SpecAugmentConfig(freq_masks=-1)
+
+
+@pytest.mark.parametrize("factor", [0.9, 1.1])
+def test_speed_moves_length_and_pitch(factor: float) -> None:
+    time = np.arange(32000) / 16000
+    fast = speed_perturb(np.sin(2 * np.pi * 400 * time).astype(np.float32), factor)
+    assert fast.dtype == np.float32
+    assert len(fast) == pytest.approx(32000 / factor, abs=1)
+    spectrum = np.abs(np.fft.rfft(fast))
+    assert np.argmax(spectrum) * 16000 / len(fast) == pytest.approx(400 * factor, abs=1)
+
+
+def test_speed_is_resampling_as_scipy_does_it() -> None:
+    samples = np.random.default_rng(0).normal(size=16000)
+    low = scipy.signal.sosfilt(scipy.signal.butter(8, 0.6, output="sos"), samples).astype(np.float32)
+    expected = scipy.signal.resample_poly(low.astype(np.float64), 10, 9)
+    ours = speed_perturb(low, 0.9)
+    np.testing.assert_allclose(ours[200:-200], expected[200 : len(ours) - 200], atol=0.02 * np.abs(low).max())
+
+
+def test_senseless_speeds_are_refused_and_prefixes_are_plain() -> None:
+    with pytest.raises(InputError, match=r"speed 0.91234567: .* is no whole rate"):
+        speed_perturb(np.zeros(100, dtype=np.float32), 0.91234567)
+    assert [speed_prefix(factor) for factor in (0.9, 1.0, 1.1)] == ["sp0.9-", "", "sp1.1-"]
+
+
+@pytest.mark.parametrize(("size", "snr"), [(5000, 0.0), (40000, 15.0), (16000, -5.0)])
+def test_noise_is_added_at_the_ratio_asked_for(size: int, snr: float) -> None:
+    rng = np.random.default_rng(0)
+    speech, noise = rng.normal(0, 0.1, 16000).astype(np.float32), rng.normal(0, 3, size).astype(np.float32)
+    noisy = add_noise(speech, noise, snr, rng)
+    assert noisy.dtype == np.float32
+    added = noisy.astype(np.float64) - speech
+    assert 10 * np.log10(np.mean(speech.astype(np.float64) ** 2) / np.mean(added**2)) == pytest.approx(snr, abs=1e-3)
+    assert abs(np.correlate(added, noise[: len(added)] if size < 16001 else noise, "valid")).max() > 0
+
+
+def test_silence_is_no_noise() -> None:
+    with pytest.raises(InputError, match="noise is silent"):
+        add_noise(np.ones(10, dtype=np.float32), np.zeros(10, dtype=np.float32), 0, np.random.default_rng(0))

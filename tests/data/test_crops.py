@@ -1,0 +1,252 @@
+"""Crops and the order in which an epoch takes them."""
+
+import logging
+import os
+import pickle
+from collections import Counter
+from pathlib import Path
+
+import kaldiio
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.utils.data import DataLoader
+
+from wespeaker_lite.data.arks import ArkWriter
+from wespeaker_lite.data.augment import SpecAugmentConfig
+from wespeaker_lite.data.crops import Batch, CropConfig, CropDataset, EpochSampler, Request
+from wespeaker_lite.data.tables import read_table, write_lines, write_table
+from wespeaker_lite.errors import InputError
+
+MELS = 20
+LENGTHS = {"B-1": 120, "B-2": 50, "A-1": 31, "C-1": 80, "A-2": 50, "C-2": 200}
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    """Six utterances of three speakers in two arks; frame t holds t, plus small noise."""
+    rng = np.random.default_rng(0)
+    scp = []
+    for part, keys in (("x", ("B-1", "B-2", "C-1")), ("y", ("A-1", "A-2", "C-2"))):
+        with ArkWriter(tmp_path / part) as writer:
+            for key in keys:
+                frames = np.arange(LENGTHS[key])[:, None] + rng.uniform(0, 0.2, (LENGTHS[key], MELS))
+                writer.write(key, frames)
+        scp += (tmp_path / f"{part}.scp").read_text().splitlines(keepends=True)
+    write_lines(tmp_path / "feats.scp", sorted(scp))
+    write_table(tmp_path / "utt2num_frames", LENGTHS)
+    write_table(tmp_path / "utt2spk", {key: key[0] for key in LENGTHS})
+    return tmp_path
+
+
+def dataset(directory: Path, seed: int = 7, **options: object) -> CropDataset:
+    return CropDataset(directory, CropConfig(**{"frames": 50, "cmn": False, **options}), seed)
+
+
+def get(data: CropDataset, numbers: list[int], epoch: int = 0) -> Batch:
+    return data[Request(epoch, np.array(numbers))]
+
+
+def starts(batch: Batch) -> list[int]:
+    """Where crops begin, which their first frames tell."""
+    return batch.feats[:, 0].mean(-1).sub(0.1).round().int().tolist()
+
+
+def test_utterances_and_classes_are_in_byte_order(directory: Path) -> None:
+    data = dataset(directory)
+    assert list(data.utterances) == sorted(LENGTHS)
+    assert data.classes == ["A", "B", "C"]
+    batch = get(data, [5, 0, 2])
+    assert batch.indices.tolist() == [5, 0, 2]
+    assert batch.labels.tolist() == [2, 0, 1]
+    assert (batch.feats.dtype, batch.feats.shape) == (torch.float32, (3, 50, MELS))
+
+
+def test_crops_are_those_frames_of_the_utterance(directory: Path) -> None:
+    data = dataset(directory)
+    plain = kaldiio.load_scp(str(directory / "feats.scp"))
+    for epoch in range(20):
+        batch = get(data, [1, 2, 3, 4, 5], epoch)
+        for crop, index, start in zip(batch.feats, batch.indices, starts(batch), strict=True):
+            expected = plain[data.utterances[index]][start : start + 50]
+            np.testing.assert_allclose(crop, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_crops_begin_everywhere_alike(directory: Path) -> None:
+    data = dataset(directory)
+    batches = [get(data, [2, 4], epoch) for epoch in range(3000)]
+    counts = Counter(starts(batch)[1] for batch in batches)
+    assert set(counts) == set(range(31))
+    assert max(counts.values()) < 2 * min(counts.values())
+    assert np.corrcoef(np.array([starts(batch) for batch in batches]).T)[0, 1] == pytest.approx(0, abs=0.08)
+
+
+def test_a_short_utterance_is_repeated_and_that_is_said(directory: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        data = dataset(directory)
+    assert "1 of 6 utterances are shorter than a crop of 50 frames and are repeated" in caplog.text
+    whole = torch.from_numpy(kaldiio.load_scp(str(directory / "feats.scp"))["A-1"])
+    torch.testing.assert_close(get(data, [0]).feats[0], torch.cat([whole, whole])[:50], rtol=1e-5, atol=1e-5)
+    caplog.clear()
+    with caplog.at_level(logging.INFO):
+        dataset(directory, frames=31)
+    assert caplog.text == ""
+
+
+def test_cmn_takes_the_mean_of_the_crop(directory: Path) -> None:
+    plain, centred = (get(dataset(directory, cmn=cmn), [0, 5, 3]).feats for cmn in (False, True))
+    torch.testing.assert_close(centred, plain - plain.mean(1, keepdim=True), rtol=0, atol=1e-4)
+
+
+MASKS = SpecAugmentConfig(freq_masks=1, freq_width=4, time_masks=2, time_width=5)
+
+
+@pytest.mark.parametrize("cmn", [False, True])
+def test_a_crop_depends_on_seed_epoch_and_number_alone(directory: Path, cmn: bool) -> None:
+    data = dataset(directory, cmn=cmn, spec_augment=MASKS)
+    together = get(data, [4, 0, 5, 4], epoch=3).feats
+    for row, number in enumerate([4, 0, 5, 4]):
+        assert torch.equal(together[row], get(data, [number], epoch=3).feats[0])
+    assert not torch.equal(together, get(data, [4, 0, 5, 4], epoch=4).feats)
+    assert not torch.equal(together, get(dataset(directory, 8, cmn=cmn, spec_augment=MASKS), [4, 0, 5, 4], 3).feats)
+    assert not torch.equal(together[0], get(data, [4 + 6], epoch=3).feats[0])  # the same utterance, in a second pass
+
+
+@pytest.mark.parametrize("cmn", [False, True])
+def test_masked_cells_hold_the_mean_of_their_band(directory: Path, cmn: bool) -> None:
+    plain, masked = (get(dataset(directory, cmn=cmn, **more), [5]).feats[0] for more in ({}, {"spec_augment": MASKS}))
+    changed = plain != masked
+    assert 0 < changed.float().mean() < 0.6
+    torch.testing.assert_close(masked[changed], plain.mean(0).expand_as(plain)[changed], rtol=0, atol=2e-4)
+
+
+@pytest.mark.parametrize("workers", [0, 1, 3])
+def test_workers_change_nothing(directory: Path, workers: int) -> None:
+    data = dataset(directory, spec_augment=MASKS)
+    sampler = EpochSampler(len(data), 2, seed=1, epoch=2)
+    loader = DataLoader(data, sampler=sampler, batch_size=None, num_workers=workers)
+    batches = list(loader)
+    assert len(batches) == len(loader) == 3
+    for batch, request in zip(batches, sampler, strict=True):
+        assert isinstance(batch, Batch)
+        expected = data[request]
+        for name in ("indices", "labels", "feats"):
+            assert torch.equal(getattr(batch, name), getattr(expected, name))
+
+
+def test_a_batch_can_be_sent_between_processes(directory: Path) -> None:
+    batch = get(dataset(directory, spec_augment=MASKS), [1, 2])
+    for copy in (pickle.loads(pickle.dumps(batch)), batch.to("cpu")):
+        assert torch.equal(copy.feats, batch.feats)
+        assert torch.equal(copy.labels, batch.labels)
+
+
+# bad input
+
+
+def test_tables_that_differ_are_named_where_they_part(directory: Path) -> None:
+    table = read_table(directory / "utt2num_frames")
+    write_table(directory / "utt2num_frames", {key: value for key, value in table.items() if key != "B-2"})
+    with pytest.raises(InputError) as caught:
+        dataset(directory)
+    assert "utt2spk has B-2, feats.scp has B-2, utt2num_frames has C-1" in str(caught.value)
+    assert f"run: tools/data_dir.sh validate {directory}" in str(caught.value)
+    write_table(directory / "utt2num_frames", {key: value for key, value in table.items() if key != "C-2"})
+    with pytest.raises(InputError, match=r"feats.scp has C-2, utt2num_frames has the end"):
+        dataset(directory)
+
+
+def test_a_missing_ark_is_named_at_once(directory: Path) -> None:
+    (directory / "x.ark").unlink()
+    with pytest.raises(InputError, match=r"x.ark: no such ark; utterance 'B-1' is said to be in it"):
+        dataset(directory)
+
+
+def test_a_cut_ark_is_named_with_its_utterance(directory: Path) -> None:
+    os.truncate(directory / "x.ark", (directory / "x.ark").stat().st_size - 1)
+    data = dataset(directory)
+    get(data, [2, 3])
+    with pytest.raises(InputError, match=r"x.ark: the ark was cut: utterance 'C-1'"):
+        get(data, [4])
+
+
+def test_frames_that_are_counted_wrong_are_named(directory: Path) -> None:
+    write_table(directory / "utt2num_frames", LENGTHS | {"C-2": 190})
+    with pytest.raises(InputError, match=r"y.ark: utterance 'C-2' is 200 x 20, .* say 190 x 20"):
+        get(dataset(directory), [5])
+    write_table(directory / "utt2num_frames", LENGTHS | {"C-2": 0})
+    with pytest.raises(InputError, match=r"utt2num_frames:6: '0' is no number of frames"):
+        dataset(directory)
+
+
+def test_arks_of_other_formats_are_refused(directory: Path) -> None:
+    matrices = dict(kaldiio.load_scp(str(directory / "feats.scp")))
+    kaldiio.save_ark(f"{directory}/z.ark", matrices, scp=f"{directory}/feats.scp", compression_method=2)
+    with pytest.raises(InputError, match="no matrix of one byte per value"):
+        dataset(directory)
+
+
+def test_a_crop_has_frames() -> None:
+    with pytest.raises(ValueError, match="a crop has at least one"):
+        CropConfig(frames=0)
+
+
+# the sampler
+
+
+def numbers(sampler: EpochSampler) -> list[list[int]]:
+    return [request.numbers.tolist() for request in sampler]
+
+
+def test_an_epoch_takes_every_utterance_once_but_for_the_rest() -> None:
+    sampler = EpochSampler(23, 5, seed=0, epoch=0)
+    batches = numbers(sampler)
+    assert [len(batch) for batch in batches] == [5] * len(sampler) == [5] * 4
+    assert len({number for batch in batches for number in batch}) == 20
+    assert batches == numbers(EpochSampler(23, 5, seed=0, epoch=0))
+    assert batches != numbers(EpochSampler(23, 5, seed=0, epoch=1))
+    assert batches != numbers(EpochSampler(23, 5, seed=1, epoch=0))
+    assert all(request.epoch == 9 for request in EpochSampler(23, 5, seed=1, epoch=9))
+
+
+def test_many_epochs_take_all_utterances_alike() -> None:
+    counts = Counter(
+        number for epoch in range(500) for batch in numbers(EpochSampler(23, 5, 0, epoch)) for number in batch
+    )
+    assert set(counts) == set(range(23))
+    assert min(counts.values()) > 390  # of 500 * 20 / 23 = 435
+
+
+@given(start=st.integers(0, 7))
+def test_an_epoch_goes_on_where_it_was_broken_off(start: int) -> None:
+    whole = numbers(EpochSampler(100, 13, seed=3, epoch=4))
+    rest = EpochSampler(100, 13, seed=3, epoch=4, start_batch=start)
+    assert numbers(rest) == whole[start:]
+    assert len(rest) == len(whole) - start
+
+
+@pytest.mark.parametrize("world_size", [2, 3, 6])
+def test_ranks_share_the_global_batches(world_size: int) -> None:
+    whole = numbers(EpochSampler(50, 12, seed=3, epoch=4))
+    ranks = [numbers(EpochSampler(50, 12, 3, 4, rank=rank, world_size=world_size)) for rank in range(world_size)]
+    for batch, shares in zip(whole, zip(*ranks, strict=True), strict=True):
+        assert sorted(batch) == sorted(number for share in shares for number in share)
+        assert {len(share) for share in shares} == {12 // world_size}
+
+
+def test_long_epochs_pass_over_the_utterances_again_with_new_crops(directory: Path) -> None:
+    data = dataset(directory)
+    sampler = EpochSampler(6, 4, seed=0, epoch=0, num_batches=6)
+    batches = [data[request] for request in sampler]
+    assert Counter(index for batch in batches for index in batch.indices.tolist()) == dict.fromkeys(range(6), 4)
+    long = [batch.feats[batch.indices == 5] for batch in batches]
+    assert len({float(crop[0, 0]) for crop in torch.cat(long)}) > 1
+
+
+def test_batches_that_cannot_be_are_refused() -> None:
+    with pytest.raises(InputError, match="a batch of 10 cannot be shared evenly by 4 processes"):
+        EpochSampler(100, 10, 0, 0, world_size=4)
+    with pytest.raises(InputError, match="9 utterances do not fill one batch of 10"):
+        EpochSampler(9, 10, 0, 0)

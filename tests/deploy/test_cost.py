@@ -1,0 +1,105 @@
+import json
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+from wespeaker_lite import models
+from wespeaker_lite.deploy.cost import LatencyOptions, count_macs, count_parameters, latency, report
+from wespeaker_lite.errors import InputError
+from wespeaker_lite.models.margin import build_head
+
+
+class Stack(nn.Module):
+    """One of each kind that is counted, and a norm, which is not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv1d(8, 12, 3, stride=2, padding=1, groups=4)
+        self.norm = nn.BatchNorm1d(12)
+        self.plane = nn.Conv2d(1, 5, (3, 2), padding=(1, 0))
+        self.linear = nn.Linear(12, 6)
+
+    def forward(self, feats: torch.Tensor) -> torch.Tensor:
+        maps = self.norm(self.conv(feats.transpose(1, 2)))
+        self.plane(maps.unsqueeze(1))
+        tokens = self.linear(maps.transpose(1, 2)).unsqueeze(1)
+        return nn.functional.scaled_dot_product_attention(tokens, tokens, tokens).mean((1, 2))
+
+
+def test_macs_equal_a_count_by_hand():
+    halved = 10
+    conv = halved * 12 * (8 // 4) * 3
+    plane = 12 * (halved - 1) * 5 * 3 * 2
+    linear = halved * 12 * 6
+    attention = 2 * halved * halved * 6
+    assert count_macs(Stack(), 8, frames=20) == conv + plane + linear + attention
+
+
+def test_parameters_equal_a_count_by_hand():
+    model = Stack()
+    model.plane.requires_grad_(False)
+    assert count_parameters(model) == (12 * 2 * 3 + 12) + 2 * 12 + (5 * 6 + 5) + (12 * 6 + 6)
+
+
+def test_measuring_leaves_the_model_and_the_random_state_as_they_were():
+    model, threads = Stack().train(), torch.get_num_threads()
+    statistics, state = model.norm.running_mean.clone(), torch.get_rng_state()
+    report(model, 8, None, LatencyOptions(seconds=(0.2,), threads=threads + 1, repeats=1))
+    assert model.training
+    assert torch.equal(model.norm.running_mean, statistics)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert torch.get_num_threads() == threads
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "frames", "giga"),
+    # 2 s, the length behind the tables of the field. Theirs say 1.04 for ECAPA, as they compute the context of its
+    # attention in every frame, and 4.55 for ResNet34, as they count the batch norms.
+    [("ecapa_tdnn", {}, 200, 0.959), ("resnet", {}, 200, 4.528), ("campplus", {}, 200, 1.073)],
+)
+def test_macs_of_the_networks(name, options, frames, giga):
+    assert count_macs(models.build(name, options, 80), 80, frames) / 1e9 == pytest.approx(giga, abs=5e-4)
+
+
+def test_latency_runs_each_length_as_often_as_asked():
+    frames = []
+
+    class Recorder(nn.Linear):
+        def forward(self, feats: torch.Tensor) -> torch.Tensor:
+            frames.append(feats.shape)
+            return super().forward(feats).mean(1)
+
+    times = latency(Recorder(8, 2), 8, LatencyOptions(seconds=(1, 2.5), repeats=3))
+    assert list(times) == ["1", "2.5"]
+    assert min(times.values()) > 0
+    assert frames == [(1, 100, 8)] * 4 + [(1, 250, 8)] * 4
+
+
+def test_a_report_keeps_what_only_training_needs_apart():
+    head = build_head({"subcenters": 2}, 6, 10)
+    assert report(Stack(), 8, head, None) == {
+        "params": count_parameters(Stack()),
+        "macs_1s": count_macs(Stack(), 8, 100),
+        "training_only_params": {"head": 2 * 10 * 6},
+    }
+
+
+@pytest.mark.parametrize("options", [{"threads": 0}, {"repeats": 0}, {"seconds": (0.001,)}])
+def test_options_that_measure_nothing_are_refused(options):
+    with pytest.raises(InputError, match="at least 1"):
+        LatencyOptions(**options)
+
+
+def test_the_program_prints_one_json_object(tmp_path, monkeypatch, capsys):
+    from wespeaker_lite.bin import cost
+
+    config = tmp_path / "net.yaml"
+    config.write_text("model: {name: ecapa_tdnn, channels: 16, embed_dim: 8}\nhead: {name: am, subcenters: 3}\n")
+    monkeypatch.setattr(sys, "argv", ["cost", "--config", str(config), "--classes", "5", "--latency", "--repeats", "1"])
+    cost.main()
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["params"] == count_parameters(models.build("ecapa_tdnn", {"channels": 16, "embed_dim": 8}, 80))
+    assert printed["training_only_params"] == {"head": 3 * 5 * 8}
+    assert list(printed["latency_seconds"]) == ["1", "2", "3", "5", "10"]

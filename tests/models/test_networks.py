@@ -1,0 +1,166 @@
+"""What every network promises: sizes, shapes, names, and embeddings that padding does not change."""
+
+import hashlib
+
+import pytest
+import torch
+from torch import nn
+
+from wespeaker_lite import models
+from wespeaker_lite.errors import InputError
+
+SMALL = [
+    ("ecapa_tdnn", {"channels": 32, "embed_dim": 24, "mfa_channels": 48}),
+    ("ecapa_tdnn", {"channels": 32, "embed_dim": 24, "mfa_channels": 48, "pooling": "statistics"}),
+    ("ecapa_tdnn", {"channels": 32, "embed_dim": 24, "mfa_channels": 48, "global_context": False}),
+    ("resnet", {"depth": 18, "width": 4, "embed_dim": 24}),
+    ("resnet", {"depth": 34, "width": 4, "embed_dim": 24, "pooling": "attentive", "global_context": True}),
+    ("campplus", {"embed_dim": 24, "channels": 16, "growth": 4}),
+]
+SMALL_IDS = ["ecapa", "ecapa-statistics", "ecapa-no-context", "resnet18", "resnet34-attentive", "campplus"]
+
+
+def _small(name: str, options: dict) -> nn.Module:
+    """A network as after training: no norm is the identity, so padding that leaks is seen."""
+    torch.manual_seed(0)
+    model = models.build(name, options, 80)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+            module.running_mean.normal_(0, 0.5)
+            module.running_var.uniform_(0.5, 2.0)
+            if module.affine:
+                nn.init.uniform_(module.weight, 0.5, 1.5)
+                nn.init.normal_(module.bias, 0, 0.5)
+    return model.eval()
+
+
+def _noise(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.fixture(scope="module", params=SMALL, ids=SMALL_IDS)
+def network(request) -> nn.Module:
+    return _small(*request.param)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "parameters"),
+    [
+        ("ecapa_tdnn", {"channels": 128}, 2_244_016),
+        ("ecapa_tdnn", {"channels": 256}, 3_330_720),
+        ("ecapa_tdnn", {"channels": 512}, 6_190_720),
+        ("ecapa_tdnn", {"channels": 1024}, 14_657_088),
+        ("resnet", {"depth": 18}, 4_105_440),
+        ("resnet", {"depth": 34}, 6_634_336),
+        ("campplus", {}, 6_848_544),
+        ("campplus", {"embed_dim": 512}, 7_176_224),
+    ],
+)
+def test_sizes_are_those_of_the_public_implementations(name, options, parameters):
+    assert sum(p.numel() for p in models.build(name, options, 80).parameters()) == parameters
+
+
+@pytest.mark.parametrize(
+    ("name", "digest"),
+    [("ecapa_tdnn", "5cd78bf274145a71"), ("resnet", "ee592bec65085135"), ("campplus", "0c595e8c70388bb7")],
+)
+def test_names_and_shapes_stay_what_trained_files_hold(name, digest):
+    """That of campplus is the digest of the published weights: theirs are the names, whoever has the file or not."""
+    tensors = models.build(name, {}, 80).state_dict()
+    lines = "".join(f"{key} {tuple(tensors[key].shape)}\n" for key in sorted(tensors))
+    assert hashlib.sha256(lines.encode()).hexdigest()[:16] == digest, "files trained before can no longer be loaded"
+
+
+@pytest.mark.parametrize("frames", [1, 98, 198, 998])
+def test_an_embedding_of_any_length_has_the_promised_shape(network, frames):
+    with torch.no_grad():
+        embeddings = network(_noise(2, frames, 80))
+    assert embeddings.shape == (2, 24)
+    assert network.embed_dim == 24
+    assert embeddings.isfinite().all()
+
+
+def test_padding_does_not_change_an_embedding(network):
+    lengths = torch.tensor([230, 1, 2, 3, 99, 100, 199, 200, 201, 202])
+    feats = _noise(len(lengths), 230, 80)
+    with torch.no_grad():
+        alone = torch.cat([network(f[None, :n]) for f, n in zip(feats, lengths.tolist(), strict=True)])
+        for row, length in zip(feats, lengths.tolist(), strict=True):
+            row[length:] = torch.nan  # the worst that padding can be
+        torch.testing.assert_close(network(feats, lengths), alone, rtol=1e-5, atol=1e-5)
+
+
+def test_lengths_that_fill_the_batch_change_nothing(network):
+    feats = _noise(3, 150, 80)
+    with torch.no_grad():
+        torch.testing.assert_close(network(feats, torch.tensor([150] * 3)), network(feats), rtol=1e-5, atol=1e-5)
+
+
+def test_a_length_beyond_the_batch_is_refused(network):
+    with pytest.raises(InputError, match="151 frames"):
+        network(_noise(1, 150, 80), torch.tensor([151]))
+
+
+@pytest.mark.parametrize(
+    ("index", "shapes"),
+    [
+        (0, [(2, 32, 101)] * 3),
+        (3, [(2, 4, 80, 101), (2, 8, 40, 51), (2, 16, 20, 26), (2, 32, 10, 13)]),
+        (5, [(2, 32, 51), (2, 64, 51), (2, 64, 51)]),
+    ],
+    ids=["ecapa", "resnet", "campplus"],
+)
+def test_maps_go_from_shallow_to_deep_and_lead_to_the_same_embedding(index, shapes):
+    network = _small(*SMALL[index])
+    feats = _noise(2, 101, 80)
+    with torch.no_grad():
+        maps, embeddings = network.maps(feats)
+        kept = [m.clone() for m in maps]
+        torch.testing.assert_close(embeddings, network(feats), rtol=0, atol=0)
+    assert [tuple(m.shape) for m in maps] == shapes
+    assert all(torch.equal(a, b) for a, b in zip(maps, kept, strict=True))
+
+
+def test_gradients_reach_every_parameter_also_through_the_maps(network):
+    network.train()
+    maps, embeddings = network.maps(_noise(3, 24, 80))
+    (embeddings.square().sum() + sum(m.square().mean() for m in maps)).backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in network.parameters())
+    network.zero_grad()
+    network.eval()
+
+
+def test_training_steps_run_under_bfloat16_autocast(network):
+    network.train()
+    with torch.autocast("cpu", torch.bfloat16):
+        embeddings = network(_noise(3, 24, 80))
+    embeddings.float().square().sum().backward()
+    assert all(p.grad.isfinite().all() for p in network.parameters())
+    network.zero_grad()
+    network.eval()
+
+
+def test_mel_bins_that_8_does_not_divide():
+    for name, options in (SMALL[3], SMALL[5]):
+        model = models.build(name, options, 41).eval()
+        assert model(_noise(1, 30, 41)).shape == (1, 24)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("ecapa", {}, "did you mean 'ecapa_tdnn'"),
+        ("pooling", {}, "unknown name 'pooling'"),
+        ("os", {}, "known: campplus, ecapa_tdnn, "),
+        ("ecapa_tdnn", {"chanels": 8}, "did you mean 'channels'"),
+        ("ecapa_tdnn", {"channels": 100}, "scale 8 must"),
+        ("ecapa_tdnn", {"embed_dim": 0}, "width"),
+        ("ecapa_tdnn", {"pooling": "mean"}, "statistics"),
+        ("resnet", {"depth": 50}, "18, 34"),
+        ("resnet", {"width": 0}, "width"),
+        ("campplus", {"growth": 0}, "width"),
+    ],
+)
+def test_unknown_networks_and_options_are_refused(name, options, message):
+    with pytest.raises(InputError, match=message):
+        models.build(name, options, 80)

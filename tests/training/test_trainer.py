@@ -1,0 +1,181 @@
+"""The training loop: it learns, goes on bit for bit after SIGKILL, and says what is wrong."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from wespeaker_lite import resolved, trained_model
+from wespeaker_lite.config import to_mapping
+from wespeaker_lite.data.crops import CropDataset
+from wespeaker_lite.errors import InputError
+from wespeaker_lite.experiment import Experiment
+from wespeaker_lite.training.job import build_learner
+from wespeaker_lite.training.trainer import Trainer
+
+Small = Callable[..., Experiment]
+
+
+def run_here(experiment: Experiment, data: Path, out: Path) -> trained_model.TrainedModel:
+    dataset = CropDataset(data, experiment.crop, experiment.seed)
+    torch.manual_seed(experiment.seed)
+    Trainer(build_learner(experiment, dataset), dataset, experiment, out).run()
+    return trained_model.load(out / "final.pt")
+
+
+def assert_same(one: trained_model.TrainedModel, other: trained_model.TrainedModel) -> None:
+    for ours, theirs in ((one.model, other.model), (one.head, other.head)):
+        for name, value in ours.state_dict().items():
+            assert torch.equal(value, theirs.state_dict()[name]), name
+
+
+def metrics(out: Path, event: str) -> list[dict]:
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    return [line for line in lines if line["event"] == event]
+
+
+def test_it_learns_and_leaves_a_model_that_loads(small: Small, small_data: Path, tmp_path: Path) -> None:
+    trained = run_here(small(train={"epochs": 12}), small_data, tmp_path)
+    ends = metrics(tmp_path, "done")
+    assert [end["epoch"] for end in ends] == list(range(1, 13))
+    assert ends[-1]["accuracy"] > 0.9 > 0.5 > ends[0]["accuracy"]
+    assert ends[-1]["margin"] == pytest.approx(0.1)
+    assert trained.classes == ["s0", "s1", "s2", "s3", "s4"]
+    assert not trained.model.training
+    assert trained.model(torch.randn(2, 30, 10)).shape == (2, 8)
+
+
+def test_final_weights_are_the_mean_of_the_last_epochs(small: Small, small_data: Path, tmp_path: Path) -> None:
+    trained = run_here(small(), small_data, tmp_path)
+    ends = [torch.load(tmp_path / f"checkpoints/epoch_{n:04d}_batch_000000.pt")["learner"] for n in (2, 3)]
+    for name, value in trained.model.state_dict().items():
+        states = [end[f"student.{name}"].double() for end in ends]
+        mean = (states[0] + states[1]) / 2 if value.is_floating_point() else states[1]
+        torch.testing.assert_close(value, mean.to(value.dtype))
+
+
+def test_the_seed_decides(small: Small, small_data: Path, tmp_path: Path) -> None:
+    runs = [run_here(small(seed=seed), small_data, tmp_path / name) for name, seed in (("a", 1), ("b", 1), ("c", 2))]
+    assert_same(runs[0], runs[1])
+    with pytest.raises(AssertionError):
+        assert_same(runs[0], runs[2])
+
+
+class Stopped(Exception):
+    pass
+
+
+@pytest.mark.parametrize("stop_at", [3, 5, 9])
+def test_a_run_that_was_stopped_goes_on_bit_for_bit(
+    small: Small, small_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop_at: int
+) -> None:
+    whole = run_here(small(), small_data, tmp_path / "whole")
+    steps = 0
+    step = Trainer._step
+
+    def stopping(self: Trainer, batch: object) -> object:
+        nonlocal steps
+        steps += 1
+        if steps == stop_at:
+            raise Stopped
+        return step(self, batch)
+
+    monkeypatch.setattr(Trainer, "_step", stopping)
+    with pytest.raises(Stopped):
+        run_here(small(), small_data, tmp_path / "parts")
+    assert_same(whole, run_here(small(), small_data, tmp_path / "parts"))
+    ours, theirs = (metrics(tmp_path / name, "done") for name in ("whole", "parts"))
+    # the means of an epoch that was broken off are over its second part; whole epochs are the same
+    assert [end["step"] for end in ours] == [end["step"] for end in theirs]
+
+
+def test_sigkill_in_mid_epoch_then_the_same_command(small: Small, small_data: Path, tmp_path: Path) -> None:
+    experiment = small(train={"epochs": 30}, runtime={"checkpoint_batches": 1})
+    whole = run_here(experiment, small_data, tmp_path / "whole")
+    out = tmp_path / "killed"
+    resolved.write(out / "config.yaml", to_mapping(experiment))
+    command = [sys.executable, "-m", "wespeaker_lite.bin.train", "--config", out / "config.yaml", "--data", small_data,
+               "--out", out]  # fmt: skip
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.getcwd()}
+    process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while not list(out.glob("checkpoints/epoch_000[2-9]_batch_000003.pt")):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+    process.kill()
+    process.wait()
+    assert not (out / "final.pt").exists()
+    subprocess.run(command, env=environment, stderr=subprocess.DEVNULL, check=True)
+    assert_same(whole, trained_model.load(out / "final.pt"))
+    assert "going on after epoch" in (out / "train.log").read_text()
+    steps = [json.loads(line)["step"] for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert steps == sorted(steps)
+
+
+def test_a_cut_checkpoint_is_set_aside_and_the_one_before_is_used(
+    small: Small, small_data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    whole = run_here(small(), small_data, tmp_path)
+    newest = sorted((tmp_path / "checkpoints").glob("*.pt"))[-1]
+    newest.write_bytes(newest.read_bytes()[: newest.stat().st_size // 2])
+    (tmp_path / "final.pt").unlink()
+    assert_same(whole, run_here(small(), small_data, tmp_path))
+    assert f"{newest}: cut" in caplog.text
+    assert newest.with_suffix(".cut").exists()
+
+
+def test_checkpoints_of_another_config_are_kept_but_not_gone_on_from(
+    small: Small, small_data: Path, tmp_path: Path
+) -> None:
+    run_here(small(train={"epochs": 1}), small_data, tmp_path / "a")
+    changed = run_here(small(seed=5), small_data, tmp_path / "a")
+    assert_same(changed, run_here(small(seed=5), small_data, tmp_path / "b"))
+    assert list((tmp_path / "a" / "checkpoints.1").glob("*.pt"))
+
+
+def test_what_does_not_change_the_result_may_change_between_runs(small: Small, small_data: Path, tmp_path: Path) -> None:
+    whole = run_here(small(), small_data, tmp_path / "a")
+    assert_same(whole, run_here(small(runtime={"workers": 2, "checkpoint_batches": 0}), small_data, tmp_path / "b"))
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_utterances(
+    small: Small, small_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = CropDataset.__getitem__
+
+    def poisoned(self: CropDataset, request: object) -> object:
+        batch = read(self, request)
+        batch.feats[batch.indices == 17] = np.nan
+        return batch
+
+    monkeypatch.setattr(CropDataset, "__getitem__", poisoned)
+    with pytest.raises(InputError, match=r"not finite at epoch 1, batch \d.*: s2-1;"):
+        run_here(small(), small_data, tmp_path)
+    assert not (tmp_path / "final.pt").exists()
+
+
+@pytest.mark.parametrize("precision", ["bf16"])
+def test_autocast_trains_too(small: Small, small_data: Path, tmp_path: Path, precision: str) -> None:
+    run_here(small(train={"precision": precision, "epochs": 6}), small_data, tmp_path)
+    ends = metrics(tmp_path, "done")
+    assert ends[-1]["loss"] < ends[0]["loss"]
+
+
+def test_sgd_and_gradient_clipping(small: Small, small_data: Path, tmp_path: Path) -> None:
+    changes = {"optimiser": {"name": "sgd"}, "learning_rate": {"peak": 0.05, "warmup_epochs": 1}, "clip_norm": 1.0}
+    run_here(small(train={**changes, "epochs": 8}), small_data, tmp_path)
+    ends = metrics(tmp_path, "done")
+    assert ends[-1]["accuracy"] > ends[0]["accuracy"]
+
+
+def test_more_than_an_epoch_in_a_batch(small: Small, small_data: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="batch_size is 64, more than the 40 crops"):
+        run_here(small(train={"batch_size": 64}), small_data, tmp_path)

@@ -1,0 +1,145 @@
+package JobRunner;
+
+# What the job runners share: the job line that they are given, the bash text that it becomes, and the job's log.
+# It needs no more Perl than Debian's perl-base has.
+
+use strict;
+use warnings;
+
+use Exporter 'import';
+use File::Basename qw(basename dirname);
+use File::Path qw(make_path);
+
+our @EXPORT_OK = qw(parse_job_line positive_integer job_log job_command job_script quote log_state prepare_log fail);
+
+my $PROGRAM = basename($0);
+
+# Ends the program with 1 and one line.
+sub fail {
+    my ($message) = @_;
+    print STDERR "$PROGRAM: $message\n";
+    exit 1;
+}
+
+sub positive_integer {
+    my ($option, $text) = @_;
+    fail("$option takes a whole number above 0, not '$text'") unless $text =~ /^[1-9]\d{0,8}$/;
+    return $text + 0;
+}
+
+# Splits `[options] [JOB=1:N] [options] LOG COMMAND [ARGUMENT...]`.
+# $on_option->($option, @values) is called for each option; $count_values->($option) says how many values it has.
+# Returns a hash with name (undef without a range), first, last, log, words.
+sub parse_job_line {
+    my ($words, $count_values, $on_option) = @_;
+    my %job = (name => undef, first => 1, last => 1);
+    while (@$words) {
+        if ($words->[0] =~ /^-/) {
+            my $option = shift @$words;
+            my @values = splice @$words, 0, $count_values->($option);
+            fail("$option needs a value") if grep { !defined || /^--/ } @values[0 .. $count_values->($option) - 1];
+            $on_option->($option, @values);
+        } elsif (!defined $job{name} && $words->[0] =~ m{^([A-Za-z_]\w*)=([^/]*)$}) {
+            @job{qw(name first last)} = ($1, parse_range($words->[0], $2));
+            shift @$words;
+        } else {
+            last;
+        }
+    }
+    fail("expected a log file and a command; run $PROGRAM --help for the usage") if @$words < 2;
+    ($job{log}, @{ $job{words} }) = @$words;
+    if ($job{last} > $job{first} && index($job{log}, $job{name}) < 0) {
+        fail("$job{name} must stand in the log's path, or all jobs write the one log $job{log}");
+    }
+    return \%job;
+}
+
+sub parse_range {
+    my ($word, $range) = @_;
+    $range =~ /^(\d{1,9})(?::(\d{1,9}))?$/ or fail("expected a range like JOB=1:4, not '$word'");
+    my ($first, $last) = ($1, defined $2 ? $2 : $1);
+    fail("the range '$word' starts below 1") if $first < 1;
+    fail("the range '$word' ends before it starts") if $first > $last;
+    return ($first + 0, $last + 0);
+}
+
+sub with_id {
+    my ($job, $id, $text) = @_;
+    $text =~ s/\Q$job->{name}\E/$id/g if defined $job->{name};
+    return $text;
+}
+
+# The log of job $id; with '*' for $id, the pattern of all.
+sub job_log {
+    my ($job, $id) = @_;
+    return with_id($job, $id, $job->{log});
+}
+
+# The bash command of job $id.
+sub job_command {
+    my ($job, $id) = @_;
+    return join ' ', map { shell_word(with_id($job, $id, $_)) } @{ $job->{words} };
+}
+
+# A word that is an operator and nothing else stays one; so does a redirection with its file, and the name in
+# NAME=value. Everything else reaches the command as it was given: spaces, quotes, $ and * too.
+sub shell_word {
+    my ($word) = @_;
+    return $word if $word =~ /^(?:\|\|?|\|&|&&?|;|\(|\)|\d?>>?|&>>?|\d?<|\d?>&\d)$/;
+    return $1 . quote($2) if $word =~ /^(\d?>>?|&>>?|\d?<)([^<>|&;()]+)$/;
+    return $1 . quote($2) if $word =~ /^([A-Za-z_]\w*=)(.*)$/s;
+    return quote($word);
+}
+
+sub quote {
+    my ($text) = @_;
+    return $text if $text =~ m{^[\w./:=,+@%-]+$};
+    $text =~ s/'/'\\''/g;
+    return "'$text'";
+}
+
+# Bash text that runs a command and writes its log. The command has a bash of its own, so that neither `exit` nor a
+# syntax error in it keeps the last lines from the log; pipefail, since a failure inside a pipe is a failure.
+sub job_script {
+    my ($log, $command) = @_;
+    my ($log_file, $run) = (quote($log), quote($command));
+    (my $shown = $command) =~ s/\n/\n# /g;
+    $shown = quote("# $shown");
+    return <<"END";
+exec >>$log_file </dev/null 2>&1 || exit 1
+printf '%s\\n' $shown "# Started at \$(date)" '#'
+bash -o pipefail -c $run
+code=\$?
+[ -z "\$(tail -c 1 $log_file)" ] || echo
+echo "# Accounting: time=\$SECONDS threads=1"
+echo "# Ended (code \$code) at \$(date), elapsed time \$SECONDS seconds"
+exit "\$code"
+END
+}
+
+# How the run that wrote this log ended: 'done', 'failed', or 'incomplete' (killed, or never started).
+# Second, its last line of output, which is mostly the reason for a failure.
+sub log_state {
+    my ($log) = @_;
+    open my $file, '<', $log or return ('incomplete', '');
+    my ($end, $output) = ('', '');
+    while (my $line = <$file>) {
+        chomp $line;
+        $output = $line if $line =~ /^[^#]/;
+        $end = $line;
+    }
+    close $file;
+    return ('incomplete', $output) unless $end =~ /^# Ended \(code (\d+)\)/;
+    return ($1 == 0 ? 'done' : 'failed', $output);
+}
+
+# Makes the log's folder and takes away the log of an earlier run: until this run's job starts, it must not tell of success.
+sub prepare_log {
+    my ($log) = @_;
+    make_path(dirname($log), { error => \my $errors });
+    fail("cannot make the folder of $log: " . join(', ', map { values %$_ } @$errors)) if @$errors;
+    unlink $log or !-e $log or fail("cannot replace $log: $!");
+    return;
+}
+
+1;

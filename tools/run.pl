@@ -1,0 +1,163 @@
+#!/usr/bin/env perl
+# Runs jobs on this machine, side by side, each with its log.
+
+use strict;
+use warnings;
+
+use File::Basename qw(dirname);
+use lib dirname(__FILE__);
+use JobRunner qw(parse_job_line positive_integer job_log job_command job_script log_state prepare_log fail);
+use POSIX qw(:signal_h :sys_wait_h);
+
+my $USAGE = <<'END';
+Usage: run.pl [options] [JOB=1:N] LOG COMMAND [ARGUMENT...]
+
+    run.pl exp/log/train.log python -m wespeaker_lite.bin.train --config conf/x.yaml
+    run.pl --max-jobs-run 4 JOB=1:8 exp/log/split.JOB.log sort data/JOB/list \| uniq \> data/JOB/sorted
+    run.pl --gpu 1 JOB=1:8 exp/log/extract.JOB.log extract.sh JOB
+
+Runs COMMAND with bash (pipefail is set), once for every number in the range, which replaces JOB (any name serves)
+in LOG and in all words. Words survive as they are; only a word that is an operator of bash (\| \; \> \&\&), or a
+redirection (\>file), acts as one. All jobs run even if one fails; then the exit code is 1. A signal cancels: 2.
+
+  --max-jobs-run N, -tc N  jobs at once; the smallest counts (default: one for each CPU; with --gpu, as GPUs suffice)
+  --gpu N                  give every running job N GPUs of its own, by CUDA_VISIBLE_DEVICES
+  --pick CLASS             which jobs to run, by the logs of last time: all (default), failed (and incomplete),
+                           incomplete (killed or never started; jobs that failed then still count as failed)
+  --mem, --time, --num-threads, -q, -l, -pe, ...  are for the queues, and ignored here
+END
+
+my %IGNORED = map { $_ => 1 } qw(--mem --time --num-threads -q -l -pe -P -p -j -sync -V -cwd);
+my %VALUES = ('-V' => 0, '-cwd' => 0, '--help' => 0, '-h' => 0, '-pe' => 2);
+
+my ($limit, $gpus_each, $pick) = (undef, 0, 'all');
+my $job = parse_job_line(\@ARGV, sub { defined $VALUES{ $_[0] } ? $VALUES{ $_[0] } : 1 }, \&take_option);
+
+my @gpus = $gpus_each ? find_gpus() : ();
+if ($gpus_each) {
+    my $room = int(@gpus / $gpus_each);
+    fail("--gpu $gpus_each: this machine offers " . @gpus . " GPUs") if $room < 1;
+    $limit = $room if !defined $limit || $limit > $room;
+}
+$limit = count_cpus() unless defined $limit;
+
+my @ids = ($job->{first} .. $job->{last});
+my %state = map { $_ => $pick eq 'all' ? 'incomplete' : (log_state(job_log($job, $_)))[0] } @ids;
+my @failed = $pick eq 'incomplete' ? grep { $state{$_} eq 'failed' } @ids : ();
+my @waiting = grep { $state{$_} eq 'incomplete' || $pick eq 'failed' && $state{$_} eq 'failed' } @ids;
+prepare_log(job_log($job, $_)) for @waiting;
+
+run_jobs(@waiting);
+report() if @failed;
+exit(@failed ? 1 : 0);
+
+sub take_option {
+    my ($option, @values) = @_;
+    if ($option eq '--help' || $option eq '-h') {
+        print $USAGE;
+        exit 0;
+    } elsif ($option eq '--max-jobs-run' || $option eq '-tc') {
+        my $number = positive_integer($option, $values[0]);
+        $limit = $number if !defined $limit || $number < $limit;
+    } elsif ($option eq '--gpu') {
+        $gpus_each = $values[0] eq '0' ? 0 : positive_integer($option, $values[0]);
+    } elsif ($option eq '--pick') {
+        $pick = $values[0];
+        fail("--pick takes all, failed or incomplete, not '$pick'") unless $pick =~ /^(?:all|failed|incomplete)$/;
+    } elsif (!$IGNORED{$option}) {
+        print STDERR "run.pl: ignoring the option $option @values\n";
+    }
+    return;
+}
+
+sub count_cpus {
+    # nproc knows the CPUs that this process may use, but would answer 1 where OMP_NUM_THREADS is 1.
+    delete local @ENV{qw(OMP_NUM_THREADS OMP_THREAD_LIMIT)};
+    my $count = qx(nproc 2>/dev/null || getconf _NPROCESSORS_ONLN);
+    return $count =~ /^(\d+)/ && $1 > 0 ? $1 : 1;
+}
+
+# The GPUs that were left to us, else all that the driver lists.
+sub find_gpus {
+    return split /\s*,\s*/, $ENV{CUDA_VISIBLE_DEVICES} if defined $ENV{CUDA_VISIBLE_DEVICES};
+    my @indices = qx(nvidia-smi --query-gpu=index --format=csv,noheader 2>/dev/null);
+    return $? == 0 ? grep { /^\d+$/ } map { s/\s+//gr } @indices : ();
+}
+
+# Signals stay blocked except inside sigsuspend: none can be lost between a look at the jobs and the wait for them.
+sub run_jobs {
+    my @queue = @_;
+    my (%running, $signal);
+    my $outside = POSIX::SigSet->new;
+    sigprocmask(SIG_BLOCK, POSIX::SigSet->new(SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGCHLD), $outside);
+    # What the caller ignores (nohup, a background job) stays ignored.
+    my @cancelling = grep { ($SIG{$_} || '') ne 'IGNORE' } qw(INT TERM HUP QUIT);
+    local @SIG{@cancelling} = (sub { $signal = $_[0] }) x @cancelling;
+    local $SIG{CHLD} = sub { };
+    while (@queue || %running) {
+        while (@queue && keys %running < $limit) {
+            my $id = shift @queue;
+            my @own = splice @gpus, 0, $gpus_each;
+            $running{ start_job($id, \@own, $outside) } = { id => $id, gpus => \@own };
+        }
+        sigsuspend($outside);
+        while ((my $pid = waitpid(-1, WNOHANG)) > 0) {
+            my $ended = delete $running{$pid} or next;
+            push @failed, $ended->{id} if $? != 0;
+            push @gpus, @{ $ended->{gpus} };
+        }
+        cancel($signal, \%running) if $signal;
+    }
+    sigprocmask(SIG_SETMASK, $outside);
+    return;
+}
+
+# A job leads a process group of its own, by which it is found again with all that it starts.
+sub start_job {
+    my ($id, $own_gpus, $signal_mask) = @_;
+    my $script = job_script(job_log($job, $id), job_command($job, $id));
+    my $pid = fork;
+    fail("cannot start job $id: $!") unless defined $pid;
+    POSIX::setpgid($pid || $$, $pid || $$);
+    return $pid if $pid;
+    $ENV{CUDA_VISIBLE_DEVICES} = join ',', @$own_gpus if @$own_gpus;
+    $SIG{CHLD} = 'DEFAULT';
+    sigprocmask(SIG_SETMASK, $signal_mask);
+    exec 'bash', '-c', $script or fail("cannot start bash: $!");
+}
+
+sub cancel {
+    my ($signal, $running) = @_;
+    my @groups = keys %$running;
+    print STDERR "run.pl: signal $signal: cancelling " . @groups . " running jobs\n";
+    # CONT, since a stopped process would not hear of TERM.
+    for my $name (qw(TERM CONT)) { kill $name, map { -$_ } @groups }
+    for (1 .. 50) {
+        waitpid $_, WNOHANG for @groups;
+        last unless grep { kill 0, -$_ } @groups;
+        select undef, undef, undef, 0.1;
+    }
+    kill 'KILL', map { -$_ } @groups;
+    for my $log (map { job_log($job, $_->{id}) } values %$running) {
+        next unless open my $file, '>>', $log;
+        print $file "# Cancelled by signal $signal\n";
+        close $file;
+    }
+    exit 2;
+}
+
+# The first failures with their last words, then Kaldi's line.
+sub report {
+    @failed = sort { $a <=> $b } @failed;
+    for my $id (@failed[0 .. ($#failed < 2 ? $#failed : 2)]) {
+        my ($state, $last_words) = log_state(job_log($job, $id));
+        print STDERR 'run.pl: ', job_log($job, $id), " $state: ", $last_words || 'it says nothing', "\n";
+    }
+    my ($count, $all) = (scalar @failed, scalar @ids);
+    if ($all == 1) {
+        print STDERR 'run.pl: job failed, log is in ', job_log($job, $ids[0]), "\n";
+    } else {
+        print STDERR "run.pl: $count / $all failed, log is in ", job_log($job, '*'), "\n";
+    }
+    return;
+}

@@ -1,0 +1,1 @@
+"""Small speaker-verification models, trained by knowledge distillation, in Kaldi-style recipes."""

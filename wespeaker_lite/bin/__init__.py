@@ -1,0 +1,29 @@
+"""One program per job of a stage: arguments in, a library call, an exit code out."""
+
+import logging
+import os
+import sys
+from collections.abc import Callable
+
+from wespeaker_lite.errors import InputError
+
+
+def run(main: Callable[[], None]) -> None:
+    """Run a program's `main`: log to stderr, and end with 1 and one line where the input or the machine is at fault.
+
+    Anything else that is raised is a defect of ours and keeps its traceback.
+    """
+    program = os.path.splitext(os.path.basename(sys.argv[0]))[0]
+    logging.basicConfig(
+        level=logging.INFO, stream=sys.stderr, format=f"%(asctime)s %(levelname)s {program}: %(message)s"
+    )
+    try:
+        main()
+    except InputError as error:
+        sys.exit(f"{program}: {error}")
+    except OSError as error:  # no space, no permission, no such file: the machine's own words and the path
+        sys.exit(f"{program}: {error.strerror or error}" + (f": {error.filename}" if error.filename else ""))
+    except BrokenPipeError:
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)

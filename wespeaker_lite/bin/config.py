@@ -1,0 +1,34 @@
+"""Resolve a config into an experiment's folder, or print one value of a resolved one."""
+
+import argparse
+
+from wespeaker_lite import resolved
+from wespeaker_lite.bin import run
+
+
+def main() -> None:
+    """Parse the arguments and ask `wespeaker_lite.resolved`."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    actions = parser.add_subparsers(dest="action", required=True)
+    resolving = actions.add_parser("resolve", help="fill in defaults, check every key, write OUT")
+    resolving.add_argument("--config", required=True, help="a file of conf/")
+    resolving.add_argument("--overrides", help="a corpus' overrides.yaml")
+    resolving.add_argument("--set", nargs="*", default=[], metavar="SECTION.KEY=VALUE", help="these win over both")
+    resolving.add_argument("--out", required=True, help="the experiment's config.yaml")
+    copying = actions.add_parser("from-model", help="write the config that a trained model carries to OUT")
+    copying.add_argument("--model", required=True, help="final.pt")
+    copying.add_argument("--out", required=True)
+    getting = actions.add_parser("get", help="print a value of a resolved config: lists by words, sections as JSON")
+    getting.add_argument("config")
+    getting.add_argument("key", help="such as distill.teacher")
+    args = parser.parse_args()
+    if args.action == "get":
+        print(resolved.value(args.config, args.key))
+    elif args.action == "from-model":
+        resolved.copy_from_model(args.model, args.out)
+    else:
+        resolved.resolve(args.config, args.overrides, args.set, args.out)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,60 @@
+"""Look after Kaldi data directories: validate, fix, split, combine, subset."""
+
+import argparse
+
+from wespeaker_lite.bin import run
+from wespeaker_lite.data import data_dir
+
+
+def main() -> None:
+    """Parse the arguments and do what the subcommand says."""
+    args = _parser().parse_args()
+    match args.command:
+        case "validate":
+            utterances, speakers = data_dir.validate(args.dir, feats=args.feats, wav=args.wav)
+            print(f"{args.dir}: valid, {utterances} utterances of {speakers} speakers")
+        case "fix":
+            changed = data_dir.fix(args.dir)
+            for name, dropped in changed.items():
+                print(f"{args.dir}/{name}: written anew, {dropped} lines dropped")
+            print(f"{args.dir}: " + ("fixed; what was there is in .backup/" if changed else "nothing to fix"))
+        case "split":
+            print(data_dir.split(args.dir, args.parts, args.out, args.per_utt, args.at_most), "parts in", args.out)
+        case "combine":
+            print(data_dir.combine(args.out, args.dirs), "utterances in", args.out)
+        case "subset":
+            options = {name: getattr(args, name) for name in ("utts", "speakers", "per_spk", "num_utts", "seed")}
+            print(data_dir.subset(args.dir, args.out, data_dir.Selection(**options)), "utterances in", args.out)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="data_dir", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    command = commands.add_parser("validate", help="check tables against each other: validate data/mini/train")
+    command.add_argument("dir")
+    command.add_argument("--no-feats", dest="feats", action="store_false", help="ignore what is made from audio")
+    command.add_argument("--no-wav", dest="wav", action="store_false", help="ignore wav.scp and segments")
+    command = commands.add_parser("fix", help="sort, drop incomplete utterances, keep .backup: fix data/mini/train")
+    command.add_argument("dir")
+    command = commands.add_parser("split", help="split by speaker: split data/mini/train 4 data/mini/train/split")
+    command.add_argument("dir")
+    command.add_argument("parts", type=int)
+    command.add_argument("out", help="parts are OUT/1 to OUT/N")
+    command.add_argument("--per-utt", action="store_true", help="speakers may be broken")
+    command.add_argument("--at-most", action="store_true", help="fewer parts will do where there is less to share")
+    command = commands.add_parser("combine", help="join: combine data/both data/a data/b")
+    command.add_argument("out")
+    command.add_argument("dirs", nargs="+")
+    command = commands.add_parser("subset", help="choose by seed: subset data/mini/train data/few --per-spk 2")
+    command.add_argument("dir")
+    command.add_argument("out")
+    command.add_argument("--utts", default="", help="only the utterances that this file lists")
+    command.add_argument("--speakers", default="", help="only the speakers that this file lists")
+    command.add_argument("--per-spk", type=int, default=0, help="at most so many of each speaker")
+    command.add_argument("--num-utts", type=int, default=0, help="so many in all")
+    command.add_argument("--seed", type=int, default=0)
+    return parser
+
+
+if __name__ == "__main__":
+    run(main)

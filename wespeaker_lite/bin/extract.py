@@ -1,0 +1,28 @@
+"""Extract an embedding of every utterance of a data dir."""
+
+import argparse
+from pathlib import Path
+
+from wespeaker_lite.bin import run
+
+
+def main() -> None:
+    """Parse the arguments and extract."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", required=True, help="final.pt")
+    parser.add_argument("--data", required=True, help="data dir with feats.scp and utt2num_frames")
+    parser.add_argument("--out", required=True, help="prefix of the .ark and the .scp")
+    parser.add_argument("--batch-frames", type=int, default=6000, help="frames of a batch, padding included")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--threads", type=int, default=1, help="torch threads; jobs run side by side, so 1 each")
+    args = parser.parse_args()
+    import torch
+
+    from wespeaker_lite.scoring.extraction import Batching, extract
+
+    torch.set_num_threads(args.threads)
+    extract(args.model, Path(args.data), args.out, Batching(frames=args.batch_frames), args.device)
+
+
+if __name__ == "__main__":
+    run(main)

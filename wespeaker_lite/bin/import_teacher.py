@@ -1,0 +1,21 @@
+"""Bring weights that were trained elsewhere into an experiment's final.pt."""
+
+import argparse
+from pathlib import Path
+
+from wespeaker_lite.bin import run
+
+
+def main() -> None:
+    """Parse the arguments and import."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--config", required=True, help="a resolved config whose `pretrained` names the weights")
+    parser.add_argument("--out", required=True, help="the experiment's folder")
+    args = parser.parse_args()
+    from wespeaker_lite.pretrained import import_weights
+
+    import_weights(Path(args.config), Path(args.out))
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,19 @@
+"""Join the arks of several jobs into one."""
+
+import argparse
+
+from wespeaker_lite.bin import run
+from wespeaker_lite.data.arks import merge
+
+
+def main() -> None:
+    """Parse the arguments and merge."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("parts", nargs="+", help="the .scp of each part, or its prefix")
+    parser.add_argument("--out", required=True, help="prefix of the .ark and the .scp")
+    args = parser.parse_args()
+    merge([part.removesuffix(".scp") for part in args.parts], args.out)
+
+
+if __name__ == "__main__":
+    run(main)

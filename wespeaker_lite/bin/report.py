@@ -1,0 +1,27 @@
+"""Write the report of a scored experiment: figures with 95 % intervals, DET curves, score histograms.
+
+Example:
+    python -m wespeaker_lite.bin.report --out exp/x --utt2spk data/x/test/utt2spk
+"""
+
+import argparse
+
+from wespeaker_lite.bin import run
+from wespeaker_lite.data.tables import read_table
+from wespeaker_lite.scoring.report import BootstrapOptions, write_report
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", required=True, metavar="DIR", help="the experiment; report/ is made in it")
+    parser.add_argument("--utt2spk", metavar="FILE", help="speakers of the test set; without it no intervals")
+    parser.add_argument("--replicates", type=int, default=1000, help="of the bootstrap (default %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="of the bootstrap (default %(default)s)")
+    options = parser.parse_args()
+
+    utt2spk = read_table(options.utt2spk) if options.utt2spk else None
+    print(write_report(options.out, BootstrapOptions(utt2spk, options.replicates, options.seed)), end="")
+
+
+if __name__ == "__main__":
+    run(main)

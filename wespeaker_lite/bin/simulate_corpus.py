@@ -1,0 +1,28 @@
+"""Make a corpus of simulated speakers; run again, it completes what was cut and returns at once where all is there."""
+
+import argparse
+import os
+
+from wespeaker_lite.bin import run
+from wespeaker_lite.data.simulation import SimulationOptions, simulate_corpus
+
+
+def main() -> None:
+    """Parse the arguments and call `simulate_corpus`."""
+    defaults = SimulationOptions()
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", required=True, help="gets {train,test}/speaker/session/utterance.flac")
+    parser.add_argument("--train-speakers", type=int, default=defaults.train_speakers)
+    parser.add_argument("--test-speakers", type=int, default=defaults.test_speakers)
+    parser.add_argument("--sessions", type=int, default=defaults.sessions, help="per speaker")
+    parser.add_argument("--train-utterances", type=int, default=defaults.train_utterances, help="per session")
+    parser.add_argument("--test-utterances", type=int, default=defaults.test_utterances, help="per session")
+    parser.add_argument("--seed", type=int, default=defaults.seed)
+    parser.add_argument("--jobs", type=int, default=0, help="processes; 0 (the default) takes all CPUs")
+    options = vars(parser.parse_args())
+    out, jobs = options.pop("out"), options.pop("jobs")
+    simulate_corpus(out, SimulationOptions(**options), jobs or len(os.sched_getaffinity(0)))
+
+
+if __name__ == "__main__":
+    run(main)

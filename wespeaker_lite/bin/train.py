@@ -1,0 +1,24 @@
+"""Train a network from a resolved config; run again, it goes on from the last checkpoint."""
+
+import argparse
+from pathlib import Path
+
+from wespeaker_lite.bin import run
+
+
+def main() -> None:
+    """Parse the arguments and train."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--config", required=True, help="the experiment's resolved config.yaml")
+    parser.add_argument("--data", required=True, help="data dir with feats.scp, utt2num_frames and utt2spk")
+    parser.add_argument("--out", required=True, help="the experiment's folder")
+    parser.add_argument("--teacher", default="", help="final.pt of the teacher")
+    parser.add_argument("--teacher-embeddings", default="", help="xvector.scp of the teacher over the training set")
+    args = parser.parse_args()
+    from wespeaker_lite.training.job import train  # after the arguments: --help need not wait for torch
+
+    train(Path(args.config), Path(args.data), Path(args.out), args.teacher, args.teacher_embeddings)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,168 @@
+"""Typed configuration from YAML: merging, `base:` files, `--set a.b=c`, and dataclasses filled from mappings.
+
+This file knows no section of an experiment: each room keeps its own dataclass, and `wespeaker_lite.experiment` joins them.
+"""
+
+import dataclasses
+import difflib
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from wespeaker_lite.errors import InputError
+
+
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """Read one YAML mapping, with the file that its `base:` key names (relative to it) merged in underneath.
+
+    Raises:
+        InputError: naming the file, and the line where the YAML is malformed; also for a circle of bases.
+    """
+    return _read_with_base(Path(path), [])
+
+
+def _read_with_base(path: Path, readers: list[Path]) -> dict[str, Any]:
+    if path.resolve() in readers:
+        raise InputError(f"{path}: its base leads back to itself")
+    try:
+        mapping = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
+    if mapping is None:
+        mapping = {}
+    if not isinstance(mapping, dict):
+        raise InputError(f"{path}: expected keys and values at the top")
+    base = mapping.pop("base", None)
+    if base is None:
+        return mapping
+    return merge(_read_with_base(path.parent / base, [*readers, path.resolve()]), mapping)
+
+
+def merge(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Merge two mappings key by key; `over` wins, nested mappings are merged, lists are replaced whole.
+
+    A section with a `name` (a network, an optimiser) that `over` names anew replaces the section beneath it: the options of
+    one network mean nothing to another.
+    """
+    merged = dict(under)
+    for key, value in over.items():
+        below = merged.get(key)
+        if isinstance(below, Mapping) and isinstance(value, Mapping):
+            renamed = "name" in value and value["name"] != below.get("name")
+            merged[key] = dict(value) if renamed else merge(below, value)
+        else:
+            merged[key] = value
+    return merged
+
+
+def parse_assignments(assignments: Iterable[str]) -> dict[str, Any]:
+    """Turn `train.epochs=20` words (the values are YAML) into a nested mapping."""
+    result: dict[str, Any] = {}
+    for assignment in assignments:
+        path, equals, text = assignment.partition("=")
+        if not equals or not all(path.split(".")):
+            raise InputError(f"--set {assignment!r}: expected section.key=value")
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise InputError(f"--set {assignment!r}: the value is not YAML") from error
+        for key in reversed(path.split(".")):
+            value = {key: value}
+        result = merge(result, value)
+    return result
+
+
+def given(conf: str | Path, overrides: str | Path | None = None, assignments: Iterable[str] = ()) -> dict[str, Any]:
+    """Merge what the user gives, before defaults are filled in: conf YAML < a corpus' overrides.yaml < `--set` words."""
+    mapping = read_yaml(conf)
+    if overrides and Path(overrides).exists():
+        mapping = merge(mapping, read_yaml(overrides))
+    return merge(mapping, parse_assignments(assignments))
+
+
+def from_mapping(cls: type, mapping: Any, where: str) -> Any:
+    """Fill the dataclass `cls` from a mapping; `where` is the place to name in messages (`conf/x.yaml: train`).
+
+    Values must have the field's type (an integer will do for a float, a list for a tuple); nothing is converted from text.
+
+    Raises:
+        InputError: for an unknown key (with the nearest match), a missing key without default, a value of another type,
+            or one that the dataclass itself refuses (`ValueError` in its `__post_init__`).
+    """
+    if not isinstance(mapping, Mapping):
+        raise InputError(f"{where}: expected keys and values, found {mapping!r}")
+    hints = typing.get_type_hints(cls)
+    fields = {field.name: field for field in dataclasses.fields(cls)}
+    for key in mapping:
+        if key not in fields:
+            raise InputError(f"{where}: unknown key {key!r}{nearest(key, fields)}")
+    values = {key: _typed(hints[key], value, f"{where}.{key}") for key, value in mapping.items()}
+    for name, field in fields.items():
+        no_default = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+        if name not in values and no_default:
+            raise InputError(f"{where}: {name!r} is missing")
+    try:
+        return cls(**values)
+    except ValueError as error:
+        raise InputError(f"{where}: {error}") from error
+
+
+def nearest(word: object, known: Iterable[str]) -> str:
+    """The end of a message about an unknown word: the nearest known one, or all of them."""
+    known = sorted(known)
+    match = difflib.get_close_matches(str(word), known, n=1, cutoff=0.5)
+    return f"; did you mean {match[0]!r}?" if match else f"; known: {', '.join(known)}"
+
+
+def _typed(expected: Any, value: Any, where: str) -> Any:
+    origin, arguments = typing.get_origin(expected), typing.get_args(expected)
+    if expected is Any:
+        return value
+    if dataclasses.is_dataclass(expected):
+        return from_mapping(expected, value, where)
+    if origin in (typing.Union, types.UnionType):
+        if value is None and type(None) in arguments:
+            return None
+        (inner,) = (argument for argument in arguments if argument is not type(None))
+        return _typed(inner, value, where)
+    if origin is typing.Literal:
+        if value not in arguments:
+            raise InputError(f"{where}: {value!r} is none of {', '.join(map(repr, arguments))}")
+        return value
+    if origin in (list, tuple) and isinstance(value, list | tuple):
+        return origin(_typed(arguments[0], item, f"{where}[{index}]") for index, item in enumerate(value))
+    if (origin or expected) is dict and isinstance(value, Mapping):
+        return dict(value)
+    if expected is float and type(value) is int:
+        return float(value)
+    if type(value) is expected:
+        return value
+    name = getattr(expected, "__name__", str(expected))
+    raise InputError(f"{where}: expected {name}, found {value!r}" + _exponent_hint(expected, value))
+
+
+def _exponent_hint(expected: Any, value: Any) -> str:
+    """YAML 1.1 reads 1e-3 as text, a trap that everyone falls into once."""
+    if expected is float and isinstance(value, str):
+        try:
+            return f" (YAML wants a point in it: {float(value)!r})"
+        except ValueError:
+            return ""
+    return ""
+
+
+def to_mapping(section: Any) -> Any:
+    """A dataclass tree as plain mappings and lists, ready for YAML."""
+    if dataclasses.is_dataclass(section):
+        return {field.name: to_mapping(getattr(section, field.name)) for field in dataclasses.fields(section)}
+    if isinstance(section, Mapping):
+        return {key: to_mapping(value) for key, value in section.items()}
+    if isinstance(section, list | tuple):
+        return [to_mapping(value) for value in section]
+    return section

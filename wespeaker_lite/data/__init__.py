@@ -1,0 +1,1 @@
+"""Kaldi tables, arks, data directories, audio, crops and augmentation."""

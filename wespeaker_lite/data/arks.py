@@ -1,0 +1,254 @@
+"""Kaldi archives: matrices of one byte per value that are read by rows from a memory map, and everything else."""
+
+import mmap
+import os
+import shutil
+import struct
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple, Self
+
+import kaldiio
+import numpy as np
+
+from wespeaker_lite.data.tables import iter_table, replacing, sorted_keys
+from wespeaker_lite.errors import InputError
+
+ONE_BYTE = 5  # the number that Kaldi and kaldiio give to "one byte per value, row by row, one range for the matrix"
+_MARK = b"\0BCM3 "
+_HEADER = struct.Struct("<6sffii")  # mark, minimum, range, rows, columns; rows * columns bytes follow
+
+
+class Location(NamedTuple):
+    """Where the value of a key begins: an ark and a byte offset in it."""
+
+    ark: str
+    offset: int
+
+
+class ArkWriter:
+    """Write `prefix`.ark and `prefix`.scp: matrices with one byte per value, vectors as float32.
+
+    A context manager: both files appear when the block ends well, and nothing is left when it does not. The scp names
+    the ark by its absolute path and is sorted by key, whatever the order of writing.
+
+    Raises:
+        InputError: where a key is written twice, or an array is empty or not finite.
+        OSError: naming the file, where the disk is full.
+    """
+
+    def __init__(self, prefix: str | Path) -> None:
+        self.ark = os.path.abspath(f"{prefix}.ark")
+        self.scp = os.path.abspath(f"{prefix}.scp")
+        self._offsets: dict[str, int] = {}
+
+    def __enter__(self) -> Self:
+        self._pair = _ark_and_scp(self.ark, self.scp, self._offsets)
+        self._file = self._pair.__enter__()
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        self._pair.__exit__(*failure)
+
+    def write(self, key: str, array: np.ndarray) -> None:
+        """Append a matrix (rows, columns) or a vector (size,)."""
+        if key in self._offsets:
+            raise InputError(f"{self.ark}: {key!r} is written twice")
+        if array.size == 0 or not np.isfinite(array).all():
+            raise InputError(f"{self.ark}: the array of {key!r} is empty or holds values that are not finite")
+        self._offsets[key] = self._file.tell() + len(key.encode()) + 1
+        method = ONE_BYTE if array.ndim == 2 else None
+        kaldiio.save_ark(self._file, {key: array.astype(np.float32, copy=False)}, compression_method=method)
+
+
+@contextmanager
+def _ark_and_scp(ark: str, scp: str, offsets: dict[str, int]) -> Iterator:
+    """Open both files; at the end write the scp from `offsets` and put both in place."""
+    with replacing(scp) as scp_file, replacing(ark) as ark_file:
+        yield ark_file
+        scp_file.writelines(f"{key} {ark}:{offsets[key]}\n".encode() for key in sorted_keys(offsets))
+        for file in (ark_file, scp_file):  # a full disk must show before anything old is touched
+            file.flush()
+            os.fsync(file.fileno())
+        Path(scp).unlink(missing_ok=True)  # an old scp must never stand beside a new ark
+
+
+def merge(parts: Sequence[str | Path], prefix: str | Path) -> None:
+    """Join the arks of several jobs, given by their prefixes, into `prefix`.ark and `prefix`.scp; the parts stay.
+
+    Raises:
+        InputError: where two parts hold the same key, or a part's ark is missing or cut.
+    """
+    ark, scp = os.path.abspath(f"{prefix}.ark"), os.path.abspath(f"{prefix}.scp")
+    offsets: dict[str, int] = {}
+    with _ark_and_scp(ark, scp, offsets) as joined:
+        for part in parts:
+            base = joined.tell()
+            for key, (_, offset) in read_scp(f"{part}.scp").items():
+                if key in offsets:
+                    raise InputError(f"{part}.scp: {key!r} stands in another part too")
+                _check_offset(key, f"{part}.ark", offset)
+                offsets[key] = base + offset
+            with open(f"{part}.ark", "rb") as file:
+                shutil.copyfileobj(file, joined, 1 << 24)
+
+
+def _check_offset(key: str, ark: str, offset: int) -> None:
+    if not os.path.exists(ark):
+        raise InputError(f"{ark}: no such ark; utterance {key!r} is said to be in it")
+    if offset >= os.path.getsize(ark):
+        raise _cut(key, ark)
+
+
+def _cut(key: str, ark: str | Path) -> InputError:
+    return InputError(f"{ark}: the ark was cut: utterance {key!r} ends beyond the end of the file; make the ark again")
+
+
+def iter_scp(path: str | Path) -> Iterator[tuple[int, str, Location]]:
+    """Yield line number, key and location of every entry of an scp file.
+
+    Raises:
+        InputError: naming file and line, as `iter_table`, and for pipes and ranges, which have no place in memory.
+    """
+    for number, key, value in iter_table(path):
+        ark, _, offset = value.rpartition(":")
+        if value.endswith(("|", "]")):
+            raise InputError(f"{path}:{number}: {value!r} is a pipe or a range; only `ark:offset` can be read here")
+        yield number, key, Location(ark, int(offset)) if offset.isdecimal() and ark else Location(value, 0)
+
+
+def read_scp(path: str | Path) -> dict[str, Location]:
+    """Read an scp file into a dict of key to location.
+
+    Raises:
+        InputError: as `iter_scp`.
+    """
+    return {key: location for _, key, location in iter_scp(path)}
+
+
+def read_vectors(scp: str | Path) -> dict[str, np.ndarray]:
+    """Read all vectors of an scp file into a dict of key to (size,) array.
+
+    Raises:
+        InputError: as `read_array`, and where an entry is no vector, or not as long as the first.
+    """
+    vectors = {key: read_array(key, location) for _, key, location in iter_scp(scp)}
+    first, size = next((key, vector.shape) for key, vector in vectors.items())
+    for key, vector in vectors.items():
+        if vector.ndim != 1 or vector.shape != size:
+            raise InputError(
+                f"{scp}: {key!r} has the shape {vector.shape}, {first!r} has {size}: expected vectors alike"
+            )
+    return vectors
+
+
+def read_array(key: str, location: Location) -> np.ndarray:
+    """Read a whole matrix or vector of any Kaldi format.
+
+    Raises:
+        InputError: naming utterance and ark, where the ark is missing, cut, or holds something else there.
+    """
+    _check_offset(key, *location)
+    try:
+        return kaldiio.load_mat(f"{location.ark}:{location.offset}")
+    except (ValueError, AssertionError, struct.error, RuntimeError) as error:
+        raise InputError(f"{location.ark}: cannot read {key!r}: the ark was cut or changed ({error})") from error
+
+
+class ByteMatrix(NamedTuple):
+    """A matrix of one byte per value where it lies in a memory map: value = low + step * byte."""
+
+    low: float
+    step: float
+    rows: int
+    columns: int
+    data: np.ndarray  # (rows * columns,) uint8, a view: nothing is read until it is used
+
+
+class MatrixArk:
+    """Random access to the matrices of an ark through a memory map; only the rows asked for are read.
+
+    The layout is that of Kaldi's CompressedMatrix with one byte per value (token CM3).
+
+    Raises:
+        InputError: where the ark is missing or empty.
+    """
+
+    def __init__(self, ark: str | Path) -> None:
+        self.ark = ark
+        try:
+            with open(ark, "rb") as file:
+                self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        except FileNotFoundError:
+            raise InputError(f"{ark}: no such ark; run the feature stage again") from None
+        except ValueError as error:  # a file of no bytes cannot be mapped
+            raise InputError(f"{ark}: the ark is empty; run the feature stage again") from error
+        self._bytes = np.frombuffer(self._map, dtype=np.uint8)
+
+    def holds_bytes(self, offset: int) -> bool:
+        """Whether a matrix of one byte per value begins at `offset`."""
+        return self._map[offset : offset + len(_MARK)] == _MARK
+
+    def matrix(self, key: str, offset: int) -> ByteMatrix:
+        """Find the matrix of `key` at `offset`.
+
+        Raises:
+            InputError: where the ark ends before it does, or something else lies there.
+        """
+        begin = offset + _HEADER.size
+        if begin > len(self._bytes):
+            raise _cut(key, self.ark)
+        mark, low, span, rows, columns = _HEADER.unpack_from(self._map, offset)
+        if mark != _MARK or rows < 1 or columns < 1:
+            raise InputError(
+                f"{self.ark}: no matrix of one byte per value at {offset}, where utterance {key!r} should be: "
+                "run the feature stage again, or copy-feats --compression-method=5"
+            )
+        end = begin + rows * columns
+        if end > len(self._bytes):
+            raise _cut(key, self.ark)
+        return ByteMatrix(low, span / 255.0, rows, columns, self._bytes[begin:end])
+
+    def rows(self, key: str, offset: int, start: int = 0, count: int | None = None) -> np.ndarray:
+        """Decode rows [start, start + count), by default all from `start`, to float32 (count, columns).
+
+        Raises:
+            InputError: as `matrix`, and where the matrix has fewer rows.
+        """
+        low, step, rows, columns, data = self.matrix(key, offset)
+        stop = rows if count is None else start + count
+        if not 0 <= start <= stop <= rows:
+            raise InputError(f"{self.ark}: utterance {key!r} has {rows} frames, [{start}, {stop}) were asked for")
+        values = data[start * columns : stop * columns].reshape(-1, columns).astype(np.float32)
+        values *= np.float32(step)
+        values += np.float32(low)
+        return values
+
+
+class MatrixReader:
+    """The matrices of an scp file by key: bytes from memory maps, other Kaldi formats through kaldiio.
+
+    Raises:
+        InputError: as `iter_scp`.
+    """
+
+    def __init__(self, scp: str | Path) -> None:
+        self._scp = scp
+        self._locations = read_scp(scp)
+        self._maps: dict[str, MatrixArk] = {}
+
+    def read(self, key: str) -> np.ndarray:
+        """Read a whole matrix: (rows, columns) float32.
+
+        Raises:
+            InputError: where the scp lacks the key, or as `MatrixArk.rows` and `read_array`.
+        """
+        if key not in self._locations:
+            raise InputError(f"{self._scp}: no entry for {key!r}")
+        ark, offset = self._locations[key]
+        if ark not in self._maps:
+            self._maps[ark] = MatrixArk(ark)
+        if self._maps[ark].holds_bytes(offset):
+            return self._maps[ark].rows(key, offset)
+        return read_array(key, self._locations[key]).astype(np.float32, copy=False)

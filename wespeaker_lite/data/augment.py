@@ -1,0 +1,101 @@
+"""Augmentation: speed and noise on the wave, SpecAugment on crops, and the random draws that crops are made with."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torchaudio.functional
+
+from wespeaker_lite.errors import InputError
+
+_GOLDEN = 0x9E3779B97F4A7C15
+_MASK = (1 << 64) - 1
+
+
+def uniforms(seed: int, epoch: int, indices: np.ndarray, count: int) -> np.ndarray:
+    """Draw `count` numbers in [0, 1) for every index: (len(indices), count) float64.
+
+    A row depends on (seed, epoch, index) alone, not on its neighbours, so that a crop is the same whatever worker,
+    batch or resumed run makes it. One call serves a batch, where a numpy generator for each crop would cost more than
+    the reading. The bits are SplitMix64's (Steele et al., OOPSLA 2014), as a hash of the counters.
+    """
+    stream = np.array([seed & _MASK], dtype=np.uint64)
+    for counter in (np.array([epoch]), indices[:, None], np.arange(count)[None, :]):
+        stream = _mixed(_mixed(stream) + (counter.astype(np.uint64) + np.uint64(1)) * np.uint64(_GOLDEN))
+    return (stream >> np.uint64(11)) * 2.0**-53
+
+
+def _mixed(bits: np.ndarray) -> np.ndarray:
+    """SplitMix64's finaliser."""
+    bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return bits ^ (bits >> np.uint64(31))
+
+
+def pick(draws: np.ndarray, choices: np.ndarray | int) -> np.ndarray:
+    """Turn draws in [0, 1) into integers in [0, choices)."""
+    return np.minimum(draws * choices, np.asarray(choices) - 1).astype(np.int64)
+
+
+@dataclass(frozen=True)
+class SpecAugmentConfig:
+    """Masks of a crop: how many along mel bands and along frames, and how wide each is at most."""
+
+    freq_masks: int = 0
+    freq_width: int = 8
+    time_masks: int = 0
+    time_width: int = 10
+
+    def __post_init__(self) -> None:
+        if min(self.freq_masks, self.freq_width, self.time_masks, self.time_width) < 0:
+            raise ValueError("masks and their widths cannot be negative")
+
+    @property
+    def num_draws(self) -> int:
+        """Draws that a crop needs: width and place of each mask."""
+        return 2 * (self.freq_masks + self.time_masks)
+
+
+def spec_augment(draws: np.ndarray, frames: int, mels: int, config: SpecAugmentConfig) -> tuple[np.ndarray, np.ndarray]:
+    """Choose what is masked of crops: frames (B, frames) and mel bands (B, mels), bool.
+
+    Widths are uniform in [0, width]; `draws` is (B, config.num_draws) in [0, 1). What is masked is to take the mean of
+    the crop in its band. Source: Park et al., SpecAugment, Interspeech 2019, section 2, without the warp.
+    """
+    time, freq = np.split(draws, [2 * config.time_masks], axis=1)
+    return _stretches(time, frames, config.time_width), _stretches(freq, mels, config.freq_width)
+
+
+def _stretches(draws: np.ndarray, size: int, width: int) -> np.ndarray:
+    """Stretches of [0, size) for each row, from two draws a stretch: its width and its place."""
+    widths = pick(draws[:, 0::2, None], min(width, size) + 1)
+    starts = pick(draws[:, 1::2, None], size - widths + 1)
+    places = np.arange(size)
+    return ((starts <= places) & (places < starts + widths)).any(axis=1)
+
+
+def speed_perturb(samples: np.ndarray, factor: float, sample_rate: int = 16000) -> np.ndarray:
+    """Play samples (n,) `factor` times as fast, pitch and all: (about n / factor,) float32, as sox's `speed`.
+
+    Raises:
+        InputError: where the factor is not positive or does not lead to a whole sampling rate.
+    """
+    source_rate = round(sample_rate * factor)
+    if source_rate < 1 or abs(source_rate - sample_rate * factor) > 1e-6:
+        raise InputError(f"speed {factor}: {factor} x {sample_rate} Hz is no whole rate; take fewer decimals")
+    return torchaudio.functional.resample(torch.from_numpy(samples), source_rate, sample_rate).numpy()
+
+
+def speed_prefix(factor: float) -> str:
+    """What stands before the ids of a copy, of utterances and speakers alike: sp0.9-, and nothing at speed 1."""
+    return "" if factor == 1 else f"sp{factor:g}-"
+
+
+def add_noise(samples: np.ndarray, noise: np.ndarray, snr_db: float, rng: np.random.Generator) -> np.ndarray:
+    """Add a random stretch of noise (repeated if too short) to samples (n,) at a ratio of mean powers of `snr_db`."""
+    start = rng.integers(max(1, len(noise) - len(samples) + 1))
+    stretch = np.resize(noise[start:], len(samples))
+    power, noise_power = np.mean(np.square(samples, dtype=np.float64)), np.mean(np.square(stretch, dtype=np.float64))
+    if noise_power == 0:
+        raise InputError("the stretch of noise is silent: no ratio of powers can be reached with it")
+    return (samples + stretch * np.sqrt(power / noise_power / 10 ** (snr_db / 10))).astype(np.float32)

@@ -1,0 +1,509 @@
+"""Kaldi data directories: validate, fix, split, combine, subset.
+
+Every pass reads a table line by line and holds the keys of one, which does for VoxCeleb2 and two speed-perturbed copies
+of it (3.3 million utterances).
+"""
+
+import filecmp
+import functools
+import heapq
+import logging
+import os
+import re
+import shutil
+import sys
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby, zip_longest
+from operator import itemgetter
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from wespeaker_lite.data.tables import fix_command, iter_table, read_table, sorted_keys, spk2utt_of, write_lines
+from wespeaker_lite.errors import InputError
+
+log = logging.getLogger(__name__)
+
+JOINTS = ("-", "/", "")  # after the speaker in an utterance id: sort before letters and digits; or nothing follows
+MADE_FROM_AUDIO = ("feats.scp", "utt2dur", "utt2num_frames", "vad.scp")
+AUDIO = ("reco2dur", "segments", "wav.scp")
+_BY_UTTERANCE = re.compile(r"utt2\w+|feats\.scp|vad\.scp|segments|text")
+_BY_SPEAKER = re.compile(r"spk2(?!utt$)\w+")
+
+
+def tables_of(directory: str | Path) -> dict[str, str]:
+    """Find the tables of a data directory: name -> what it is keyed by: utterance, speaker or recording.
+
+    spk2utt, which is derived, is not among them.
+
+    Raises:
+        InputError: where there is no utt2spk.
+    """
+    directory = Path(directory)
+    if not (directory / "utt2spk").exists():
+        raise InputError(f"{directory}: no data directory: there is no utt2spk in it")
+    recording = "recording" if (directory / "segments").exists() else "utterance"
+    kinds = {}
+    for name in sorted(path.name for path in directory.iterdir() if path.is_file()):
+        if _BY_UTTERANCE.fullmatch(name):
+            kinds[name] = "utterance"
+        elif _BY_SPEAKER.fullmatch(name):
+            kinds[name] = "speaker"
+        elif name in ("wav.scp", "reco2dur"):
+            kinds[name] = recording
+    return kinds
+
+
+def read_utt2spk(directory: str | Path) -> dict[str, str]:
+    """Read utterance -> speaker.
+
+    Raises:
+        InputError: as `iter_table`, and naming the line of a speaker of more than one word.
+    """
+    path = Path(directory) / "utt2spk"
+    utt2spk = {}
+    for number, utterance, speaker in iter_table(path):
+        if len(speaker.split()) != 1:
+            raise InputError(f"{path}:{number}: expected utterance and speaker, found {utterance!r} {speaker!r}")
+        utt2spk[utterance] = sys.intern(speaker)
+    return utt2spk
+
+
+class Segment(NamedTuple):
+    """A line of a segments file; times in seconds."""
+
+    line: int
+    utterance: str
+    recording: str
+    start: float
+    end: float
+
+
+def iter_segments(path: str | Path) -> Iterator[Segment]:
+    """Yield the segments of a segments file.
+
+    Raises:
+        InputError: as `iter_table`, and naming the line where a time is no number, or the end is not after the start.
+    """
+    for number, utterance, value in iter_table(path):
+        segment = _segment(number, utterance, value)
+        if segment is None:
+            raise InputError(
+                f"{path}:{number}: expected utterance, recording, and a start and a later end in seconds, "
+                f"found {utterance!r} {value!r}; run: {fix_command(Path(path).parent)}"
+            )
+        yield segment
+
+
+def _segment(number: int, utterance: str, value: str) -> Segment | None:
+    try:
+        recording, start, end = value.split()
+        segment = Segment(number, utterance, recording, float(start), float(end))
+    except ValueError:
+        return None
+    return segment if 0 <= segment.start < segment.end < float("inf") else None
+
+
+# validate
+
+
+def validate(directory: str | Path, feats: bool = True, wav: bool = True) -> tuple[int, int]:
+    """Check a data directory and count its utterances and speakers.
+
+    Without `feats`, what is made from audio is neither asked for nor looked at; without `wav`, the audio is not.
+
+    Raises:
+        InputError: for the first fault: file and line, or the keys that are missing, and the command that mends it.
+    """
+    directory = Path(directory)
+    tables = tables_of(directory)
+    utt2spk = read_utt2spk(directory)
+    spk2utt = spk2utt_of(utt2spk)
+    _check_prefixes(directory, utt2spk)
+    _check_spk2utt(directory, spk2utt)
+    ignored = (() if feats else MADE_FROM_AUDIO) + (() if wav else AUDIO)
+    for name in ("wav.scp", "feats.scp", "utt2num_frames"):
+        if name not in tables and name not in ignored:
+            stage = "the list stage" if name == "wav.scp" else "the feature stage"
+            raise InputError(f"{directory / name}: no such file; it is made by {stage}: run that first")
+    for name, kind in tables.items():
+        if name not in ignored and kind != "recording":
+            _check_table(directory / name, utt2spk if kind == "utterance" else spk2utt, kind)
+    if wav and "segments" in tables:
+        _check_recordings(directory)
+    return len(utt2spk), len(spk2utt)
+
+
+def _check_prefixes(directory: Path, utt2spk: Mapping[str, str]) -> None:
+    """Speakers must be prefixes, and keep together: sorting and splitting rely on it."""
+    seen, previous = set(), None
+    for number, (utterance, speaker) in enumerate(utt2spk.items(), start=1):
+        if not utterance.startswith(speaker) or utterance[len(speaker) : len(speaker) + 1] not in JOINTS:
+            raise InputError(
+                f"{directory}/utt2spk:{number}: utterance {utterance!r} does not start with its speaker {speaker!r} "
+                f"and one of {' '.join(JOINTS).strip()}: rename the utterance, in all tables"
+            )
+        if speaker != previous and speaker in seen:
+            raise InputError(
+                f"{directory}/utt2spk:{number}: the utterances of {speaker!r} are parted by those of {previous!r}, "
+                "one id being the beginning of the other: rename one of the speakers"
+            )
+        previous = speaker
+        seen.add(speaker)
+
+
+def _check_spk2utt(directory: Path, spk2utt: Mapping[str, Sequence[str]]) -> None:
+    path = directory / "spk2utt"
+    mend = f"run: {fix_command(directory)}"
+    if not path.exists():
+        raise InputError(f"{path}: no such file; {mend}")
+    for found, expected in zip_longest(iter_table(path), spk2utt.items()):
+        if found is None:
+            raise InputError(f"{path}: speaker {expected[0]!r} of utt2spk is missing; {mend}")
+        if expected is None or (found[1], found[2].split()) != expected:
+            raise InputError(f"{path}:{found[0]}: speaker {found[1]!r} does not match utt2spk; {mend}")
+
+
+def _check_table(path: Path, known: Collection[str], kind: str) -> None:
+    """Check values, that all keys are known, and of a table by utterance that all known ones are there."""
+    expected, is_good = _value_check(path.name)
+    unknown: list[tuple[int, str]] = []
+    count = 0
+    for number, key, value in iter_table(path):
+        count += 1
+        if key not in known:
+            unknown.append((number, key))
+        if is_good and not is_good(value):
+            raise InputError(f"{path}:{number}: {key!r} has {value!r}, expected {expected}")
+    mend = f"run: {fix_command(path.parent)}"
+    if unknown:
+        number, key = unknown[0]
+        fault = "has no speaker in utt2spk" if kind == "utterance" else "has no utterance in utt2spk"
+        names = _some(key for _, key in unknown)
+        raise InputError(f"{path}:{number}: {kind} {key!r} {fault} ({len(unknown)} such: {names}); {mend}")
+    if kind == "utterance" and count < len(known):
+        present = {key for _, key, _ in iter_table(path)}
+        names = _some(key for key in known if key not in present)
+        raise InputError(
+            f"{path}: {len(known) - count} of the {len(known)} utterances of utt2spk are missing: {names}; "
+            f"make them, or drop them everywhere: {mend}"
+        )
+
+
+def _is_number_of_seconds(value: str) -> bool:
+    return re.fullmatch(r"\d+(\.\d*)?|\.\d+", value) is not None and float(value) > 0
+
+
+def _value_check(name: str) -> tuple[str, Callable[[str], bool] | None]:
+    """What a value of a table should be, and the test of it."""
+    match name:
+        case "utt2num_frames":
+            return "a positive number of frames", lambda value: value.isdecimal() and int(value) > 0
+        case "utt2dur":
+            return "positive seconds", _is_number_of_seconds
+        case "feats.scp":
+            there: dict[str, bool] = {}
+            return "an offset in an ark that exists", functools.partial(_is_in_ark, there)
+    return "", None
+
+
+def _is_in_ark(there: dict[str, bool], value: str) -> bool:
+    """Whether the ark of `ark:offset` exists; every ark is looked for once."""
+    ark, _, offset = value.rpartition(":")
+    if ark not in there:
+        there[ark] = os.path.exists(ark)
+    return there[ark] and offset.isdecimal()
+
+
+def _some(keys: Iterable[str]) -> str:
+    """The first three keys, as words."""
+    words = [key for key, _ in zip(keys, range(4), strict=False)]
+    return ", ".join(words[:3]) + (", ..." if len(words) > 3 else "")
+
+
+def _check_recordings(directory: Path) -> None:
+    recordings = {key for _, key, _ in iter_table(directory / "wav.scp")}
+    for segment in iter_segments(directory / "segments"):
+        if segment.recording not in recordings:
+            raise InputError(
+                f"{directory}/segments:{segment.line}: recording {segment.recording!r} is not in wav.scp; "
+                f"add it, or run: {fix_command(directory)}"
+            )
+
+
+# fix
+
+
+def fix(directory: str | Path) -> dict[str, int]:
+    """Sort the tables, drop what lacks an entry in one of them, make spk2utt anew; old files are kept in `.backup/`.
+
+    Returns:
+        For each table that was changed, how many lines were dropped.
+
+    Raises:
+        InputError: where a key has two values, or nothing would be left; nothing is changed then.
+    """
+    directory = Path(directory)
+    tables = tables_of(directory)
+    keep, sound = _keys_to_keep(directory, tables)
+    changed = {}
+    for name, kind in tables.items():
+        if sound.get(name) == len(keep[kind]):
+            continue
+        table = _read_loosely(directory / name)
+        lines = (f"{key} {table[key]}\n" for key in sorted_keys(keep[kind] & table.keys()))
+        if _replace(directory / name, lines):
+            changed[name] = len(table.keys() - keep[kind])
+    if _replace(directory / "spk2utt", _spk2utt_lines(read_utt2spk(directory))):
+        changed["spk2utt"] = 0
+    return changed
+
+
+def _keys_to_keep(directory: Path, tables: Mapping[str, str]) -> tuple[dict[str, set[str]], dict[str, int]]:
+    """The utterances that every table has, their speakers and recordings; and the sizes of tables that are in order."""
+    sound: dict[str, int] = {}
+    utt2spk = _read_either_way(directory / "utt2spk", sound)
+    utterances = set(utt2spk)
+    for name, kind in tables.items():
+        if kind == "utterance" and name != "utt2spk":
+            utterances &= _read_either_way(directory / name, sound).keys()
+    recordings: set[str] = set()
+    if "segments" in tables:
+        good = _good_segments(directory, utterances)
+        utterances, recordings = set(good), set(good.values())
+    if not utterances:
+        raise InputError(f"{directory}: no utterance has an entry in all of {', '.join(tables)}: nothing was changed")
+    return {"utterance": utterances, "speaker": {utt2spk[key] for key in utterances}, "recording": recordings}, sound
+
+
+def _good_segments(directory: Path, utterances: Collection[str]) -> dict[str, str]:
+    """Utterance -> recording of segments that have one and lie in it."""
+    known = _read_loosely(directory / "wav.scp") if (directory / "wav.scp").exists() else {}
+    rows = _read_loosely(directory / "segments").items()
+    segments = (_segment(0, *row) for row in rows if row[0] in utterances)
+    return {segment.utterance: segment.recording for segment in segments if segment and segment.recording in known}
+
+
+def _read_either_way(path: Path, sound: dict[str, int]) -> dict[str, str]:
+    """Read a table, and note its size in `sound` if it needs no mending; strict reading is the faster one."""
+    try:
+        table = read_table(path)
+    except InputError:
+        return _read_loosely(path)
+    sound[path.name] = len(table)
+    return table
+
+
+def _read_loosely(path: Path) -> dict[str, str]:
+    """Read a table in any order; blank lines, keys without value and repeated lines are dropped, the last two said."""
+    table: dict[str, str] = {}
+    dropped = []
+    with open(path, "rb") as file:
+        for number, line in enumerate(file, start=1):
+            key, value = _key_and_value(path, number, line)
+            if key and (not value or key in table):
+                dropped.append(key)
+            if value and table.setdefault(key, value) != value:
+                raise InputError(
+                    f"{path}:{number}: {key!r} stands twice, with different values: remove one of the lines"
+                )
+    if dropped:
+        log.warning("%s: %d lines repeated or without a value are dropped: %s", path, len(dropped), _some(dropped))
+    return table
+
+
+def _key_and_value(path: Path, number: int, line: bytes) -> tuple[str, str]:
+    """The key and the value of a line, or as much as there is."""
+    try:
+        key, value, *_ = *(field.decode() for field in line.split(None, 1)), "", ""
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}:{number}: not UTF-8 text: {error}") from error
+    return key, value.rstrip()
+
+
+def _replace(path: Path, lines: Iterable[str]) -> bool:
+    """Write the file anew if that changes it, and keep the old one in `.backup/`; say whether it did."""
+    fixed = path.with_name(f".{path.name}.fixed")
+    write_lines(fixed, lines)
+    if path.exists() and filecmp.cmp(path, fixed, shallow=False):
+        fixed.unlink()
+        return False
+    if path.exists():
+        backup = path.parent / ".backup"
+        backup.mkdir(exist_ok=True)
+        shutil.copy2(path, backup / path.name)
+    os.replace(fixed, path)
+    return True
+
+
+def _spk2utt_lines(utt2spk: Mapping[str, str]) -> Iterator[str]:
+    return (f"{speaker} {' '.join(utterances)}\n" for speaker, utterances in spk2utt_of(utt2spk).items())
+
+
+# split, subset, combine
+
+
+def split(directory: str | Path, parts: int, out: str | Path, per_utt: bool = False, at_most: bool = False) -> int:
+    """Split into `out`/1 to `out`/N, in order, of about as many utterances each; `per_utt` may break speakers.
+
+    Returns:
+        The number of parts, which is smaller than `parts` where `at_most` allows it and there is less to share.
+
+    Raises:
+        InputError: where there are fewer speakers (utterances) than parts.
+    """
+    utt2spk = read_utt2spk(directory)
+    sizes = Counter(utt2spk.keys() if per_utt else utt2spk.values())
+    if at_most:
+        parts = min(parts, len(sizes))
+    if not 1 <= parts <= len(sizes):
+        what, hint = ("utterances", "") if per_utt else ("speakers", ", or split with --per-utt")
+        raise InputError(f"{directory}: {len(sizes)} {what} cannot be split into {parts}: take 1 to {len(sizes)}{hint}")
+    shares = dict(zip(sizes, shares_of(list(sizes.values()), parts), strict=True))
+    choices = [(part,) for part in range(parts)]
+    part_of = {utt: choices[shares[utt if per_utt else speaker]] for utt, speaker in utt2spk.items()}
+    _distribute(Path(directory), utt2spk, part_of, [Path(out) / str(part + 1) for part in range(parts)])
+    return parts
+
+
+def shares_of(sizes: Sequence[int], parts: int) -> list[int]:
+    """Part (0 to parts - 1) of each of a row of groups: in order, no part empty, of about the same total each."""
+    total, before, part, shares = sum(sizes), 0, -1, []
+    for place, size in enumerate(sizes):
+        middle = int((before + size / 2) * parts / total)
+        part = max(min(middle, part + 1), parts - (len(sizes) - place), part)
+        shares.append(part)
+        before += size
+    return shares
+
+
+def _distribute(
+    directory: Path, utt2spk: Mapping[str, str], part_of: Mapping[str, tuple[int, ...]], outs: Sequence[Path]
+) -> None:
+    """Write to each of `outs` the lines of the utterances that are said to be in it."""
+    _check_elsewhere(outs, [directory])
+    tables = tables_of(directory)
+    parts = {"utterance": part_of, "speaker": _parts_by(utt2spk.items(), part_of)}
+    if "segments" in tables:
+        pairs = ((segment.utterance, segment.recording) for segment in iter_segments(directory / "segments"))
+        parts["recording"] = _parts_by(pairs, part_of)
+    for name, kind in tables.items():
+        lines: list[list[str]] = [[] for _ in outs]
+        for _, key, value in iter_table(directory / name):
+            for part in parts[kind].get(key, ()):
+                lines[part].append(f"{key} {value}\n")
+        for out, part_lines in zip(outs, lines, strict=True):
+            if part_lines:
+                write_lines(out / name, part_lines)
+    for out in outs:
+        _finish(out, tables)
+
+
+def _parts_by(pairs: Iterable[tuple[str, str]], part_of: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+    """Parts of speakers or recordings: all those that one of their utterances is in."""
+    parts: dict[str, set[int]] = {}
+    for utterance, owner in pairs:
+        parts.setdefault(owner, set()).update(part_of.get(utterance, ()))
+    return {owner: tuple(numbers) for owner, numbers in parts.items()}
+
+
+def _check_elsewhere(outs: Iterable[Path], sources: Iterable[Path]) -> None:
+    for out in {out.resolve() for out in outs} & {source.resolve() for source in sources}:
+        raise InputError(f"{out}: a data directory cannot be written over itself: name another one")
+
+
+def _finish(directory: Path, tables: Collection[str]) -> None:
+    """Make spk2utt, and take away tables that an earlier run left and this one did not write."""
+    for name in tables_of(directory).keys() - set(tables):
+        (directory / name).unlink()
+    write_lines(directory / "spk2utt", _spk2utt_lines(read_utt2spk(directory)))
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What a subset holds: utterances of these lists (files), so many of each speaker, so many in all, by seed."""
+
+    utts: str = ""
+    speakers: str = ""
+    per_spk: int = 0
+    num_utts: int = 0
+    seed: int = 0
+
+
+def subset(directory: str | Path, out: str | Path, selection: Selection) -> int:
+    """Write the utterances that a selection leaves to the data directory `out`, and return their number.
+
+    Raises:
+        InputError: where a list names something unknown, or there are fewer utterances than asked for.
+    """
+    utt2spk = read_utt2spk(directory)
+    chosen = list(utt2spk)
+    if selection.utts:
+        wanted = _read_list(selection.utts, utt2spk, directory)
+        chosen = [utterance for utterance in chosen if utterance in wanted]
+    if selection.speakers:
+        wanted = _read_list(selection.speakers, set(utt2spk.values()), directory)
+        chosen = [utterance for utterance in chosen if utt2spk[utterance] in wanted]
+    rng = np.random.default_rng(selection.seed)
+    if selection.per_spk:
+        by_speaker = spk2utt_of({utterance: utt2spk[utterance] for utterance in chosen}).values()
+        chosen = [utts[place] for utts in by_speaker for place in rng.permutation(len(utts))[: selection.per_spk]]
+    if selection.num_utts > len(chosen):
+        raise InputError(f"{directory}: {selection.num_utts} utterances were asked for, there are {len(chosen)}")
+    if selection.num_utts:
+        chosen = [chosen[place] for place in rng.permutation(len(chosen))[: selection.num_utts]]
+    if not chosen:
+        raise InputError(f"{directory}: the selection leaves no utterance")
+    _distribute(Path(directory), utt2spk, dict.fromkeys(chosen, (0,)), [Path(out)])
+    return len(chosen)
+
+
+def _read_list(path: str, known: Collection[str], directory: str | Path) -> set[str]:
+    """Read the first words of the lines of a file."""
+    if not Path(path).exists():
+        raise InputError(f"{path}: no such file")
+    lines = Path(path).read_text(encoding="utf-8").split("\n")
+    wanted = {line.split()[0]: number for number, line in enumerate(lines, start=1) if line.strip()}
+    unknown = [key for key in wanted if key not in known]
+    if unknown:
+        raise InputError(
+            f"{path}:{wanted[unknown[0]]}: {unknown[0]!r} is not in {directory} ({len(unknown)} such: {_some(unknown)})"
+        )
+    return set(wanted)
+
+
+def combine(out: str | Path, directories: Sequence[str | Path]) -> int:
+    """Join data directories into `out`, and return the number of utterances; tables that one lacks are left out.
+
+    Raises:
+        InputError: where an utterance is in two of them, a speaker or a recording has different values, or only some
+            have segments.
+    """
+    sources = [Path(directory) for directory in directories]
+    tables = [tables_of(source) for source in sources]
+    common = {name: kind for name, kind in tables[0].items() if all(name in other for other in tables)}
+    left_out = set().union(*tables) - common.keys()
+    if "segments" in left_out:
+        raise InputError(f"{_some(map(str, sources))}: some have segments and some have not: these cannot be combined")
+    _check_elsewhere([Path(out)], sources)
+    for name in sorted(left_out):
+        log.warning("%s: left out of %s, since not all have it", name, out)
+    for name, kind in common.items():
+        write_lines(Path(out) / name, _joined([source / name for source in sources], kind))
+    _finish(Path(out), common)
+    return sum(1 for _ in iter_table(Path(out) / "utt2spk"))
+
+
+def _joined(paths: Sequence[Path], kind: str) -> Iterator[str]:
+    """Merge sorted tables line by line."""
+    rows = heapq.merge(*(((key, value, path) for _, key, value in iter_table(path)) for path in paths))
+    for key, group in groupby(rows, key=itemgetter(0)):
+        (_, value, path), *others = group
+        for _, other_value, other_path in others:
+            if kind == "utterance" or other_value != value:
+                fault = "is in both" if kind == "utterance" else "has different values in"
+                raise InputError(f"{kind} {key!r} {fault} {path} and {other_path}")
+        yield f"{key} {value}\n"

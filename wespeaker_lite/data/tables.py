@@ -1,0 +1,125 @@
+"""Kaldi text tables: one record a line, a key, then its value; sorted by key in byte order (LC_ALL=C), keys unique."""
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from wespeaker_lite.errors import InputError
+
+
+def iter_table(path: str | Path) -> Iterator[tuple[int, str, str]]:
+    """Yield line number, key and value of every record, holding one line in memory.
+
+    Raises:
+        InputError: naming file and line, where a line is blank or has a key without value, a key stands twice, keys
+            are out of order, the file is missing, empty, not UTF-8, or lacks the newline at its end.
+    """
+    path, number, line, previous = Path(path), 0, b"", b""
+    if not path.exists():
+        raise InputError(f"{path}: no such file")
+    with open(path, "rb") as file:  # bytes: the order asked for is theirs, and only ASCII space separates fields
+        try:
+            for number, line in enumerate(file, start=1):
+                key, value = line.split(None, 1)
+                if key <= previous:
+                    raise _out_of_order(path, number, key, previous)
+                previous = key
+                yield number, key.decode(), value.rstrip().decode()
+        except UnicodeDecodeError as error:
+            raise InputError(f"{path}:{number}: not UTF-8 text: {error}") from error
+        except ValueError:  # of split, whose test costs nothing in a good line
+            raise _no_record(path, number, line) from None
+    if not line.endswith(b"\n"):
+        raise _no_record(path, number, line)
+
+
+def _no_record(path: Path, number: int, line: bytes) -> InputError:
+    if number == 0:
+        return InputError(f"{path}: the file is empty")
+    if not line.endswith(b"\n"):
+        return InputError(f"{path}:{number}: the last line has no newline: the file was cut")
+    return InputError(f"{path}:{number}: expected a key and a value, found {line[:200].rstrip()!r}")
+
+
+def _out_of_order(path: Path, number: int, key: bytes, previous: bytes) -> InputError:
+    fault = "stands twice" if key == previous else "is not in LC_ALL=C order"
+    return InputError(f"{path}:{number}: key {key.decode(errors='replace')!r} {fault}; run: {fix_command(path.parent)}")
+
+
+def fix_command(directory: str | Path) -> str:
+    """The command that mends a data directory."""
+    return f"tools/data_dir.sh fix {directory}"
+
+
+def read_table(path: str | Path) -> dict[str, str]:
+    """Read a table into a dict of key to value, in the order of the file.
+
+    Raises:
+        InputError: as `iter_table`.
+    """
+    return {key: value for _, key, value in iter_table(path)}
+
+
+def sorted_keys(keys: Iterable[str]) -> list[str]:
+    """Keys in byte order, as `LC_ALL=C sort` has them."""
+    return sorted(keys)  # Python compares code points, and UTF-8 keeps their order in its bytes
+
+
+def write_table(path: str | Path, table: Mapping[str, object]) -> None:
+    """Write a table sorted by key; it appears whole or not at all.
+
+    Raises:
+        InputError: where a key or value cannot stand in a table (white space in a key, a line break, no value).
+    """
+    write_lines(path, (_line(path, key, str(table[key])) for key in sorted_keys(table)))
+
+
+def _line(path: str | Path, key: str, value: str) -> str:
+    if not key or key.split() != [key] or not value.strip() or "\n" in value:
+        raise InputError(f"{path}: {key!r} {value!r} cannot stand in a table")
+    return f"{key} {value}\n"
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write a text file so that a reader sees the old or the new one, never a part."""
+    write_lines(path, [text])
+
+
+def write_lines(path: str | Path, lines: Iterable[str]) -> None:
+    """Write lines (each with its newline) one by one; the file appears whole or not at all."""
+    with replacing(path) as file:
+        file.writelines(line.encode() for line in lines)
+
+
+@contextmanager
+def replacing(path: str | Path) -> Iterator[BinaryIO]:
+    """Open a temporary file beside `path` that takes its place when the block ends well, and vanishes when not.
+
+    Raises:
+        OSError: naming `path`, where the disk is full or the folder cannot be written.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(temporary, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        if error.filename not in (None, str(temporary)):
+            raise  # another file's trouble, met inside the block
+        raise OSError(error.errno, error.strerror, str(path)) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def spk2utt_of(utt2spk: Mapping[str, str]) -> dict[str, list[str]]:
+    """Turn utterance -> speaker into speaker -> utterances, both in byte order."""
+    spk2utt: dict[str, list[str]] = {}
+    for utterance in sorted_keys(utt2spk):
+        spk2utt.setdefault(utt2spk[utterance], []).append(utterance)
+    return {speaker: spk2utt[speaker] for speaker in sorted_keys(spk2utt)}

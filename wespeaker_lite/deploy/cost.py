@@ -1,0 +1,100 @@
+"""What a network costs: parameters, multiply-accumulates, and seconds per utterance."""
+
+import contextlib
+import statistics
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from wespeaker_lite.errors import InputError
+
+FRAMES_PER_SECOND = 100  # frames of 10 ms; 1 s of audio without context gives 98, peers count 100
+
+
+@dataclass(frozen=True)
+class LatencyOptions:
+    """How to time a network: one utterance at a time, the median of `repeats` runs on `threads` CPU threads."""
+
+    seconds: Sequence[float] = (1, 2, 3, 5, 10)
+    threads: int = 1
+    repeats: int = 10
+
+    def __post_init__(self) -> None:
+        if min(self.threads, self.repeats) < 1 or min(self.seconds) * FRAMES_PER_SECOND < 1:
+            raise InputError("latency: threads, repeats and the frames of every length must be at least 1")
+
+
+def count_parameters(module: nn.Module) -> int:
+    """Number of parameters, trained or frozen; running statistics are not parameters."""
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def count_macs(model: nn.Module, num_mels: int, frames: int = FRAMES_PER_SECOND) -> int:
+    """Multiply-accumulates of one utterance of `frames` frames in eval mode: convolutions and matrix products.
+
+    What is linear in the number of activations (norms, non-linearities, pooling sums) is not counted, as in the
+    tables of papers.
+    """
+    # Only the plain attention is taken apart into products that the counter knows; the fused CPU one is not.
+    with _evaluating(model), torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        model(_noise(model, frames, num_mels))
+    return counter.get_total_flops() // 2
+
+
+def latency(model: nn.Module, num_mels: int, options: LatencyOptions) -> dict[str, float]:
+    """Median seconds from features to embedding for each length of utterance, by its length in seconds as text."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(options.threads)
+    try:
+        with _evaluating(model), torch.inference_mode():
+            return {
+                f"{seconds:g}": _median_time(
+                    model, _noise(model, round(seconds * FRAMES_PER_SECOND), num_mels), options
+                )
+                for seconds in options.seconds
+            }
+    finally:
+        torch.set_num_threads(before)
+
+
+def _median_time(model: nn.Module, feats: Tensor, options: LatencyOptions) -> float:
+    model(feats)  # the first run of a shape pays for memory and kernel choice
+    times = []
+    for _ in range(options.repeats):
+        start = time.perf_counter()
+        model(feats).cpu()  # on a GPU this waits for the result
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)
+
+
+def _noise(model: nn.Module, frames: int, num_mels: int) -> Tensor:
+    # A generator of its own: measuring must not move the random state of a training run.
+    noise = torch.randn(1, frames, num_mels, generator=torch.Generator().manual_seed(0))
+    return noise.to(next(model.parameters()).device)
+
+
+@contextlib.contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(training)
+
+
+def report(model: nn.Module, num_mels: int, head: nn.Module | None, timing: LatencyOptions | None) -> dict[str, Any]:
+    """The cost of what is deployed, what only training needs apart from it, and the latency if `timing` is given."""
+    result: dict[str, Any] = {"params": count_parameters(model), "macs_1s": count_macs(model, num_mels)}
+    if head is not None:
+        result["training_only_params"] = {"head": count_parameters(head)}
+    if timing is not None:
+        result["latency_seconds"] = latency(model, num_mels, timing)
+        result["latency_threads"] = timing.threads
+    return result

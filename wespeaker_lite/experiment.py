@@ -1,0 +1,68 @@
+"""An experiment's whole config: the rooms' own dataclasses, joined and filled from default < conf < overrides < `--set`."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+from wespeaker_lite import plugins
+from wespeaker_lite.config import from_mapping, read_yaml, to_mapping
+from wespeaker_lite.data.crops import CropConfig
+from wespeaker_lite.distill import DistillConfig
+from wespeaker_lite.features.fbank import FbankConfig
+from wespeaker_lite.models.margin import HeadConfig
+from wespeaker_lite.scoring.evaluate import ScoringOptions
+from wespeaker_lite.training import RuntimeConfig, TrainConfig
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """Copies of the training set that stage 2 makes: at `speeds`, such as 0.9 and 1.1, with speakers of their own."""
+
+    speeds: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Everything that a YAML of conf/ can say. `pretrained` names weights from outside, fetched in the place of training."""
+
+    model: dict[str, Any]
+    seed: int = 0
+    pretrained: str = ""
+    features: FbankConfig = field(default_factory=FbankConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    crop: CropConfig = field(default_factory=CropConfig)
+    head: HeadConfig = field(default_factory=HeadConfig)
+    distill: DistillConfig = field(default_factory=DistillConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
+    scoring: ScoringOptions = field(default_factory=ScoringOptions)
+
+    def training_part(self) -> dict[str, Any]:
+        """The sections that trained weights depend on."""
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("runtime", "scoring")}
+
+
+def from_given(mapping: Mapping[str, Any], where: str) -> Experiment:
+    """Fill in the defaults and check every key, those of the network and of the KD terms included.
+
+    Raises:
+        InputError: naming `where` and the key, with the nearest known one.
+    """
+    experiment = from_mapping(Experiment, mapping, where)
+    model = _filled("wespeaker_lite.models", experiment.model, f"{where}: model")
+    terms = tuple(
+        _filled("wespeaker_lite.distill", term, f"{where}: distill.terms[{number}]")
+        for number, term in enumerate(experiment.distill.terms)
+    )
+    return replace(experiment, model=model, distill=replace(experiment.distill, terms=terms))
+
+
+def load(path: str | Path) -> Experiment:
+    """Read a conf YAML, or a resolved config, as an experiment."""
+    return from_given(read_yaml(path), str(path))
+
+
+def _filled(package: str, section: Mapping[str, Any], where: str) -> dict[str, Any]:
+    _, config = plugins.find(package, section, where)
+    return {"name": section["name"], **to_mapping(config)}

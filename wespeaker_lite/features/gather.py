@@ -1,0 +1,50 @@
+"""The parts that feature jobs left, gathered into a data directory."""
+
+import logging
+import re
+from pathlib import Path
+
+from wespeaker_lite.data.augment import speed_prefix
+from wespeaker_lite.data.data_dir import fix
+from wespeaker_lite.data.tables import read_table, spk2utt_of, write_table
+from wespeaker_lite.errors import InputError
+
+log = logging.getLogger(__name__)
+
+TABLES = {"scp": "feats.scp", "utt2num_frames": "utt2num_frames", "utt2dur": "utt2dur"}
+
+
+def gather(source: Path, parts: Path, out: Path, speed: float = 1.0) -> None:
+    """Write feats.scp, utt2num_frames and utt2dur of `out` from PARTS/feats.N.*; for a speed also utt2spk and spk2utt.
+
+    Utterances of `source` that the jobs were allowed to leave out are dropped from `out`.
+
+    Raises:
+        InputError: where an utterance of `source` is neither among the features nor among those left out.
+    """
+    prefix = speed_prefix(speed) if speed != 1 else ""
+    utt2spk = {prefix + utterance: prefix + speaker for utterance, speaker in read_table(source / "utt2spk").items()}
+    tables = {name: _joined(parts, ending) for ending, name in TABLES.items()}
+    bad = {prefix + line.split()[0] for path in parts.glob("feats.*.bad") for line in path.read_text().splitlines()}
+    for name, table in tables.items():
+        lost = sorted(utt2spk.keys() - table.keys() - bad)
+        if lost or table.keys() - utt2spk.keys():
+            raise InputError(f"{parts}: {name} of the parts lacks {len(lost)} of {len(utt2spk)} utterances: {lost[:3]}")
+    if prefix:
+        write_table(out / "utt2spk", utt2spk)
+        speakers = spk2utt_of(utt2spk)
+        write_table(out / "spk2utt", {speaker: " ".join(utterances) for speaker, utterances in speakers.items()})
+    for name, table in tables.items():
+        write_table(out / name, table)
+    if bad:
+        log.warning("%s: %d utterances could not be read and are dropped (%s)", out, len(bad), sorted(bad)[0])
+        fix(out)
+
+
+def _joined(parts: Path, ending: str) -> dict[str, str]:
+    """The tables PARTS/feats.N.ENDING in numeric order, as one."""
+    numbered = {int(found[1]): path for path in parts.iterdir() if (found := re.fullmatch(rf"feats\.(\d+)\.{ending}", path.name))}
+    table: dict[str, str] = {}
+    for number in sorted(numbered):
+        table.update(read_table(numbered[number]))
+    return table

@@ -1,0 +1,101 @@
+"""The fbanks of a data directory, or a part of it, as one job."""
+
+import logging
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from wespeaker_lite.data.arks import ArkWriter
+from wespeaker_lite.data.audio import Utterance, Utterances
+from wespeaker_lite.data.augment import speed_perturb, speed_prefix
+from wespeaker_lite.data.tables import write_lines, write_table
+from wespeaker_lite.errors import InputError
+from wespeaker_lite.features.fbank import FbankConfig, fbank
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class FbankJob:
+    """What to compute, and where to: `out` is a prefix; `max_bad` unreadable utterances may be left out."""
+
+    data: Path
+    out: str
+    config: FbankConfig
+    speed: float = 1.0
+    max_bad: int = 0
+
+
+def make_fbanks(job: FbankJob) -> None:
+    """Write OUT.ark, .scp, .utt2num_frames and .utt2dur, and OUT.bad where utterances had to be left out.
+
+    Every unreadable utterance is logged, with path and reason, before the job fails. At a speed but 1 the audio is
+    played that fast, and the speed's prefix stands before the ids.
+
+    Raises:
+        InputError: where more than `max_bad` utterances, or all, are unreadable; nothing is left in place then.
+        OSError: naming the file, where the disk is full.
+    """
+    utterances = Utterances(job.data, job.config.sample_rate)
+    started = time.monotonic()
+    num_frames: dict[str, int] = {}
+    seconds: dict[str, float] = {}
+    bad: list[str] = []
+    with ArkWriter(job.out) as writer:
+        for utterance in _with_progress(utterances):
+            try:
+                samples = _samples(utterances, utterance, job)
+                feats = fbank(samples, job.config)
+            except InputError as error:
+                bad.append(f"{utterance.id} {error}")
+                log.error("%s: %s", utterance.id, error)
+                continue
+            key = speed_prefix(job.speed) + utterance.id
+            writer.write(key, feats)
+            num_frames[key], seconds[key] = len(feats), len(samples) / job.config.sample_rate
+        _check(job, len(utterances), bad)
+    write_table(f"{job.out}.utt2num_frames", num_frames)
+    write_table(f"{job.out}.utt2dur", {key: f"{duration:.3f}" for key, duration in seconds.items()})
+    _list_bad(Path(f"{job.out}.bad"), bad)
+    total, elapsed = sum(seconds.values()), time.monotonic() - started
+    log.info(
+        "%d utterances, %.2f hours, in %.1f s: real-time factor %.5f (%.0f x real time)",
+        len(seconds), total / 3600, elapsed, elapsed / total, total / elapsed,
+    )  # fmt: skip
+
+
+def _samples(utterances: Utterances, utterance: Utterance, job: FbankJob) -> np.ndarray:
+    samples = utterances.read(utterance)
+    return samples if job.speed == 1 else speed_perturb(samples, job.speed, job.config.sample_rate)
+
+
+def _check(job: FbankJob, total: int, bad: list[str]) -> None:
+    if len(bad) > job.max_bad or len(bad) == total:
+        raise InputError(
+            f"{job.data}: {len(bad)} of {total} utterances unreadable; first: {bad[0]}; "
+            "mend wav.scp, or allow as many with --max-bad"
+        )
+
+
+def _list_bad(path: Path, bad: list[str]) -> None:
+    if bad:
+        log.warning("%d utterances left out: see %s", len(bad), path)
+        write_lines(path, (f"{line}\n" for line in bad))
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _with_progress(utterances: Utterances) -> Iterator[Utterance]:
+    """Show a bar on a terminal, and elsewhere a line at each tenth of the way."""
+    total = len(utterances)
+    with tqdm(total=total, unit="utt", disable=not sys.stderr.isatty()) as bar:
+        for number, utterance in enumerate(utterances, start=1):
+            yield utterance
+            bar.update()
+            if bar.disable and number * 10 // total > (number - 1) * 10 // total:
+                log.info("%d of %d utterances", number, total)

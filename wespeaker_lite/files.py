@@ -1,0 +1,48 @@
+"""Tensor files that appear whole or not at all, and that run no code when read."""
+
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from wespeaker_lite.errors import InputError
+
+
+def save_tensors(path: str | Path, record: dict[str, Any]) -> None:
+    """Write tensors and plain values with `torch.save`, beside the target first, then moved into place.
+
+    Raises:
+        OSError: with the path, where the disk is full or read-only; the old file stays and no part of the new one does.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            torch.save(record, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except RuntimeError as error:  # torch's zip writer hides the system's own error behind this one
+        raise OSError(getattr(error.__context__, "errno", None) or 28, "cannot be written (disk full?)", str(path)) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def load_tensors(path: str | Path) -> dict[str, Any]:
+    """Read a file of `save_tensors` onto the CPU, with `weights_only`.
+
+    Raises:
+        InputError: where the file is missing, cut, or holds anything but tensors and plain values.
+    """
+    try:
+        record = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file") from error
+    except (RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+        raise InputError(f"{path}: cut or not a file of ours: {str(error).splitlines()[0]}") from error
+    if not isinstance(record, dict):
+        raise InputError(f"{path}: not a file of ours")
+    return record

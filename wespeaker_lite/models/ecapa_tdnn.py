@@ -1,0 +1,120 @@
+"""ECAPA-TDNN of any width (Desplanques et al., Interspeech 2020, arXiv 2005.07143)."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from wespeaker_lite.models.masking import apply_mask, mean_over_time, time_mask
+from wespeaker_lite.models.pooling import build_pooling
+
+
+@dataclass(frozen=True)
+class Config:
+    """Hyper-parameters; the defaults are the paper's smaller model (C = 512), with 1,536 channels before pooling."""
+
+    channels: int = 512
+    embed_dim: int = 192
+    scale: int = 8
+    se_bottleneck: int = 128
+    mfa_channels: int = 1536
+    pooling: Literal["attentive", "statistics"] = "attentive"
+    attention_bottleneck: int = 128
+    global_context: bool = True
+
+    def __post_init__(self) -> None:
+        if min(self.channels, self.embed_dim, self.se_bottleneck, self.mfa_channels, self.attention_bottleneck) < 1:
+            raise ValueError("every width must be at least 1")
+        if self.scale < 2 or self.channels % self.scale:
+            raise ValueError(f"scale {self.scale} must be at least 2 and divide channels {self.channels}")
+
+
+class ConvReluNorm(nn.Sequential):
+    """Convolution over time, ReLU, batch norm: (B, in, T) -> (B, out, T)."""
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int = 1, dilation: int = 1) -> None:
+        padding = dilation * (kernel_size // 2)
+        super().__init__(
+            nn.Conv1d(in_channels, out_channels, kernel_size, padding=padding, dilation=dilation),
+            nn.ReLU(inplace=True),
+            nn.BatchNorm1d(out_channels),
+        )
+
+
+class Res2Conv(nn.Module):
+    """Dilated convolutions over channel groups, each fed with the group before it (Res2Net): (B, C, T) -> the same."""
+
+    def __init__(self, channels: int, scale: int, dilation: int) -> None:
+        super().__init__()
+        width = channels // scale
+        self.scale = scale
+        self.convs = nn.ModuleList(ConvReluNorm(width, width, 3, dilation) for _ in range(scale - 1))
+
+    def forward(self, maps: Tensor, mask: Tensor | None) -> Tensor:
+        untouched, *groups = maps.chunk(self.scale, dim=1)
+        outputs = [untouched]
+        for conv, group in zip(self.convs, groups, strict=True):
+            group = group if len(outputs) == 1 else group + outputs[-1]
+            outputs.append(conv(apply_mask(group, mask)))
+        return torch.cat(outputs, dim=1)
+
+
+class SERes2Block(nn.Module):
+    """Squeeze-excited Res2 block with its residual (paper, section 3.2 and figure 1): (B, C, T) -> the same."""
+
+    def __init__(self, config: Config, dilation: int) -> None:
+        super().__init__()
+        channels = config.channels
+        self.expand = ConvReluNorm(channels, channels)
+        self.res2 = Res2Conv(channels, config.scale, dilation)
+        self.merge = ConvReluNorm(channels, channels)
+        self.gate = nn.Sequential(
+            nn.Conv1d(channels, config.se_bottleneck, 1),
+            nn.ReLU(inplace=True),
+            nn.Conv1d(config.se_bottleneck, channels, 1),
+            nn.Sigmoid(),
+        )
+
+    def forward(self, maps: Tensor, mask: Tensor | None) -> Tensor:
+        inner = self.merge(self.res2(self.expand(maps), mask))
+        return maps + inner * self.gate(mean_over_time(inner, mask))
+
+
+class Model(nn.Module):
+    """ECAPA-TDNN: feats (B, T, num_mels), lengths (B,) or None -> embeddings (B, embed_dim)."""
+
+    def __init__(self, config: Config, num_mels: int) -> None:
+        super().__init__()
+        self.embed_dim = config.embed_dim
+        self.stem = ConvReluNorm(num_mels, config.channels, kernel_size=5)
+        self.blocks = nn.ModuleList(SERes2Block(config, dilation) for dilation in (2, 3, 4))
+        self.aggregate = nn.Conv1d(len(self.blocks) * config.channels, config.mfa_channels, 1)
+        self.pooling = build_pooling(
+            config.pooling, config.mfa_channels, config.attention_bottleneck, config.global_context
+        )
+        self.norm = nn.BatchNorm1d(self.pooling.out_dim)
+        self.embedding = nn.Linear(self.pooling.out_dim, config.embed_dim)
+
+    def forward(self, feats: Tensor, lengths: Tensor | None = None) -> Tensor:
+        mask = None if lengths is None else time_mask(lengths, feats.shape[1])
+        return self._embed(self._block_outputs(feats, mask), mask)
+
+    def maps(self, feats: Tensor) -> tuple[list[Tensor], Tensor]:
+        """The outputs of the three SE-Res2 blocks, each (B, channels, T), and the embeddings."""
+        outputs = self._block_outputs(feats, None)
+        return outputs, self._embed(outputs, None)
+
+    def _block_outputs(self, feats: Tensor, mask: Tensor | None) -> list[Tensor]:
+        outputs: list[Tensor] = []
+        # Each block is fed with the sum of all outputs before it, the stem's too (paper, section 3.3).
+        total = self.stem(apply_mask(feats.transpose(1, 2), mask))
+        for block in self.blocks:
+            outputs.append(block(total, mask))
+            if len(outputs) < len(self.blocks):
+                total = total + outputs[-1]
+        return outputs
+
+    def _embed(self, outputs: list[Tensor], mask: Tensor | None) -> Tensor:
+        pooled = self.pooling(torch.relu_(self.aggregate(torch.cat(outputs, dim=1))), mask)
+        return self.embedding(self.norm(pooled))

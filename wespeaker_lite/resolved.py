@@ -1,0 +1,73 @@
+"""The resolved config of an experiment: every key with its value, in the experiment's folder, read by all its stages."""
+
+import hashlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from wespeaker_lite.config import given, to_mapping
+from wespeaker_lite.data.tables import write_text
+from wespeaker_lite.errors import InputError
+
+HEADER = "# Resolved by wespeaker_lite.bin.config; written anew when what it comes from changes. Given: "
+
+
+def resolve(conf: str | Path, overrides: str | Path | None, assignments: Iterable[str], out: str | Path) -> None:
+    """Write the resolved config of `conf` to `out`, unless the one there comes from the same givens and the same code.
+
+    Raises:
+        InputError: for whatever is wrong in the config, see `wespeaker_lite.experiment.from_given`.
+    """
+    mapping = given(conf, overrides, assignments)
+    header = f"{HEADER}{_digest(mapping)}\n"
+    out = Path(out)
+    if out.exists() and out.read_text(encoding="utf-8").startswith(header):
+        return
+    from wespeaker_lite.experiment import from_given  # here, since it imports torch, and most calls end above
+
+    write(out, to_mapping(from_given(mapping, str(conf))), header)
+
+
+def copy_from_model(model: str | Path, out: str | Path) -> None:
+    """Write the config that a trained model carries, unless `out` is newer than the model."""
+    out, model = Path(out), Path(model)
+    if out.exists() and out.stat().st_mtime_ns >= model.stat().st_mtime_ns:
+        return
+    from wespeaker_lite.trained_model import load_record  # here, since it imports torch
+
+    write(out, load_record(model)["config"])
+
+
+def write(out: str | Path, resolved: dict[str, Any], header: str = "") -> None:
+    """Write a resolved config as YAML."""
+    write_text(out, header + yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True))
+
+
+def read(path: str | Path) -> dict[str, Any]:
+    """Read a resolved config as plain mappings, without checking it again."""
+    return yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+
+
+def value(path: str | Path, key: str) -> str:
+    """One value for the shell: text and numbers as they are, true and false, lists by words, sections as JSON."""
+    found: Any = read(path)
+    for part in key.split("."):
+        if not isinstance(found, dict) or part not in found:
+            raise InputError(f"{path}: no key {key!r}")
+        found = found[part]
+    if isinstance(found, dict | bool):
+        return json.dumps(found)
+    if isinstance(found, list):
+        return " ".join(str(item) for item in found)
+    return str(found)
+
+
+def _digest(mapping: dict[str, Any]) -> str:
+    """A hash of the givens and of our sources: new code may have new keys and new defaults."""
+    digest = hashlib.sha256(json.dumps(mapping, sort_keys=True, default=str).encode())
+    for source in sorted(Path(__file__).parent.rglob("*.py")):
+        digest.update(source.read_bytes())
+    return digest.hexdigest()

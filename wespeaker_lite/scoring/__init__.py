@@ -1,0 +1,1 @@
+"""Embeddings, trial scores, score normalisation, metrics and plots."""

@@ -1,0 +1,85 @@
+"""Embeddings of whole utterances, in batches of like length; batching changes no embedding (1e-5)."""
+
+import logging
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from wespeaker_lite import trained_model
+from wespeaker_lite.data.arks import ArkWriter, Location, read_array, read_scp
+from wespeaker_lite.data.tables import read_table, sorted_keys
+from wespeaker_lite.errors import InputError
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Batching:
+    """`frames`: of a batch, padding included. `padding`: the largest share of a batch that may be padding."""
+
+    frames: int = 6000
+    padding: float = 0.1
+
+
+def extract(model: str | Path, data: Path, prefix: str | Path, batching: Batching, device: str = "cpu") -> None:
+    """Write PREFIX.ark and PREFIX.scp with an embedding, float32, of every utterance of a data dir.
+
+    Raises:
+        InputError: where model or features are missing, do not fit each other, or an embedding is not finite.
+    """
+    trained = trained_model.load(model)
+    network = trained.model.to(device)
+    places = read_scp(data / "feats.scp")
+    frames = {utterance: int(count) for utterance, count in read_table(data / "utt2num_frames").items()}
+    embeddings: dict[str, np.ndarray] = {}
+    with tqdm(total=len(frames), desc="utterances", disable=not sys.stderr.isatty()) as bar:
+        for utterances in batches_of_like_length(frames, batching):
+            crops = [_features(utterance, places[utterance], trained) for utterance in utterances]
+            for utterance, vector in zip(utterances, embed(network, crops, device), strict=True):
+                if not vector.isfinite().all():
+                    raise InputError(f"{utterance}: its embedding is not finite")
+                embeddings[utterance] = vector.numpy()
+            bar.update(len(utterances))
+    with ArkWriter(prefix) as writer:
+        for utterance in sorted_keys(embeddings):
+            writer.write(utterance, embeddings[utterance])
+    log.info("%d embeddings in %s.ark", len(embeddings), prefix)
+
+
+@torch.inference_mode()
+def embed(network: nn.Module, feats: list[Tensor], device: str | torch.device = "cpu") -> Tensor:
+    """Features (T_i, F), mean-subtracted, to embeddings (B, D) on the CPU; unlike lengths are padded and masked."""
+    lengths = torch.tensor([len(feat) for feat in feats])
+    padded = nn.utils.rnn.pad_sequence(feats, batch_first=True).to(device)
+    unlike = bool((lengths != lengths[0]).any())
+    return network(padded, lengths.to(device) if unlike else None).float().cpu()
+
+
+def batches_of_like_length(frames: dict[str, int], batching: Batching) -> Iterator[list[str]]:
+    """Group utterances, by falling length, so that no batch exceeds its frames or its share of padding."""
+    batch: list[str] = []
+    filled = 0
+    for utterance in sorted(frames, key=lambda key: (-frames[key], key)):
+        longest = frames[batch[0]] if batch else 0
+        padded = (len(batch) + 1) * longest
+        full = padded > batching.frames or filled + frames[utterance] < (1 - batching.padding) * padded
+        if batch and full:
+            yield batch
+            batch, filled = [], 0
+        batch.append(utterance)
+        filled += frames[utterance]
+    if batch:
+        yield batch
+
+
+def _features(utterance: str, place: Location, trained: trained_model.TrainedModel) -> Tensor:
+    feats = torch.from_numpy(read_array(utterance, place))
+    if feats.shape[1] != trained.num_mels:
+        raise InputError(f"{utterance}: {feats.shape[1]} mel bins, but the model reads {trained.num_mels}")
+    return feats - feats.mean(0) if trained.config["crop"]["cmn"] else feats

@@ -1,0 +1,80 @@
+"""Error rates of scored trials: operating points, EER, minDCF."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from wespeaker_lite.data.trials import Trials
+from wespeaker_lite.errors import InputError
+
+# Priors of a target trial at which the detection cost is reported, with both kinds of error costing 1.
+P_TARGETS = (0.01, 0.05)
+
+
+@dataclass(frozen=True)
+class OperatingPoints:
+    """Error rates at every threshold that matters: a trial is accepted where its score is at least the threshold.
+
+    `thresholds` are the K distinct scores in rising order, then infinity. `miss` rises from 0 to 1, `false_alarm` falls
+    from 1 to 0; both (K + 1,). Equal scores are accepted or rejected together.
+    """
+
+    thresholds: np.ndarray
+    miss: np.ndarray
+    false_alarm: np.ndarray
+
+
+def check_scores(scores: np.ndarray, trials: Trials, where: str) -> None:
+    """Check that scores (n,) can be measured; `where` names the list in messages.
+
+    Raises:
+        InputError: naming the first trial whose score is not finite, or the class of trials that is missing.
+    """
+    bad = np.flatnonzero(~np.isfinite(scores))
+    if bad.size:
+        first = bad[0]
+        raise InputError(
+            f"{where}: the score of trial {trials.enroll[first]} {trials.test[first]} is {scores[first]}, "
+            f"and {bad.size - 1} more are not finite"
+        )
+    for missing, present in (("target", trials.labels.any()), ("nontarget", not trials.labels.all())):
+        if not present:
+            raise InputError(f"{where}: none of the {len(scores)} trials is a {missing} trial; both kinds are needed")
+
+
+def operating_points(scores: np.ndarray, labels: np.ndarray) -> OperatingPoints:
+    """Sweep the threshold over scores (n,) with labels (n,), True for target trials; both kinds must be there."""
+    order = np.argsort(scores)
+    scores, labels = scores[order], labels[order]
+    last_of_ties = np.append(np.flatnonzero(np.diff(scores)), len(scores) - 1)
+    targets = np.concatenate(([0], np.cumsum(labels)[last_of_ties]))
+    nontargets = np.concatenate(([0], last_of_ties + 1)) - targets
+    thresholds = np.append(scores[last_of_ties], np.inf)
+    return OperatingPoints(thresholds, targets / targets[-1], 1 - nontargets / nontargets[-1])
+
+
+def equal_error_rate(miss: np.ndarray, false_alarm: np.ndarray) -> np.ndarray:
+    """Interpolate linearly between the two operating points around miss = false alarm.
+
+    Arrays are (K + 1,), or (R, K + 1) for R curves at once; gives () or (R,). The rate is a fraction of 1.
+    """
+    difference = miss - false_alarm
+    above = np.argmax(difference >= 0, axis=-1, keepdims=True)  # never 0: a curve starts at miss 0, false alarm 1
+    low, high = (np.take_along_axis(difference, points, axis=-1) for points in (above - 1, above))
+    miss_low, miss_high = (np.take_along_axis(miss, points, axis=-1) for points in (above - 1, above))
+    return (miss_low - low / (high - low) * (miss_high - miss_low))[..., 0]
+
+
+def min_dcf(miss: np.ndarray, false_alarm: np.ndarray, p_target: float) -> np.ndarray:
+    """Lowest detection cost over all thresholds with c_miss = c_fa = 1, normalised.
+
+    Normalised by the cost of the better of accepting all and rejecting all, so that 1 is a system that knows nothing.
+    Shapes as in `equal_error_rate`. (NIST speaker recognition evaluation plan 2016, performance measurement.)
+    """
+    return (p_target * miss + (1 - p_target) * false_alarm).min(axis=-1) / min(p_target, 1 - p_target)
+
+
+def measure(miss: np.ndarray, false_alarm: np.ndarray) -> dict[str, np.ndarray]:
+    """Compute what is reported of one curve, or of R curves: `eer` (a fraction), `mindcf_p0.01`, `mindcf_p0.05`."""
+    costs = {f"mindcf_p{p_target}": min_dcf(miss, false_alarm, p_target) for p_target in P_TARGETS}
+    return {"eer": equal_error_rate(miss, false_alarm), **costs}

@@ -1,0 +1,101 @@
+"""The report of one experiment: its figures with intervals, and pictures."""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from wespeaker_lite.data.tables import write_text
+from wespeaker_lite.data.trials import Trials
+from wespeaker_lite.errors import InputError
+from wespeaker_lite.scoring.bootstrap import (
+    Resamples,
+    TooFewSpeakersError,
+    interval,
+    replicate_metrics,
+    resample_speakers,
+)
+from wespeaker_lite.scoring.plots import Scored, draw_pictures
+from wespeaker_lite.scoring.results import METRICS, iter_results, read_results, show, table, title
+from wespeaker_lite.scoring.scores import check_same_trials, read_scores
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class BootstrapOptions:
+    """The speaker of each utterance (None: no intervals), the number of replicates, and the seed of their draws."""
+
+    utt2spk: Mapping[str, str] | None = None
+    replicates: int = 1000
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.replicates < 100:
+            raise InputError(f"--replicates {self.replicates}: the ends of an interval need at least 100")
+
+
+def write_report(experiment: str | Path, options: BootstrapOptions) -> str:
+    """Write `report/report.md` and the pictures of a scored experiment; gives the text of report.md.
+
+    Raises:
+        InputError: where results or scores are missing, or a score file is not of the run that wrote results.json.
+    """
+    experiment = Path(experiment)
+    results = read_results(experiment)
+    draws: dict[str, tuple[Trials, Resamples | None]] = {}
+    rows, scored = [], {}
+    for name, scoring, figures in iter_results(results):
+        trials, scores = read_scores(experiment / "scores" / f"{name}.{scoring}.score")
+        if len(scores) != figures["trials"]:
+            raise InputError(f"{experiment}: {name}.{scoring}.score does not fit results.json; run stage 6 again")
+        if name not in draws:
+            draws[name] = trials, _draw(name, trials, options)
+        first, resamples = draws[name]
+        check_same_trials(trials, first)
+        log.info("%s %s: %d trials", name, scoring, len(trials))
+        bounds = _bounds(scores, trials, resamples)
+        rows.append([name, scoring, *(show(metric, figures[metric]) + bounds[metric] for metric in METRICS)])
+        scored[name, scoring] = Scored(scores, trials.labels)
+    text = _text(experiment.name, results, table(["trials", "scoring", *map(title, METRICS)], rows), options)
+    pictures = draw_pictures(experiment / "report", scored)
+    if pictures:
+        text += "\n![DET curves](det.png)\n"
+    write_text(experiment / "report" / "report.md", text)
+    return text
+
+
+def _draw(name: str, trials: Trials, options: BootstrapOptions) -> Resamples | None:
+    """Draw speakers for a list; a list too small for that costs its intervals, not the report."""
+    if options.utt2spk is None:
+        return None
+    try:
+        return resample_speakers(trials, options.utt2spk, options.replicates, options.seed)
+    except TooFewSpeakersError as error:
+        log.warning("%s: no intervals: %s", name, error)
+        return None
+
+
+def _bounds(scores: np.ndarray, trials: Trials, resamples: Resamples | None) -> dict[str, str]:
+    if resamples is None:
+        return dict.fromkeys(METRICS, "")
+    replicates = replicate_metrics(scores, trials.labels, resamples)
+    return {metric: show_interval(metric, interval(replicates[metric])) for metric in METRICS}
+
+
+def show_interval(metric: str, bounds: tuple[float, float], sign: str = "") -> str:
+    """An interval's ends in brackets, with a space before it."""
+    low, high = (show(metric, value, sign) for value in bounds)
+    return f" [{low}, {high}]"
+
+
+def _text(name: str, results: Mapping[str, object], figures: str, options: BootstrapOptions) -> str:
+    lines = [f"# {name}\n"]
+    if "params" in results:
+        macs = results["macs_1s"] / 1e6
+        lines.append(f"{results['params']:,} parameters, {macs:,.1f} M multiply-accumulates for 1 s.\n")
+    if options.utt2spk is not None:
+        lines.append(f"In brackets: 95 % intervals by bootstrap over speakers, {options.replicates} replicates.\n")
+    return "\n".join([*lines, figures])

@@ -1,0 +1,113 @@
+"""results.json of an experiment, and tables for people."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from wespeaker_lite.data.tables import write_text
+from wespeaker_lite.data.trials import Trials
+from wespeaker_lite.errors import InputError
+from wespeaker_lite.scoring.metrics import P_TARGETS, check_scores, measure, operating_points
+
+COST_KEYS = ("params", "macs_1s")
+METRICS = ("eer", *(f"mindcf_p{p_target}" for p_target in P_TARGETS))
+
+
+def summarise(trials: Trials, scores: np.ndarray, where: str) -> dict[str, float | int]:
+    """Measure one list's scores (n,): EER as a fraction of 1, minDCF, and the counts of trials.
+
+    Raises:
+        InputError: as `check_scores`.
+    """
+    check_scores(scores, trials, where)
+    points = operating_points(scores, trials.labels)
+    figures = {name: float(value) for name, value in measure(points.miss, points.false_alarm).items()}
+    targets = int(trials.labels.sum())
+    return {**figures, "trials": len(scores), "targets": targets, "nontargets": len(scores) - targets}
+
+
+def write_results(path: str | Path, results: Mapping[str, Any]) -> None:
+    """Write results.json whole, in place of an older one."""
+    write_text(path, json.dumps(results, indent=2) + "\n")
+
+
+def read_results(experiment: str | Path) -> dict[str, Any]:
+    """Read an experiment's results.json.
+
+    Raises:
+        InputError: where it is missing or not what stage 6 writes.
+    """
+    path = Path(experiment) / "results.json"
+    if not path.exists():
+        raise InputError(f"{path}: no such file; run stage 6 first")
+    results = _read_json(path)
+    if not isinstance(results.get("trials"), dict):
+        raise InputError(f"{path}: no trial lists in it; run stage 6 again")
+    return results
+
+
+def read_cost(path: str | Path) -> dict[str, int]:
+    """Read `params` and `macs_1s` from the JSON that `wespeaker_lite.bin.cost` prints.
+
+    Raises:
+        InputError: where the file is not JSON or lacks one of them.
+    """
+    cost = _read_json(Path(path))
+    missing = [key for key in COST_KEYS if key not in cost]
+    if missing:
+        raise InputError(f"{path}: no {missing[0]!r} in it; it is made by: python -m wespeaker_lite.bin.cost")
+    return {key: cost[key] for key in COST_KEYS}
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise InputError(f"{path}: expected one JSON object")
+    return value
+
+
+def iter_results(results: Mapping[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Yield trial list, scoring and figures."""
+    for trials, scorings in results["trials"].items():
+        for scoring, figures in scorings.items():
+            yield trials, scoring, figures
+
+
+def results_table(results: Mapping[str, Any]) -> str:
+    """The figures of results.json as a table, EER in percent."""
+    counts = ("targets", "nontargets")
+    rows = [
+        [name, scoring, *(show(metric, figures[metric]) for metric in METRICS), *(figures[count] for count in counts)]
+        for name, scoring, figures in iter_results(results)
+    ]
+    return table(["trials", "scoring", *map(title, METRICS), *counts], rows)
+
+
+def title(metric: str) -> str:
+    """A metric's name for people."""
+    return "EER %" if metric == "eer" else f"minDCF (p={metric.removeprefix('mindcf_p')})"
+
+
+def show(metric: str, value: float, sign: str = "") -> str:
+    """A figure with the digits that mean something: EER in percent with two, minDCF with three."""
+    return f"{100 * value:{sign}.2f}" if metric == "eer" else f"{value:{sign}.3f}"
+
+
+def table(header: Sequence[object], rows: Sequence[Sequence[object]]) -> str:
+    """A Markdown table that lines up on a terminal too: the first column to the left, the others to the right."""
+    cells = [[str(cell) for cell in row] for row in (header, *rows)]
+    widths = [max(3, *map(len, column)) for column in zip(*cells, strict=True)]
+    ruler = [":" + "-" * (widths[0] - 1), *("-" * (width - 1) + ":" for width in widths[1:])]
+    lines = [_line(row, widths) for row in (cells[0], ruler, *cells[1:])]
+    return "".join(lines)
+
+
+def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
+    rest = (cell.rjust(width) for cell, width in zip(cells[1:], widths[1:], strict=True))
+    return "| " + " | ".join([cells[0].ljust(widths[0]), *rest]) + " |\n"

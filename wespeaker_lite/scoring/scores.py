@@ -1,0 +1,56 @@
+"""Score files: a line `enroll test score label` for every trial, no header."""
+
+from pathlib import Path
+
+import numpy as np
+
+from wespeaker_lite.data.tables import write_lines
+from wespeaker_lite.data.trials import KALDI_LABELS, Trials
+from wespeaker_lite.errors import InputError
+
+DECIMALS = 6
+
+
+def write_scores(path: str | Path, trials: Trials, scores: np.ndarray) -> None:
+    """Write scores (n,) of trials with six decimals; the file appears whole or not at all."""
+    kinds = np.where(trials.labels, "target", "nontarget").tolist()
+    fields = zip(trials.enroll, trials.test, scores.tolist(), kinds, strict=True)
+    write_lines(path, (f"{enroll} {test} {score:.{DECIMALS}f} {kind}\n" for enroll, test, score, kind in fields))
+
+
+def read_scores(path: str | Path) -> tuple[Trials, np.ndarray]:
+    """Read a score file into its trials and scores (n,) float64.
+
+    Raises:
+        InputError: naming file and line where fields are not four, the score is no number or the label unknown.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise InputError(f"{path}: no such file; run stage 6 first")
+    enroll, test, labels, scores = [], [], [], []
+    with open(path, encoding="utf-8") as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                first, second, score, label = line.split()
+                labels.append(KALDI_LABELS[label])
+                scores.append(float(score))
+            except (ValueError, KeyError):
+                raise InputError(
+                    f"{path}:{number}: expected 'enroll test score target|nontarget', found {line.strip()!r}"
+                ) from None
+            enroll.append(first)
+            test.append(second)
+    if not scores:
+        raise InputError(f"{path}: no scores in it")
+    return Trials(enroll, test, np.array(labels), str(path)), np.array(scores)
+
+
+def check_same_trials(trials: Trials, first: Trials) -> None:
+    """Check that two score files hold the same trials in the same order, as paired comparisons need.
+
+    Raises:
+        InputError: naming both files where they do not.
+    """
+    same = trials.enroll == first.enroll and trials.test == first.test and np.array_equal(trials.labels, first.labels)
+    if not same:
+        raise InputError(f"{trials.path} has not the trials of {first.path} in their order; score both on one list")

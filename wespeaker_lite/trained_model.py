@@ -1,0 +1,81 @@
+"""The file that training leaves behind: a network, its margin head, its classes, and the config that made them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from wespeaker_lite import models
+from wespeaker_lite.errors import InputError
+from wespeaker_lite.files import load_tensors, save_tensors
+from wespeaker_lite.models import margin
+
+
+@dataclass
+class TrainedModel:
+    """A network in evaluation mode; `head` is None and `classes` empty where the weights came from outside."""
+
+    config: dict[str, Any]  # the resolved config, as plain mappings
+    model: nn.Module
+    head: nn.Module | None
+    classes: list[str]
+
+    @property
+    def num_mels(self) -> int:
+        """Mel bins of the features that the network reads."""
+        return self.config["features"]["num_mels"]
+
+
+def save(path: str | Path, trained: TrainedModel) -> None:
+    """Write a trained model; it appears whole or not at all."""
+    record = {
+        "config": trained.config,
+        "classes": trained.classes,
+        "model": trained.model.state_dict(),
+        "head": trained.head.state_dict() if trained.head else None,
+    }
+    save_tensors(path, record)
+
+
+def load(path: str | Path) -> TrainedModel:
+    """Read a trained model onto the CPU, in evaluation mode.
+
+    Raises:
+        InputError: where the file is missing, cut, or not a trained model.
+    """
+    record = load_record(path)
+    config, classes = record["config"], record["classes"]
+    model = build_model(config)
+    head = build_head(config, model.embed_dim, len(classes)) if record["head"] is not None else None
+    try:
+        model.load_state_dict(record["model"])
+        if head is not None:
+            head.load_state_dict(record["head"])
+    except RuntimeError as error:
+        raise InputError(f"{path}: the weights do not fit its config: {' '.join(str(error).split())}") from error
+    model.eval()
+    if head is not None:
+        head.eval()
+    return TrainedModel(config, model, head, classes)
+
+
+def build_model(config: Mapping[str, Any]) -> nn.Module:
+    """Build the network of a resolved config, with fresh weights."""
+    options = dict(config["model"])
+    return models.build(options.pop("name"), options, config["features"]["num_mels"])
+
+
+def build_head(config: Mapping[str, Any], embed_dim: int, num_classes: int) -> nn.Module:
+    """Build the margin head of a resolved config, with fresh weights."""
+    return margin.build_head(config["head"], embed_dim, num_classes)
+
+
+def load_record(path: str | Path) -> dict[str, Any]:
+    """Read the file as it lies, tensors and plain values only (`weights_only`: no code in it can run)."""
+    record = load_tensors(path)
+    missing = {"config", "classes", "model", "head"} - record.keys()
+    if missing:
+        raise InputError(f"{path}: not a trained model, it lacks {', '.join(sorted(missing))}")
+    return record

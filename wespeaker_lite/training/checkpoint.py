@@ -1,0 +1,99 @@
+"""Checkpoints: everything that a run needs to go on as if it had never been stopped."""
+
+import logging
+import random
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from wespeaker_lite.errors import InputError
+from wespeaker_lite.files import load_tensors, save_tensors
+
+log = logging.getLogger(__name__)
+
+
+def random_states() -> dict[str, Any]:
+    """The states of all random generators, as tensors and plain values."""
+    name, keys, *rest = np.random.get_state()
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "numpy": [name, keys.tolist(), *rest],
+        "python": random.getstate(),
+    }
+
+
+def set_random_states(states: dict[str, Any]) -> None:
+    """Put all random generators where `random_states` found them."""
+    torch.set_rng_state(states["torch"])
+    if states["cuda"] and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all(states["cuda"])
+    name, keys, *rest = states["numpy"]
+    np.random.set_state((name, np.array(keys, dtype=np.uint32), *rest))
+    version, internal, gauss = states["python"]
+    random.setstate((version, tuple(internal), gauss))
+
+
+class CheckpointStore:
+    """The folder of a run's checkpoints, named by epochs and batches done: `epoch_0003_batch_000000.pt` ends epoch 3."""
+
+    PATTERN = re.compile(r"epoch_(\d+)_batch_(\d+)\.pt")
+
+    def __init__(self, folder: str | Path, keep: int) -> None:
+        self.folder = Path(folder)
+        self.keep = keep
+
+    def save(self, epoch: int, batch: int, record: dict[str, Any]) -> None:
+        """Save a checkpoint after `epoch` whole epochs and `batch` batches more, then delete those not needed any more.
+
+        Kept are the last `keep` ends of epochs and the last two of all: if the newest is cut, there is one before it.
+        """
+        save_tensors(self.folder / f"epoch_{epoch:04d}_batch_{batch:06d}.pt", record)
+        paths = self.paths()
+        needed = {*paths[-2:], *self.epoch_ends()[-self.keep :]}
+        for path in paths:
+            if path not in needed:
+                path.unlink()
+
+    def paths(self) -> list[Path]:
+        """All checkpoints, oldest first."""
+        return sorted(path for path in self.folder.glob("*.pt") if self.PATTERN.fullmatch(path.name))
+
+    def epoch_ends(self) -> list[Path]:
+        """The checkpoints at the ends of epochs, oldest first."""
+        return [path for path in self.paths() if path.stem.endswith("_batch_000000")]
+
+    def latest(self) -> dict[str, Any] | None:
+        """The newest checkpoint that can be read; one that cannot is set aside as `*.cut`, and the log says so."""
+        for path in reversed(self.paths()):
+            try:
+                record = load_tensors(path)
+            except InputError as error:
+                log.warning("%s; set aside, the checkpoint before it is used", error)
+                path.rename(path.with_suffix(".cut"))
+                continue
+            log.info("resuming from %s", path)
+            return record
+        return None
+
+    def set_aside(self) -> None:
+        """Move all checkpoints to a folder beside, `checkpoints.1` or the next free number: they are of another run."""
+        number = 1
+        while (aside := self.folder.with_name(f"{self.folder.name}.{number}")).exists():
+            number += 1
+        self.folder.rename(aside)
+        log.warning("the checkpoints were made with another config or other speakers; they are kept in %s", aside)
+
+    def average(self, number: int) -> dict[str, torch.Tensor]:
+        """The mean of the weights at the last `number` ends of epochs, taken in float64; integers are as in the last."""
+        states = [load_tensors(path)["learner"] for path in self.epoch_ends()[-number:]]
+        if len(states) < number:
+            log.warning("the mean is over %d ends of epochs, not %d: there are no more", len(states), number)
+        mean = dict(states[-1])
+        for name, last in mean.items():
+            if last.is_floating_point():
+                mean[name] = torch.stack([state[name].double() for state in states]).mean(0).to(last.dtype)
+        return mean

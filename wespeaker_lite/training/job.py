@@ -1,0 +1,76 @@
+"""One training run as a job: build what the config says, log to the experiment's folder, train."""
+
+import importlib.metadata
+import logging
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+
+from wespeaker_lite import distill, trained_model
+from wespeaker_lite.config import to_mapping
+from wespeaker_lite.data.crops import CropDataset
+from wespeaker_lite.distill.teacher import ArkTeacher, NetworkTeacher
+from wespeaker_lite.experiment import Experiment, load
+from wespeaker_lite.training.learner import Learner
+from wespeaker_lite.training.trainer import Trainer
+
+log = logging.getLogger(__name__)
+
+
+def train(config: Path, data: Path, out: Path, teacher: str = "", teacher_embeddings: str = "") -> None:
+    """Train the experiment of a resolved config on a data dir, with or without a teacher, into the folder `out`."""
+    _log_to(out / "train.log")
+    experiment = load(config)
+    if experiment.runtime.threads:
+        torch.set_num_threads(experiment.runtime.threads)
+    dataset = CropDataset(data, experiment.crop, experiment.seed)
+    log.info("%d utterances of %d speakers from %s", len(dataset), len(dataset.classes), data)
+    torch.manual_seed(experiment.seed)
+    learner = build_learner(experiment, dataset, teacher, teacher_embeddings)
+    Trainer(learner, dataset, experiment, out).run()
+
+
+def build_learner(
+    experiment: Experiment, dataset: CropDataset, teacher: str = "", teacher_embeddings: str = ""
+) -> Learner:
+    """Build student, head, teacher and KD terms, with fresh weights where there is something to learn."""
+    config = to_mapping(experiment)
+    student = trained_model.build_model(config)
+    head = trained_model.build_head(config, student.embed_dim, len(dataset.classes))
+    if not experiment.distill.terms:
+        return Learner(student, head)
+    guide = build_teacher(experiment, dataset, teacher, teacher_embeddings or experiment.distill.embeddings)
+    terms = distill.build_terms(experiment.distill.terms, student.embed_dim, guide.embed_dim)
+    return Learner(student, head, terms, guide)
+
+
+def build_teacher(
+    experiment: Experiment, dataset: CropDataset, teacher: str, embeddings: str
+) -> NetworkTeacher | ArkTeacher:
+    """Build the teacher that sees crops, or the one that reads embeddings (with the network's head, if it is at hand)."""
+    network = NetworkTeacher(teacher, experiment.features.num_mels, dataset.classes) if teacher else None
+    if embeddings:
+        return ArkTeacher(embeddings, dataset.utterances, network.head if network else None)
+    return network
+
+
+def _log_to(path: Path) -> None:
+    """Also log to the experiment's train.log, after what earlier runs wrote there; first, what this run is made of."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handler = logging.FileHandler(path)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    logging.getLogger().addHandler(handler)
+    log.info("# %s", " ".join(sys.argv))
+    packages = ("torch", "torchaudio", "numpy", "kaldiio")
+    versions = " ".join(f"{package} {importlib.metadata.version(package)}" for package in packages)
+    log.info("# revision %s, python %s, %s", _revision(), platform.python_version(), versions)
+
+
+def _revision() -> str:
+    """The git revision of our sources, with + where they have uncommitted changes; `unknown` outside a checkout."""
+    here = Path(__file__).parent
+    git = subprocess.run(["git", "describe", "--always", "--dirty=+"], cwd=here, capture_output=True, text=True, check=False)
+    return git.stdout.strip() or "unknown"

@@ -1,0 +1,57 @@
+"""The part of training that is differentiated: student, head and KD terms in, losses out."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from wespeaker_lite.distill.teacher import outputs_of
+from wespeaker_lite.training.schedule import ramp
+
+
+@dataclass
+class Losses:
+    """`total` is what is differentiated; `parts` are its summands before weighting, detached, for the log."""
+
+    total: Tensor
+    parts: dict[str, Tensor]
+    correct: Tensor  # share of the batch that the student's margin-free cosines classify rightly
+
+
+class Learner(nn.Module):
+    """A student with its head, and the KD terms that join it to a teacher.
+
+    The teacher is not a submodule: it has no place in checkpoints, parameters or `train()`.
+    """
+
+    def __init__(
+        self, student: nn.Module, head: nn.Module, terms: nn.ModuleDict | None = None, teacher: nn.Module | None = None
+    ) -> None:
+        super().__init__()
+        self.student, self.head = student, head
+        self.terms = terms if terms is not None else nn.ModuleDict()
+        self._teacher = (teacher,)  # a tuple hides it from nn.Module
+
+    @property
+    def teacher(self) -> nn.Module | None:
+        """The frozen teacher, if there is one."""
+        return self._teacher[0]
+
+    def forward(self, feats: Tensor, labels: Tensor, indices: Tensor, epoch: float) -> Losses:
+        """Crops (B, T, F), labels (B,) and indices of utterances (B,) to losses; `epoch` drives the ramps of the KD terms."""
+        student = outputs_of(self.head, self.student(feats), labels)
+        classification = F.cross_entropy(student.margin_logits.float(), labels)
+        total, parts = classification, {"class": classification.detach()}
+        if len(self.terms):
+            teacher = self.teacher(feats, labels, indices)
+            for name, term in self.terms.items():
+                loss = term(student, teacher)
+                parts[name] = loss.detach()
+                total = total + term.config.weight * ramp(epoch, term.config.ramp_epochs) * loss
+        correct = (student.cosine_logits.detach().argmax(1) == labels).float().mean()
+        return Losses(total, parts, correct)
+
+    def deployed_parameters(self) -> Iterator[nn.Parameter]:
+        """The parameters that are left after training."""
+        return self.student.parameters()

@@ -1,0 +1,59 @@
+"""What a run says about itself: means since the last line, speed, time lost in waiting, and metrics.jsonl."""
+
+import json
+import time
+from pathlib import Path
+
+from wespeaker_lite.data.tables import write_text
+
+
+class Meters:
+    """Means of losses over the batches since `clear`, and where the time went."""
+
+    def __init__(self) -> None:
+        self.clear()
+
+    def clear(self) -> None:
+        """Begin anew."""
+        self._sums: dict[str, float] = {}
+        self._batches = self._crops = 0
+        self._waited = 0.0
+        self._started = time.monotonic()
+
+    def add(self, values: dict[str, float], crops: int, waited: float) -> None:
+        """Take in a batch: its losses, its number of crops, and the seconds that it was waited for."""
+        for name, value in values.items():
+            self._sums[name] = self._sums.get(name, 0.0) + value
+        self._batches += 1
+        self._crops += crops
+        self._waited += waited
+
+    def summary(self) -> dict[str, float]:
+        """Means of the losses, `utt_per_s`, and `wait`, the share of time spent waiting for data."""
+        seconds = max(time.monotonic() - self._started, 1e-9)
+        means = {name: total / max(self._batches, 1) for name, total in self._sums.items()}
+        return {**means, "utt_per_s": self._crops / seconds, "wait": self._waited / seconds}
+
+
+class MetricsFile:
+    """metrics.jsonl: one JSON object a line, appended as training goes, in the order of steps."""
+
+    def __init__(self, path: str | Path, step: int) -> None:
+        """Open for appending after `step`: lines of later steps, left by a run that was stopped, are dropped."""
+        self.path = Path(path)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        if self.path.exists():
+            lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
+            # the last line of a killed run may be cut
+            kept = [line for line in lines if line.endswith("}\n") and json.loads(line)["step"] <= step]
+            write_text(self.path, "".join(kept))
+
+    def append(self, record: dict[str, float]) -> None:
+        """Add one line."""
+        with open(self.path, "a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
+
+
+def as_words(values: dict[str, float]) -> str:
+    """Values as `name 1.2345` words, for a line of the log."""
+    return " ".join(f"{name} {value:.4g}" for name, value in values.items())

@@ -1,0 +1,69 @@
+"""Learning rate and margin as functions of the place in training, without a state: nothing to save, nothing to restore."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class LearningRateConfig:
+    """Linear warm-up to `peak`, then a decay to `final` at the end of training."""
+
+    name: Literal["cosine", "exponential", "one_cycle", "constant"] = "exponential"
+    peak: float = 0.1
+    final: float = 1.0e-5
+    warmup_epochs: float = 6.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.final <= self.peak or self.warmup_epochs < 0:
+            raise ValueError("expected 0 < final <= peak and warmup_epochs >= 0")
+
+
+@dataclass(frozen=True)
+class MarginConfig:
+    """The margin is `initial` until `start_epoch`, then grows to the head's own at `end_epoch`, and stays."""
+
+    name: Literal["exponential", "linear"] = "exponential"
+    initial: float = 0.0
+    start_epoch: float = 20.0
+    end_epoch: float = 40.0
+
+    def __post_init__(self) -> None:
+        if self.end_epoch < self.start_epoch:
+            raise ValueError("expected end_epoch >= start_epoch")
+
+
+def learning_rate(config: LearningRateConfig, epoch: float, epochs: float) -> float:
+    """The learning rate at `epoch` (a fraction within an epoch counts) of `epochs`.
+
+    exponential is wespeaker's: the decay runs from the very start and the warm-up multiplies it. cosine and one_cycle decay
+    by half a cosine after the warm-up; one_cycle also warms up by a cosine, from a 25th of the peak (Smith and Topin 2019).
+    """
+    warm = min(1.0, epoch / config.warmup_epochs) if config.warmup_epochs > 0 else 1.0
+    if config.name == "constant":
+        return config.peak * warm
+    if config.name == "exponential":
+        return config.peak * math.exp(epoch / epochs * math.log(config.final / config.peak)) * warm
+    if warm < 1.0:
+        if config.name == "cosine":
+            return config.peak * warm
+        return config.peak * (1 / 25 + (1 - 1 / 25) * (1 - math.cos(math.pi * warm)) / 2)
+    decayed = min(1.0, (epoch - config.warmup_epochs) / max(epochs - config.warmup_epochs, 1e-9))
+    return config.final + (config.peak - config.final) * (1 + math.cos(math.pi * decayed)) / 2
+
+
+def margin(config: MarginConfig, final: float, epoch: float) -> float:
+    """The margin at `epoch` on the way to `final`; exponential is wespeaker's form: fast first, 99.9 % of the way at the end."""
+    if epoch >= config.end_epoch:
+        return final
+    if epoch < config.start_epoch:
+        return config.initial
+    way = (epoch - config.start_epoch) / (config.end_epoch - config.start_epoch)
+    if config.name == "exponential":
+        way = 1.0 - math.exp(way * math.log(1e-3))
+    return config.initial + (final - config.initial) * way
+
+
+def ramp(epoch: float, ramp_epochs: float) -> float:
+    """A factor that grows from 0 to 1 over the first `ramp_epochs`."""
+    return min(1.0, epoch / ramp_epochs) if ramp_epochs > 0 else 1.0

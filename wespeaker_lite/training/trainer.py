@@ -1,0 +1,196 @@
+"""The training loop: crops in, a trained model out, and at any moment a checkpoint to go on from."""
+
+import contextlib
+import logging
+import math
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from wespeaker_lite import trained_model
+from wespeaker_lite.config import to_mapping
+from wespeaker_lite.data.crops import Batch, CropDataset, EpochSampler
+from wespeaker_lite.errors import InputError
+from wespeaker_lite.experiment import Experiment
+from wespeaker_lite.training import schedule
+from wespeaker_lite.training.checkpoint import CheckpointStore, random_states, set_random_states
+from wespeaker_lite.training.learner import Learner, Losses
+from wespeaker_lite.training.meters import Meters, MetricsFile, as_words
+from wespeaker_lite.training.optimiser import build_optimiser
+
+log = logging.getLogger(__name__)
+
+AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class Trainer:
+    """One run of training, which goes on from wherever its folder says that it stands."""
+
+    def __init__(self, learner: Learner, dataset: CropDataset, experiment: Experiment, out: Path) -> None:
+        self.learner, self.dataset, self.experiment, self.out = learner, dataset, experiment, out
+        self.train, self.runtime = experiment.train, experiment.runtime
+        self.device = _device(self.runtime.device)
+        self.learner.to(self.device).train()
+        if learner.teacher is not None:
+            learner.teacher.to(self.device).eval()
+        self.optimiser = build_optimiser(self.train.optimiser, learner.parameters())
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.train.precision == "fp16")
+        self.store = CheckpointStore(out / "checkpoints", max(self.runtime.keep, self.train.average_last))
+        crops = self.train.crops_per_epoch or len(dataset)
+        self.batches = crops // self.train.batch_size
+        if not self.batches:
+            raise InputError(f"train.batch_size is {self.train.batch_size}, more than the {crops} crops of an epoch")
+        self.epoch = self.batch = 0  # done so far
+        self.meters = Meters()
+
+    def run(self) -> None:
+        """Train to the end and write `final.pt`, the mean of the last ends of epochs."""
+        self._resume()
+        self.metrics = MetricsFile(self.out / "metrics.jsonl", self.epoch * self.batches + self.batch)
+        while self.epoch < self.train.epochs:
+            self._train_epoch()
+        self.learner.load_state_dict(self.store.average(self.train.average_last))
+        config = to_mapping(self.experiment)
+        student, head = self.learner.student.cpu(), self.learner.head.cpu()
+        trained_model.save(
+            self.out / "final.pt", trained_model.TrainedModel(config, student, head, self.dataset.classes)
+        )
+        log.info("wrote %s, the mean of the last %d epochs", self.out / "final.pt", self.train.average_last)
+
+    def _train_epoch(self) -> None:
+        started, end = time.monotonic(), Meters()
+        for batch, waited in self._batches_to_come():
+            losses = self._step(batch)
+            values = {"loss": losses.total.item(), **{name: part.item() for name, part in losses.parts.items()}}
+            values["accuracy"] = losses.correct.item()
+            self.batch += 1
+            for meters in (self.meters, end):
+                meters.add(values, len(batch.labels), waited)
+            if self.batch % self.runtime.log_every == 0 and self.batch < self.batches:
+                self._log("batch", self.meters)
+            every = self.runtime.checkpoint_batches
+            if every and self.batch % every == 0 and self.batch < self.batches:
+                self._save()
+        self.epoch, self.batch = self.epoch + 1, 0
+        self._log(f"done in {time.monotonic() - started:.0f} s", end)
+        self._save()
+
+    def _batches_to_come(self) -> Iterator[tuple[Batch, float]]:
+        """The batches that are left of this epoch, each with the seconds that it was waited for."""
+        sampler = EpochSampler(
+            len(self.dataset),
+            self.train.batch_size,
+            self.experiment.seed,
+            self.epoch,
+            num_batches=self.batches,
+            start_batch=self.batch,
+        )
+        loader = DataLoader(
+            self.dataset,
+            sampler=sampler,
+            batch_size=None,  # an item of the data set is a batch
+            num_workers=self.runtime.workers,
+            pin_memory=self.device.type == "cuda",
+        )
+        bar = tqdm(
+            total=self.batches, initial=self.batch, desc=f"epoch {self.epoch + 1}", disable=not sys.stderr.isatty()
+        )
+        asked = time.monotonic()
+        for batch in loader:
+            yield batch, time.monotonic() - asked
+            bar.update()
+            asked = time.monotonic()
+        bar.close()
+
+    def _step(self, batch: Batch) -> Losses:
+        place = self.epoch + self.batch / self.batches
+        rate = schedule.learning_rate(self.train.learning_rate, place, self.train.epochs)
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        self.learner.head.set_margin(schedule.margin(self.train.margin, self.experiment.head.margin, place))
+        feats, labels, indices = (
+            tensor.to(self.device, non_blocking=True) for tensor in (batch.feats, batch.labels, batch.indices)
+        )
+        with self._autocast():
+            losses = self.learner(feats, labels, indices, place)
+        if not math.isfinite(losses.total.item()):
+            raise InputError(self._not_finite(batch, losses))
+        self.optimiser.zero_grad(set_to_none=True)
+        self.scaler.scale(losses.total).backward()
+        if self.train.clip_norm > 0:
+            self.scaler.unscale_(self.optimiser)
+            torch.nn.utils.clip_grad_norm_(self.learner.parameters(), self.train.clip_norm)
+        self.scaler.step(self.optimiser)
+        self.scaler.update()
+        return losses
+
+    def _autocast(self) -> contextlib.AbstractContextManager:
+        dtype = AUTOCAST.get(self.train.precision)
+        return torch.autocast(self.device.type, dtype) if dtype else contextlib.nullcontext()
+
+    def _not_finite(self, batch: Batch, losses: Losses) -> str:
+        """Say where a loss stopped being a number; the utterances to blame, if any, are those with such features."""
+        finite = batch.feats.isfinite().flatten(1).all(1)
+        bad = batch.indices[~finite].tolist()
+        named = [self.dataset.utterances[index] for index in bad or batch.indices.tolist()]
+        parts = as_words({name: part.item() for name, part in losses.parts.items()})
+        cause = "utterances with features that are not finite" if bad else "features are finite; the batch holds"
+        return (
+            f"the loss is not finite at epoch {self.epoch + 1}, batch {self.batch + 1} ({parts}); {cause}: "
+            f"{' '.join(named)}; the last checkpoint is in {self.store.folder}"
+        )
+
+    def _log(self, what: str, meters: Meters) -> None:
+        summary = meters.summary()
+        epoch = self.epoch if self.batch == 0 else self.epoch + 1
+        place = {"step": self.epoch * self.batches + self.batch, "epoch": epoch, "batch": self.batch}
+        state = {"lr": self.optimiser.param_groups[0]["lr"], "margin": self.learner.head.margin}
+        self.metrics.append({**place, "event": what.split()[0], **state, **summary})
+        number = f" {self.batch}/{self.batches}" if self.batch else ""
+        log.info("epoch %d/%d %s%s: %s", epoch, self.train.epochs, what, number, as_words({**summary, **state}))
+        meters.clear()
+
+    def _save(self) -> None:
+        record = {
+            "training": to_mapping(self.experiment.training_part()),
+            "classes": self.dataset.classes,
+            "epoch": self.epoch,
+            "batch": self.batch,
+            "learner": self.learner.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "random": random_states(),
+        }
+        self.store.save(self.epoch, self.batch, record)
+
+    def _resume(self) -> None:
+        """Go on from the newest checkpoint; one of another config or other speakers is kept, but not gone on from."""
+        record = self.store.latest()
+        if record is None:
+            return
+        now = {"training": to_mapping(self.experiment.training_part()), "classes": self.dataset.classes}
+        if any(record[key] != value for key, value in now.items()):
+            self.store.set_aside()
+            return
+        self.learner.load_state_dict(record["learner"])
+        self.optimiser.load_state_dict(record["optimiser"])
+        self.scaler.load_state_dict(record["scaler"])
+        set_random_states(record["random"])
+        self.epoch, self.batch = record["epoch"], record["batch"]
+        log.info("going on after epoch %d, batch %d", self.epoch, self.batch)
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"runtime.device {name!r}: {str(error).splitlines()[0]}") from error
+    return device
