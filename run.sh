@@ -7,11 +7,11 @@ stages=(get_corpus make_lists make_fbanks train_teacher train_student extract_em
 if [ "$stage" -lt 0 ] || [ "$stop_stage" -ge "${#stages[@]}" ]; then
   die "there are stages 0 to $((${#stages[@]} - 1)); asked for: $stage to $stop_stage"
 fi
-echo "$0 $*"
+echo "$0 ${ARGUMENTS[*]}"
 for ((number = stage; number <= stop_stage; number++)); do
   say "stage $number: ${stages[number]}"
   code=0
-  (cd "$CALLER_DIR" && bash "$ROOT/local/${stages[number]}.sh" "$@") || code=$?
+  (cd "$CALLER_DIR" && bash "$ROOT/local/${stages[number]}.sh" "${ARGUMENTS[@]}") || code=$?
   if [ "$code" -ne 0 ]; then
     die "stage $number (${stages[number]}) failed; what is done is kept, and the same command goes on from there"
   fi

@@ -1,9 +1,10 @@
 # Sourced by run.sh and by every stage: options, corpus, environment, experiment. Leaves the shell in the repository's root.
 # shellcheck shell=bash disable=SC2034  # what is set here is used where this is sourced
 
-# Options are the variables in lower case that are set before parse_options.sh; these two are none.
+# Options are the variables in lower case that are set before parse_options.sh; these are none.
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 CALLER_DIR=$PWD
+ARGUMENTS=("$@") # parse_options.sh takes them out of $@
 
 corpus=mini
 corpus_dir=
@@ -61,7 +62,7 @@ absolute() { case $1 in '' | /*) echo "$1" ;; *) echo "$CALLER_DIR/$1" ;; esac; 
 corpus_dir=$(absolute "$corpus_dir")
 model=$(absolute "$model")
 if [ -n "$config" ] && [ -e "$(absolute "$config")" ]; then config=$(absolute "$config"); fi
-cd "$ROOT"
+cd "$ROOT" || exit 1
 config=${config#"$ROOT/"}
 . ./path.sh
 
@@ -71,7 +72,7 @@ die() { echo "$(basename "$0"): $*" >&2; exit 1; }
 if [ ! -e "egs/$corpus/corpus.conf" ]; then
   die "--corpus $corpus: no egs/$corpus/corpus.conf; there are: $(cd egs && echo */ | tr -d /)"
 fi
-default_config=
+default_config='' train_set='' test_set='' cohort_set='' trials='' corpus_options=''
 # shellcheck source=/dev/null
 . "egs/$corpus/corpus.conf"
 data=data/$corpus

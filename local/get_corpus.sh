@@ -5,4 +5,4 @@ set -euo pipefail
 
 if fresh "$data/.get.stamp" --words "$corpus_dir" "$corpus_options" --files "egs/$corpus/prepare.sh" "egs/$corpus/corpus.conf"; then exit; fi
 "egs/$corpus/prepare.sh" get "$corpus_dir"
-stamp
+stamp "$corpus_dir"

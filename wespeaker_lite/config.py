@@ -1,6 +1,7 @@
 """Typed configuration from YAML: merging, `base:` files, `--set a.b=c`, and dataclasses filled from mappings.
 
-This file knows no section of an experiment: each room keeps its own dataclass, and `wespeaker_lite.experiment` joins them.
+This file knows no section of an experiment: each room keeps its own dataclass, and `wespeaker_lite.experiment` joins
+them.
 """
 
 import dataclasses
@@ -47,8 +48,8 @@ def _read_with_base(path: Path, readers: list[Path]) -> dict[str, Any]:
 def merge(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     """Merge two mappings key by key; `over` wins, nested mappings are merged, lists are replaced whole.
 
-    A section with a `name` (a network, an optimiser) that `over` names anew replaces the section beneath it: the options of
-    one network mean nothing to another.
+    A section with a `name` (a network, an optimiser) that `over` names anew replaces the section beneath it: the
+    options of one network mean nothing to another.
     """
     merged = dict(under)
     for key, value in over.items():
@@ -79,7 +80,7 @@ def parse_assignments(assignments: Iterable[str]) -> dict[str, Any]:
 
 
 def given(conf: str | Path, overrides: str | Path | None = None, assignments: Iterable[str] = ()) -> dict[str, Any]:
-    """Merge what the user gives, before defaults are filled in: conf YAML < a corpus' overrides.yaml < `--set` words."""
+    """Merge what the user gives, before defaults are filled in: conf YAML < a corpus' overrides < `--set` words."""
     mapping = read_yaml(conf)
     if overrides and Path(overrides).exists():
         mapping = merge(mapping, read_yaml(overrides))
@@ -89,7 +90,8 @@ def given(conf: str | Path, overrides: str | Path | None = None, assignments: It
 def from_mapping(cls: type, mapping: Any, where: str) -> Any:
     """Fill the dataclass `cls` from a mapping; `where` is the place to name in messages (`conf/x.yaml: train`).
 
-    Values must have the field's type (an integer will do for a float, a list for a tuple); nothing is converted from text.
+    Values must have the field's type (an integer will do for a float, a list for a tuple); nothing is converted from
+    text.
 
     Raises:
         InputError: for an unknown key (with the nearest match), a missing key without default, a value of another type,

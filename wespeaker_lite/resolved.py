@@ -1,4 +1,4 @@
-"""The resolved config of an experiment: every key with its value, in the experiment's folder, read by all its stages."""
+"""The resolved config of an experiment: every key and its value, in the experiment's folder, for all its stages."""
 
 import hashlib
 import json

@@ -1,7 +1,7 @@
-"""Stamps: a small file that says from which inputs a stage made which outputs, so that a second run can skip or redo it.
+"""Stamps: small files that say from which inputs a stage made which outputs, so that a second run can skip it.
 
-A stamp's text depends on the inputs and the sizes of the outputs only. It can therefore be the input of the next stage, in the
-place of arks and checkpoints too large to be read again each time.
+A stamp's text depends on the inputs and the sizes of the outputs only. It can therefore be the input of the next stage,
+in the place of arks and checkpoints too large to be read again each time.
 """
 
 import hashlib

@@ -10,7 +10,7 @@ import argparse
 import statistics
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import kaldiio
@@ -24,7 +24,7 @@ from wespeaker_lite.data.crops import Batch, CropConfig, CropDataset, EpochSampl
 from wespeaker_lite.data.tables import write_table
 
 FRAMES, CROP, MELS = 798, 200, 80
-AT_A_TIME = 10  # batches
+BATCHES, WARM_UP = 30, 5
 
 
 def make(directory: Path, utterances: int) -> None:
@@ -60,46 +60,47 @@ class PlainDataset(torch.utils.data.Dataset):
         return torch.stack(crops), torch.tensor([self.labels[index] for index in indices])
 
 
-def direct(data: torch.utils.data.Dataset, sampler: Iterable[Request]) -> Iterator[torch.Tensor]:
-    """The features of batches that this process makes."""
-    return (features(data[request]) for request in sampler)
+def direct(data: torch.utils.data.Dataset, requests: list[Request]) -> Iterator:
+    """Batches that this process makes."""
+    return (data[request] for request in requests)
 
 
-def loaded(data: torch.utils.data.Dataset, sampler: Iterable[Request]) -> Iterator[torch.Tensor]:
-    """The features of batches that one worker makes."""
-    return map(features, DataLoader(data, sampler=sampler, batch_size=None, num_workers=1))
+def loaded(data: torch.utils.data.Dataset, requests: list[Request]) -> Iterator:
+    """Batches that one worker makes."""
+    return iter(DataLoader(data, sampler=requests, batch_size=None, num_workers=1))
 
 
-def features(batch: Batch | tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
-    return batch.feats if isinstance(batch, Batch) else batch[0]
-
-
-def crops_per_second(batches: Iterator[torch.Tensor]) -> float:
-    """Take ten batches, so that the two that a worker has made ahead weigh little, and alike for all."""
+def crops_per_second(batches: Iterator) -> float:
+    """Take all batches, as features, and time them but for the first few, which pay for the start of a worker."""
+    for _ in range(WARM_UP):
+        next(batches)
     started = time.perf_counter()
-    crops = sum(len(next(batches)) for _ in range(AT_A_TIME))
+    crops = sum(len(batch.feats if isinstance(batch, Batch) else batch[0]) for batch in batches)
     return crops / (time.perf_counter() - started)
 
 
-def compare(name: str, ours: Iterator[torch.Tensor], plain: Iterator[torch.Tensor], rounds: int) -> None:
-    pairs = [(crops_per_second(ours), crops_per_second(plain)) for _ in range(rounds + 1)]
-    fast, slow = (statistics.median(column) for column in zip(*pairs[1:], strict=True))  # the first round warms up
-    print(f"{name:24}{fast:8.0f} crops/s, plain {slow:6.0f} crops/s, ratio {fast / slow:5.1f}")
+def compare(name: str, way: Callable, ours: CropDataset, plain: PlainDataset, orders: list[list[Request]]) -> None:
+    pairs = [(crops_per_second(way(ours, order)), crops_per_second(way(plain, order))) for order in orders]
+    fast, slow = (statistics.median(column) for column in zip(*pairs, strict=True))
+    ratio = statistics.median(a / b for a, b in pairs)
+    print(f"{name:24}{fast:8.0f} crops/s, plain {slow:6.0f} crops/s, ratio {ratio:5.1f}")
 
 
 def measure(folder: Path, args: argparse.Namespace) -> None:
-    masks = SpecAugmentConfig(freq_masks=1, time_masks=1)
     data = CropDataset(folder, CropConfig(CROP), seed=0)
+    masks = SpecAugmentConfig(freq_masks=1, time_masks=1)
     masked = CropDataset(folder, CropConfig(CROP, spec_augment=masks), seed=0)
     plain = PlainDataset(folder, data)
-    batches = AT_A_TIME * (args.rounds + 1)
-    shuffled = EpochSampler(len(data), args.batch, seed=0, epoch=0, num_batches=batches)
-    in_order = [Request(0, np.arange(args.batch) + batch * args.batch) for batch in range(batches)]
-    compare("in order", direct(data, in_order), direct(plain, in_order), args.rounds)
-    compare("shuffled", direct(data, shuffled), direct(plain, shuffled), args.rounds)
-    compare("shuffled, masked", direct(masked, shuffled), direct(plain, shuffled), args.rounds)
-    compare("by a worker", loaded(data, shuffled), loaded(plain, shuffled), args.rounds)
-    compare("by a worker, masked", loaded(masked, shuffled), loaded(plain, shuffled), args.rounds)
+    shuffled = [
+        list(EpochSampler(len(data), args.batch, seed=0, epoch=epoch, num_batches=BATCHES))
+        for epoch in range(args.rounds)
+    ]
+    in_order = [[Request(0, np.arange(args.batch) + n * args.batch) for n in range(BATCHES)]] * args.rounds
+    compare("in order", direct, data, plain, in_order)
+    compare("shuffled", direct, data, plain, shuffled)
+    compare("shuffled, masked", direct, masked, plain, shuffled)
+    compare("by a worker", loaded, data, plain, shuffled)
+    compare("by a worker, masked", loaded, masked, plain, shuffled)
 
 
 def main() -> None:

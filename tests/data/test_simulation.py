@@ -263,6 +263,19 @@ def test_room_decays_by_60_db_in_its_reverberation_time() -> None:
         assert -60 / slope == pytest.approx(len(room) / SAMPLE_RATE, rel=0.12)
 
 
+def test_sessions_carry_a_room_and_a_channel_of_their_own() -> None:
+    responses = [make_session(np.random.default_rng(seed)).impulse_response for seed in range(6)]
+    spectra = []
+    for response in responses:
+        direct = int(np.argmax(np.abs(response)))
+        tail = response[direct + SAMPLE_RATE // 20 :]
+        assert -40 < 10 * np.log10(np.sum(tail**2) / np.sum(response**2)) < -8  # reverberation behind 50 ms
+        power = np.abs(np.fft.rfft(response, 16384)) ** 2
+        bands = np.array_split(power[300:4000], 20)  # 300 Hz to 4 kHz, which all channels pass
+        spectra.append([10 * np.log10(band.mean() / power[300:4000].mean()) for band in bands])
+    assert 1.0 < np.mean(np.std(spectra, axis=0)) < 6.0  # dB between sessions
+
+
 @pytest.mark.parametrize(("snr", "level"), [(5.0, -30.0), (20.0, -22.0)])
 def test_noise_and_level_are_the_sessions(rng: np.random.Generator, snr: float, level: float) -> None:
     voice = np.sin(2 * np.pi * 1000 * np.arange(4 * SAMPLE_RATE) / SAMPLE_RATE)

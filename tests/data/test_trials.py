@@ -188,6 +188,12 @@ def test_few_nontargets_are_all_taken_and_said(caplog: pytest.LogCaptureFixture)
     assert "only 6 nontargets for 15 targets" in caplog.text
 
 
+def test_h_is_left_out_and_said_where_no_two_speakers_are_alike(caplog: pytest.LogCaptureFixture) -> None:
+    utt2spk = {"a-1": "a", "a-2": "a", "b-1": "b"}
+    assert set(make_trials(utt2spk, 1, spk2gender={"a": "m", "b": "f"})) == {"trials_O"}
+    assert "trials_H: only 0 nontargets" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("utt2spk", "tables", "message"),
     [
@@ -197,8 +203,7 @@ def test_few_nontargets_are_all_taken_and_said(caplog: pytest.LogCaptureFixture)
             {"session_of": {"a-1": "s", "a-2": "s", "b-1": "s"}},
             "no speaker has utterances of two sessions",
         ),
-        ({"a-1": "a", "a-2": "a"}, {}, "trials_O: no nontarget"),
-        ({"a-1": "a", "a-2": "a", "b-1": "b"}, {"spk2gender": {"a": "m", "b": "f"}}, "trials_H: no nontarget"),
+        ({"a-1": "a", "a-2": "a"}, {}, "no nontarget"),
         ({"a-1": "a", "a-2": "a", "b-1": "b"}, {"spk2gender": {"a": "m"}}, "spk2gender has no speaker 'b'"),
         (
             {"a-1": "a", "a-2": "a", "b-1": "b"},

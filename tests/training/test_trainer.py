@@ -141,7 +141,9 @@ def test_checkpoints_of_another_config_are_kept_but_not_gone_on_from(
     assert list((tmp_path / "a" / "checkpoints.1").glob("*.pt"))
 
 
-def test_what_does_not_change_the_result_may_change_between_runs(small: Small, small_data: Path, tmp_path: Path) -> None:
+def test_what_does_not_change_the_result_may_change_between_runs(
+    small: Small, small_data: Path, tmp_path: Path
+) -> None:
     whole = run_here(small(), small_data, tmp_path / "a")
     assert_same(whole, run_here(small(runtime={"workers": 2, "checkpoint_batches": 0}), small_data, tmp_path / "b"))
 

@@ -312,11 +312,11 @@ def make_lists(corpus: str | Path, data: str | Path, options: ListOptions) -> No
     if stale:
         raise InputError(f"{data / stale[0]} is of another corpus: {corpus} has no {stale[0]} set; remove it first")
     _warn_of_overlap(sets)
-    for name, part in sets.items():
-        write_data_dir(data / name, part)
     named = {Path(trials.path).name: trials for trials in lists}
     if "test" in sets:
         named = named or _made_trials(sets["test"], options)
+    for name, part in sets.items():
+        write_data_dir(data / name, part)
     for name in MADE_TRIALS:
         if name not in named:  # left by an earlier run, of other utterances
             (data / "trials" / name).unlink(missing_ok=True)

@@ -5,7 +5,7 @@ import logging
 import os
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from itertools import zip_longest
 from pathlib import Path
 from typing import NamedTuple
@@ -53,7 +53,8 @@ class Batch:
     raw: torch.Tensor  # (B, T, F) uint8
     low: torch.Tensor  # (B, 1, 1) float32, as step: a value is low + step * byte
     step: torch.Tensor
-    kept: tuple[torch.Tensor, torch.Tensor] | None  # frames (B, T, 1) and bands (B, 1, F) float32: 0 where masked, or 1
+    frames: torch.Tensor | None  # (B, T, 1) and (B, 1, F) float32: 0 where frames and bands are masked, 1 elsewhere
+    bands: torch.Tensor | None
     cmn: bool
 
     @functools.cached_property
@@ -61,11 +62,10 @@ class Batch:
         """The features (B, T, F) float32: decoded, masked, and without the mean of each crop if `cmn`."""
         feats = self.raw.float()
         means = feats.mean(dim=1, keepdim=True)  # sums of bytes are exact in float32: no crop depends on its batch
-        frames, bands = self.kept or (None, 1.0)
-        scale = self.step * bands
+        scale = self.step if self.bands is None else self.step * self.bands
         torch.addcmul(-means * scale, feats, scale, out=feats)
-        if frames is not None:
-            feats.mul_(frames)
+        if self.frames is not None:
+            feats.mul_(self.frames)
         return feats if self.cmn else feats.add_(self.low + self.step * means)
 
     def to(self, device: torch.device | str) -> "Batch":
@@ -77,9 +77,20 @@ class Batch:
         return self._with_each(torch.Tensor.pin_memory)
 
     def _with_each(self, change: Callable[[torch.Tensor], torch.Tensor]) -> "Batch":
-        kept = tuple(map(change, self.kept)) if self.kept else None
-        tensors = map(change, (self.indices, self.labels, self.raw, self.low, self.step))
-        return Batch(*tensors, kept, self.cmn)
+        fields = {name: getattr(self, name) for name in _FIELDS}
+        return Batch(**{name: change(value) if torch.is_tensor(value) else value for name, value in fields.items()})
+
+    def __getstate__(self) -> dict[str, object]:
+        """To another process go the bytes in shared memory, and the rest as arrays: a tensor costs a file handle."""
+        small = self._with_each(lambda tensor: tensor if tensor is self.raw else tensor.numpy())
+        return {name: getattr(small, name) for name in _FIELDS}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        for name, value in state.items():
+            setattr(self, name, torch.from_numpy(value) if isinstance(value, np.ndarray) else value)
+
+
+_FIELDS = tuple(entry.name for entry in fields(Batch))
 
 
 class Names(Sequence[str]):
@@ -155,30 +166,31 @@ class CropDataset(torch.utils.data.Dataset):
         draws = uniforms(self.seed, epoch, numbers, 1 + config.spec_augment.num_draws)
         starts = pick(draws[:, 0], np.maximum(self.num_frames[utterances] - config.frames, 0) + 1)
         raw, low, step = self._read(utterances, starts)
-        kept = None
+        frames = bands = None
         if config.spec_augment.num_draws:
-            frames, bands = spec_augment(draws[:, 1:], config.frames, self.num_mels, config.spec_augment)
-            kept = torch.from_numpy(~frames).float()[:, :, None], torch.from_numpy(~bands).float()[:, None, :]
+            masked = spec_augment(draws[:, 1:], config.frames, self.num_mels, config.spec_augment)
+            frames, bands = (torch.from_numpy(~mask).float() for mask in masked)
+            frames, bands = frames[:, :, None], bands[:, None, :]
         labels = torch.from_numpy(self.labels[utterances])
-        return Batch(torch.from_numpy(utterances), labels, raw, low, step, kept, config.cmn)
+        return Batch(torch.from_numpy(utterances), labels, raw, low, step, frames, bands, config.cmn)
 
     def _read(self, utterances: np.ndarray, starts: np.ndarray) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Copy the bytes of a batch of crops: (B, T, F) uint8, and the low and the step of each crop, (B, 1, 1)."""
         frames, mels = self.config.frames, self.num_mels
         raw = np.empty((len(utterances), frames * mels), dtype=np.uint8)
-        scales = np.empty((2, len(utterances), 1, 1), dtype=np.float32)
+        scales = []
         wanted = (utterances, self._ark_of[utterances], self._offsets[utterances], self.num_frames[utterances], starts)
         for row, (utterance, ark, offset, rows, start) in enumerate(zip(*map(np.ndarray.tolist, wanted), strict=True)):
             matrix = self._map(ark).matrix(self.utterances[utterance], offset)
-            if (matrix.rows, matrix.columns) != (rows, mels):
+            if matrix.rows != rows or matrix.columns != mels:
                 raise InputError(
                     f"{self._arks[ark]}: utterance {self.utterances[utterance]!r} is {matrix.rows} x {matrix.columns}, "
                     f"where utt2num_frames and the other utterances say {rows} x {mels}: run the feature stage again"
                 )
-            scales[:, row, 0, 0] = matrix.low, matrix.step
+            scales.append((matrix.low, matrix.step))
             crop = matrix.data[start * mels : (start + frames) * mels]
-            raw[row] = crop if len(crop) == frames * mels else np.resize(crop, frames * mels)
-        low, step = torch.from_numpy(scales)
+            raw[row] = crop if rows >= frames else np.resize(crop, frames * mels)
+        low, step = torch.tensor(scales, dtype=torch.float32).view(-1, 2, 1, 1).unbind(1)
         return torch.from_numpy(raw).view(-1, frames, mels), low, step
 
 

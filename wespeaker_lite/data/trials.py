@@ -140,7 +140,8 @@ def make_trials(
 
     Both have the same targets: all pairs of a speaker's utterances, of different sessions where `session_of` is given,
     or `max_targets` of them at random; and as many nontargets, or all there are. Without `spk2gender` there is no H;
-    without `spk2age` (years) H goes by sex alone. Age groups are below 13, 13 to 17, and from 18.
+    without `spk2age` (years) H goes by sex alone; H is also left out, with a warning, where no two speakers are alike.
+    Age groups are below 13, 13 to 17, and from 18.
 
     Raises:
         InputError: where there is no target or no nontarget pair, or a speaker's sex or age is not given.
@@ -153,19 +154,19 @@ def make_trials(
     if not len(targets):
         needed = "utterances of two sessions" if session_of else "two utterances"
         raise InputError(f"no target trial can be made: no speaker has {needed}")
+    if len(targets) == max_targets:
+        log.info("targets are limited to %d", max_targets)
     pools = {"trials_O": [""] * len(speakers)}
     if spk2gender is not None:
         groups = {speaker: _group(speaker, spk2gender, spk2age) for speaker in set(speakers)}
         pools["trials_H"] = [groups[speaker] for speaker in speakers]
-    lists = {}
-    for name, pool in pools.items():
-        nontargets = _draw_pairs(pool, speakers, len(targets), rng)
-        if not len(nontargets):
-            raise InputError(f"{name}: no nontarget trial can be made: no two speakers to compare")
-        if len(nontargets) < len(targets):
-            log.warning("%s: only %d nontargets for %d targets", name, len(nontargets), len(targets))
-        lists[name] = _as_trials(utterances, targets, nontargets)
-    return lists
+    nontargets = {name: _draw_pairs(pool, speakers, len(targets), rng) for name, pool in pools.items()}
+    if not len(nontargets["trials_O"]):
+        raise InputError("no nontarget trial can be made: there is one speaker only")
+    for name, pairs in nontargets.items():
+        if len(pairs) < len(targets):
+            log.warning("%s: only %d nontargets for %d targets", name, len(pairs), len(targets))
+    return {name: _as_trials(utterances, targets, pairs) for name, pairs in nontargets.items() if len(pairs)}
 
 
 def _group(speaker: str, spk2gender: Mapping[str, str], spk2age: Mapping[str, str] | None) -> str:

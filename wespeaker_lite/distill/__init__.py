@@ -16,7 +16,8 @@ class DistillConfig:
 
     teacher: a conf file that stage 3 trains (or fetches); empty for none. source: `crop`, where the teacher sees the
     student's own crop, or `utterance`, where its embeddings of whole utterances are made once and read from an ark.
-    embeddings: such an ark's .scp made elsewhere, in the place of a teacher. terms: `{name: label, weight: 1.0, ...}` each.
+    embeddings: such an ark's .scp made elsewhere, in the place of a teacher. terms: `{name: label, weight: 1.0, ...}`
+    each.
     """
 
     teacher: str = ""

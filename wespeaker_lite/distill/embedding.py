@@ -12,7 +12,7 @@ from wespeaker_lite.distill.outputs import Outputs
 
 @dataclass(frozen=True)
 class Config:
-    """`projection`: a learned linear map from the student's width to the teacher's; `auto` has one where widths differ."""
+    """`projection`: a learned linear map from the student's width to the teacher's; auto: where widths differ."""
 
     weight: float = 1.0
     ramp_epochs: float = 0.0
@@ -23,8 +23,8 @@ class Config:
 class Term(nn.Module):
     """Distance between the student's (projected) embedding and the teacher's, averaged over the batch.
 
-    cosine: 1 - cos. mse: the squared difference, averaged over dimensions. The teacher's side is detached; the projection
-    trains with the student and is not part of what is deployed.
+    cosine: 1 - cos. mse: the squared difference, averaged over dimensions. The teacher's side is detached; the
+    projection trains with the student and is not part of what is deployed.
     """
 
     def __init__(self, config: Config, student_dim: int, teacher_dim: int) -> None:

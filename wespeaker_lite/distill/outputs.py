@@ -9,8 +9,8 @@ from torch import Tensor
 class Outputs:
     """Outputs of a student or a teacher; logits are None where the teacher has no head.
 
-    embedding: (B, D). cosine_logits: (B, classes), the margin-free scaled cosines. margin_logits: (B, classes), with the
-    margin of the current epoch on the labelled class.
+    embedding: (B, D). cosine_logits: (B, classes), the margin-free scaled cosines. margin_logits: (B, classes), with
+    the margin of the current epoch on the labelled class.
     """
 
     embedding: Tensor

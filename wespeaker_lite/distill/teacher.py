@@ -79,8 +79,8 @@ def _check_classes(path: str | Path, theirs: Sequence[str], ours: Sequence[str])
     if list(theirs) == list(ours):
         return
     different = sorted(set(theirs) ^ set(ours))
+    example = f" (such as {different[0]})" if different else " in order"
     raise InputError(
-        f"{path}: the teacher's head knows {len(theirs)} speakers, the student has {len(ours)}, and they are not the same"
-        + (f" (such as {different[0]})" if different else " in order")
-        + "; train the teacher on this training set"
+        f"{path}: the teacher's head knows {len(theirs)} speakers, the student {len(ours)}, and they are not the same"
+        f"{example}; train the teacher on this training set"
     )

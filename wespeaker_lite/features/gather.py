@@ -43,7 +43,11 @@ def gather(source: Path, parts: Path, out: Path, speed: float = 1.0) -> None:
 
 def _joined(parts: Path, ending: str) -> dict[str, str]:
     """The tables PARTS/feats.N.ENDING in numeric order, as one."""
-    numbered = {int(found[1]): path for path in parts.iterdir() if (found := re.fullmatch(rf"feats\.(\d+)\.{ending}", path.name))}
+    numbered = {
+        int(found[1]): path
+        for path in parts.iterdir()
+        if (found := re.fullmatch(rf"feats\.(\d+)\.{ending}", path.name))
+    }
     table: dict[str, str] = {}
     for number in sorted(numbered):
         table.update(read_table(numbered[number]))

@@ -11,8 +11,9 @@ from wespeaker_lite.training.schedule import LearningRateConfig, MarginConfig
 class TrainConfig:
     """What the result of training depends on.
 
-    batch_size: crops of all processes together. crops_per_epoch: 0 for one crop of every utterance. clip_norm: the largest
-    norm of a gradient, 0 for no limit. average_last: the final weights are the mean over the ends of so many epochs.
+    batch_size: crops of all processes together. crops_per_epoch: 0 for one crop of every utterance. clip_norm: the
+    largest norm of a gradient, 0 for no limit. average_last: the final weights are the mean over the ends of so many
+    epochs.
     """
 
     epochs: int = 150

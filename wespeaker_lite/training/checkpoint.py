@@ -38,7 +38,7 @@ def set_random_states(states: dict[str, Any]) -> None:
 
 
 class CheckpointStore:
-    """The folder of a run's checkpoints, named by epochs and batches done: `epoch_0003_batch_000000.pt` ends epoch 3."""
+    """The folder of a run's checkpoints, named by what is done: `epoch_0003_batch_000000.pt` ends epoch 3."""
 
     PATTERN = re.compile(r"epoch_(\d+)_batch_(\d+)\.pt")
 
@@ -88,7 +88,7 @@ class CheckpointStore:
         log.warning("the checkpoints were made with another config or other speakers; they are kept in %s", aside)
 
     def average(self, number: int) -> dict[str, torch.Tensor]:
-        """The mean of the weights at the last `number` ends of epochs, taken in float64; integers are as in the last."""
+        """The mean of the weights at the last `number` ends of epochs, in float64; integers are as in the last."""
         states = [load_tensors(path)["learner"] for path in self.epoch_ends()[-number:]]
         if len(states) < number:
             log.warning("the mean is over %d ends of epochs, not %d: there are no more", len(states), number)

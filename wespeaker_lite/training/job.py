@@ -50,7 +50,8 @@ def build_learner(
 def build_teacher(
     experiment: Experiment, dataset: CropDataset, teacher: str, embeddings: str
 ) -> NetworkTeacher | ArkTeacher:
-    """Build the teacher that sees crops, or the one that reads embeddings (with the network's head, if it is at hand)."""
+    """Build the teacher that sees crops, or the one that reads embeddings (with the network's head, if it is at
+    hand)."""
     network = NetworkTeacher(teacher, experiment.features.num_mels, dataset.classes) if teacher else None
     if embeddings:
         return ArkTeacher(embeddings, dataset.utterances, network.head if network else None)
@@ -58,7 +59,7 @@ def build_teacher(
 
 
 def _log_to(path: Path) -> None:
-    """Also log to the experiment's train.log, after what earlier runs wrote there; first, what this run is made of."""
+    """Also log to the experiment's train.log, behind what earlier runs wrote; first, what this run is made of."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handler = logging.FileHandler(path)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
@@ -72,5 +73,7 @@ def _log_to(path: Path) -> None:
 def _revision() -> str:
     """The git revision of our sources, with + where they have uncommitted changes; `unknown` outside a checkout."""
     here = Path(__file__).parent
-    git = subprocess.run(["git", "describe", "--always", "--dirty=+"], cwd=here, capture_output=True, text=True, check=False)
+    git = subprocess.run(
+        ["git", "describe", "--always", "--dirty=+"], cwd=here, capture_output=True, text=True, check=False
+    )
     return git.stdout.strip() or "unknown"

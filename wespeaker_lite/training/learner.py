@@ -39,7 +39,7 @@ class Learner(nn.Module):
         return self._teacher[0]
 
     def forward(self, feats: Tensor, labels: Tensor, indices: Tensor, epoch: float) -> Losses:
-        """Crops (B, T, F), labels (B,) and indices of utterances (B,) to losses; `epoch` drives the ramps of the KD terms."""
+        """Crops (B, T, F), labels (B,) and indices of utterances (B,) to losses; `epoch` drives the ramps of KD."""
         student = outputs_of(self.head, self.student(feats), labels)
         classification = F.cross_entropy(student.margin_logits.float(), labels)
         total, parts = classification, {"class": classification.detach()}

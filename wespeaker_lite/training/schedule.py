@@ -1,4 +1,4 @@
-"""Learning rate and margin as functions of the place in training, without a state: nothing to save, nothing to restore."""
+"""Learning rate and margin as functions of the place in training: no state, so nothing to save or restore."""
 
 import math
 from dataclasses import dataclass
@@ -36,8 +36,9 @@ class MarginConfig:
 def learning_rate(config: LearningRateConfig, epoch: float, epochs: float) -> float:
     """The learning rate at `epoch` (a fraction within an epoch counts) of `epochs`.
 
-    exponential is wespeaker's: the decay runs from the very start and the warm-up multiplies it. cosine and one_cycle decay
-    by half a cosine after the warm-up; one_cycle also warms up by a cosine, from a 25th of the peak (Smith and Topin 2019).
+    exponential is wespeaker's: the decay runs from the very start and the warm-up multiplies it. cosine and one_cycle
+    decay by half a cosine after the warm-up; one_cycle also warms up by a cosine, from a 25th of the peak (Smith and
+    Topin 2019).
     """
     warm = min(1.0, epoch / config.warmup_epochs) if config.warmup_epochs > 0 else 1.0
     if config.name == "constant":
@@ -53,7 +54,7 @@ def learning_rate(config: LearningRateConfig, epoch: float, epochs: float) -> fl
 
 
 def margin(config: MarginConfig, final: float, epoch: float) -> float:
-    """The margin at `epoch` on the way to `final`; exponential is wespeaker's form: fast first, 99.9 % of the way at the end."""
+    """The margin at `epoch` on the way to `final`; exponential is wespeaker's form, fast at first."""
     if epoch >= config.end_epoch:
         return final
     if epoch < config.start_epoch:

@@ -1,0 +1,81 @@
+"""Stamps: a stage is done only if it was made from these very inputs and its outputs still lie there."""
+
+from pathlib import Path
+
+import pytest
+
+from wespeaker_lite import stamps
+from wespeaker_lite.errors import InputError
+
+
+@pytest.fixture
+def stage(tmp_path: Path) -> dict:
+    """A stage with every kind of input, which has been done."""
+    (tmp_path / "wav.scp").write_text("a a.wav\n")
+    (tmp_path / "tree/s").mkdir(parents=True)
+    (tmp_path / "tree/s/a.wav").write_text("RIFF")
+    (tmp_path / "config.yaml").write_text("train: {epochs: 3}\nscoring: {top_n: 5}\n")
+    (tmp_path / "out.ark").write_text("feats")
+    stage = {
+        "files": (str(tmp_path / "wav.scp"),), "trees": (str(tmp_path / "tree"),),
+        "config": str(tmp_path / "config.yaml"), "sections": ("train",), "words": ("1.0",),
+    }  # fmt: skip
+    stamps.write(tmp_path / "stamp", stamps.Inputs(**stage), [str(tmp_path / "out.ark")])
+    return stage
+
+
+def fresh(tmp_path: Path, stage: dict, **changes: object) -> bool:
+    return stamps.is_fresh(tmp_path / "stamp", stamps.Inputs(**{**stage, **changes}))
+
+
+def test_what_is_done_is_fresh(tmp_path: Path, stage: dict) -> None:
+    assert fresh(tmp_path, stage)
+    assert not stamps.is_fresh(tmp_path / "another", stamps.Inputs(**stage))
+
+
+def test_any_changed_input_or_output_makes_it_stale(tmp_path: Path, stage: dict) -> None:
+    changes = {
+        "wav.scp": "a b.wav\n", "tree/s/b.wav": "RIFF", "config.yaml": "train: {epochs: 4}\nscoring: {top_n: 5}\n",
+        "out.ark": "fea", "stamp": "{", "tree/s/a.wav": "",
+    }  # fmt: skip
+    for name, text in changes.items():
+        path = tmp_path / name
+        before = path.read_text() if path.exists() else None
+        path.write_text(text)
+        assert not fresh(tmp_path, stage), name
+        path.unlink() if before is None else path.write_text(before)
+        assert fresh(tmp_path, stage)
+    assert not fresh(tmp_path, stage, words=("0.9",))
+    assert not fresh(tmp_path, stage, words=())
+    (tmp_path / "out.ark").unlink()
+    assert not fresh(tmp_path, stage)
+
+
+def test_what_it_does_not_depend_on_may_change(tmp_path: Path, stage: dict) -> None:
+    (tmp_path / "config.yaml").write_text("scoring: {top_n: 6}\ntrain:\n  epochs: 3\n")
+    (tmp_path / "wav.scp").touch()
+    assert fresh(tmp_path, stage)
+
+
+def test_the_stamp_tells_what_changed(tmp_path: Path, stage: dict, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    (tmp_path / "wav.scp").write_text("b b.wav\n")
+    fresh(tmp_path, stage)
+    assert f"{tmp_path}/wav.scp changed" in caplog.text
+
+
+def test_made_again_the_stamp_is_the_same_text(tmp_path: Path, stage: dict) -> None:
+    text = (tmp_path / "stamp").read_text()
+    stamps.write(tmp_path / "stamp", stamps.Inputs(**stage), [str(tmp_path / "out.ark")])
+    assert (tmp_path / "stamp").read_text() == text
+
+
+def test_missing_inputs_and_outputs_are_named(tmp_path: Path, stage: dict) -> None:
+    (tmp_path / "wav.scp").unlink()
+    with pytest.raises(InputError, match=r"wav.scp is not there: run stage 1 first"):
+        fresh(tmp_path, stage)
+    (tmp_path / "wav.scp").write_text("a a.wav\n")
+    (tmp_path / "empty").touch()
+    for name in ("empty", "nowhere"):
+        with pytest.raises(InputError, match=f"{name} was to be made"):
+            stamps.write(tmp_path / "stamp", stamps.Inputs(**stage), [str(tmp_path / name)])

@@ -1,0 +1,134 @@
+"""Training with a teacher: it stays as it was, every term is logged, and what does not fit is said."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from wespeaker_lite import trained_model
+from wespeaker_lite.config import to_mapping
+from wespeaker_lite.data.arks import ArkWriter
+from wespeaker_lite.data.crops import CropDataset
+from wespeaker_lite.errors import InputError
+from wespeaker_lite.experiment import Experiment
+from wespeaker_lite.training.job import build_learner
+from wespeaker_lite.training.trainer import Trainer
+
+Small = Callable[..., Experiment]
+BOTH = [{"name": "label", "weight": 0.5}, {"name": "embedding", "weight": 2.0, "ramp_epochs": 2.0}]
+
+
+@pytest.fixture(scope="module")
+def teacher(small: Small, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An untrained teacher of the five speakers, wider than the student."""
+    experiment = small(model={"embed_dim": 12})
+    torch.manual_seed(7)
+    config = to_mapping(experiment)
+    model = trained_model.build_model(config)
+    head = trained_model.build_head(config, model.embed_dim, 5)
+    path = tmp_path_factory.mktemp("teacher") / "final.pt"
+    trained_model.save(path, trained_model.TrainedModel(config, model, head, [f"s{n}" for n in range(5)]))
+    return path
+
+
+def student(small: Small, terms: list[dict], **changes: object) -> Experiment:
+    return small(distill={"teacher": "conf/t.yaml", "terms": terms}, **changes)
+
+
+def test_the_teacher_is_unchanged_and_each_term_is_logged(
+    small: Small, small_data: Path, teacher: Path, tmp_path: Path
+) -> None:
+    experiment = student(small, BOTH, train={"epochs": 2})
+    dataset = CropDataset(small_data, experiment.crop, 0)
+    learner = build_learner(experiment, dataset, str(teacher))
+    before = {name: value.clone() for name, value in learner.teacher.state_dict().items()}
+    Trainer(learner, dataset, experiment, tmp_path).run()
+    assert not learner.teacher.model.training
+    assert all(torch.equal(value, before[name]) for name, value in learner.teacher.state_dict().items())
+    assert all(parameter.grad is None for parameter in learner.teacher.parameters())
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert all({"loss", "class", "label", "embedding"} <= line.keys() for line in lines)
+    checkpoint = next((tmp_path / "checkpoints").glob("*.pt"))
+    names = torch.load(checkpoint)["learner"]
+    assert "terms.embedding.projection.weight" in names
+    assert not [name for name in names if "teacher" in name]
+    plain = trained_model.build_model(to_mapping(small()))
+    plain.load_state_dict(trained_model.load(tmp_path / "final.pt").model.state_dict())
+
+
+def test_the_loss_is_the_weighted_ramped_sum(small: Small, small_data: Path, teacher: Path) -> None:
+    experiment = student(small, BOTH)
+    dataset = CropDataset(small_data, experiment.crop, 0)
+    learner = build_learner(experiment, dataset, str(teacher)).eval()
+    feats, labels, indices = torch.randn(6, 40, 10), torch.arange(6) % 5, torch.arange(6)
+    losses = learner(feats, labels, indices, epoch=0.5)
+    parts = losses.parts
+    expected = parts["class"] + 0.5 * parts["label"] + 2.0 * (0.5 / 2.0) * parts["embedding"]
+    torch.testing.assert_close(losses.total.detach(), expected)
+
+
+def test_the_teacher_sees_the_students_crop(small: Small, small_data: Path, teacher: Path) -> None:
+    experiment = student(small, BOTH[:1])
+    dataset = CropDataset(small_data, experiment.crop, 0)
+    learner = build_learner(experiment, dataset, str(teacher))
+    trained = trained_model.load(teacher)
+    feats, labels = torch.randn(4, 40, 10), torch.tensor([0, 1, 2, 3])
+    outputs = learner.teacher(feats, labels, labels)
+    with torch.no_grad():
+        embedding = trained.model(feats)
+        torch.testing.assert_close(outputs.embedding, embedding)
+        torch.testing.assert_close(outputs.cosine_logits, 32.0 * trained.head.cosine(embedding))
+
+
+def test_embeddings_from_an_ark_serve_each_utterance_its_own(
+    small: Small, small_data: Path, teacher: Path, tmp_path: Path
+) -> None:
+    experiment = small(distill={"embeddings": "set below", "terms": BOTH[1:]})
+    dataset = CropDataset(small_data, experiment.crop, 0)
+    vectors = {
+        name: np.random.default_rng(row).normal(size=12).astype(np.float32)
+        for row, name in enumerate(dataset.utterances)
+    }
+    with ArkWriter(tmp_path / "xvector") as writer:
+        for name, vector in vectors.items():
+            writer.write(name, vector)
+    learner = build_learner(experiment, dataset, "", str(tmp_path / "xvector.scp"))
+    indices = torch.tensor([3, 31])
+    outputs = learner.teacher(torch.zeros(2, 40, 10), torch.tensor([0, 3]), indices)
+    for row, index in enumerate(indices.tolist()):
+        np.testing.assert_array_equal(outputs.embedding[row].numpy(), vectors[dataset.utterances[index]])
+    assert outputs.cosine_logits is None
+    # with the teacher's head at hand, label KD works from the ark as well
+    both = student(small, BOTH)
+    outputs = build_learner(both, dataset, str(teacher), str(tmp_path / "xvector.scp")).teacher(
+        torch.zeros(2, 40, 10), torch.tensor([0, 3]), indices
+    )
+    assert outputs.cosine_logits.shape == (2, 5)
+
+
+def test_an_utterance_without_embedding_is_named(small: Small, small_data: Path, tmp_path: Path) -> None:
+    experiment = small(distill={"embeddings": "set below", "terms": BOTH[1:]})
+    dataset = CropDataset(small_data, experiment.crop, 0)
+    with ArkWriter(tmp_path / "xvector") as writer:
+        for name in list(dataset.utterances)[:-1]:
+            writer.write(name, np.ones(12, dtype=np.float32))
+    with pytest.raises(InputError, match="no embedding of 1 training utterances, such as s4-7"):
+        build_learner(experiment, dataset, "", str(tmp_path / "xvector.scp"))
+
+
+def test_other_speakers_or_other_features_do_not_fit(
+    small: Small, small_data: Path, teacher: Path, tmp_path: Path
+) -> None:
+    trained = trained_model.load(teacher)
+    trained.classes[2] = "stranger"
+    trained_model.save(tmp_path / "final.pt", trained)
+    experiment = student(small, BOTH)
+    dataset = CropDataset(small_data, experiment.crop, 0)
+    with pytest.raises(InputError, match=r"not the same \(such as s2"):
+        build_learner(experiment, dataset, str(tmp_path / "final.pt"))
+    other = student(small, BOTH, features={"num_mels": 12})
+    with pytest.raises(InputError, match="teacher reads 10 mel bins, the student 12"):
+        build_learner(other, dataset, str(teacher))
