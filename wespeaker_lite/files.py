@@ -1,7 +1,6 @@
 """Tensor files that appear whole or not at all, and that run no code when read."""
 
 import os
-import pickle
 from pathlib import Path
 from typing import Any
 
@@ -43,8 +42,10 @@ def load_tensors(path: str | Path) -> dict[str, Any]:
         record = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file") from error
-    except (RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
-        raise InputError(f"{path}: cut or not a file of ours: {str(error).splitlines()[0]}") from error
+    except Exception as error:  # reading unknown bytes can fail in any way
+        if getattr(error, "filename", None):  # the system's own word, such as no permission
+            raise
+        raise InputError(f"{path}: cut or not a file of ours: {type(error).__name__}: {str(error).partition(chr(10))[0]}") from error
     if not isinstance(record, dict):
         raise InputError(f"{path}: not a file of ours")
     return record

@@ -127,31 +127,15 @@ def read_scp(path: str | Path) -> dict[str, Location]:
     return {key: location for _, key, location in iter_scp(path)}
 
 
-def read_vectors(scp: str | Path) -> dict[str, np.ndarray]:
-    """Read all vectors of an scp file into a dict of key to (size,) array.
-
-    Raises:
-        InputError: as `read_array`, and where an entry is no vector, or not as long as the first.
-    """
-    vectors = {key: read_array(key, location) for _, key, location in iter_scp(scp)}
-    first, size = next((key, vector.shape) for key, vector in vectors.items())
-    for key, vector in vectors.items():
-        if vector.ndim != 1 or vector.shape != size:
-            raise InputError(
-                f"{scp}: {key!r} has the shape {vector.shape}, {first!r} has {size}: expected vectors alike"
-            )
-    return vectors
-
-
 def read_array(key: str, location: Location) -> np.ndarray:
-    """Read a whole matrix or vector of any Kaldi format.
+    """Read a whole matrix or vector of any Kaldi format, as float32.
 
     Raises:
         InputError: naming utterance and ark, where the ark is missing, cut, or holds something else there.
     """
     _check_offset(key, *location)
     try:
-        return kaldiio.load_mat(f"{location.ark}:{location.offset}")
+        return np.array(kaldiio.load_mat(f"{location.ark}:{location.offset}"), dtype=np.float32)
     except (ValueError, AssertionError, struct.error, RuntimeError) as error:
         raise InputError(f"{location.ark}: cannot read {key!r}: the ark was cut or changed ({error})") from error
 
@@ -185,10 +169,6 @@ class MatrixArk:
         except ValueError as error:  # a file of no bytes cannot be mapped
             raise InputError(f"{ark}: the ark is empty; run the feature stage again") from error
         self._bytes = np.frombuffer(self._map, dtype=np.uint8)
-
-    def holds_bytes(self, offset: int) -> bool:
-        """Whether a matrix of one byte per value begins at `offset`."""
-        return self._map[offset : offset + len(_MARK)] == _MARK
 
     def matrix(self, key: str, offset: int) -> ByteMatrix:
         """Find the matrix of `key` at `offset`.
@@ -224,31 +204,3 @@ class MatrixArk:
         values *= np.float32(step)
         values += np.float32(low)
         return values
-
-
-class MatrixReader:
-    """The matrices of an scp file by key: bytes from memory maps, other Kaldi formats through kaldiio.
-
-    Raises:
-        InputError: as `iter_scp`.
-    """
-
-    def __init__(self, scp: str | Path) -> None:
-        self._scp = scp
-        self._locations = read_scp(scp)
-        self._maps: dict[str, MatrixArk] = {}
-
-    def read(self, key: str) -> np.ndarray:
-        """Read a whole matrix: (rows, columns) float32.
-
-        Raises:
-            InputError: where the scp lacks the key, or as `MatrixArk.rows` and `read_array`.
-        """
-        if key not in self._locations:
-            raise InputError(f"{self._scp}: no entry for {key!r}")
-        ark, offset = self._locations[key]
-        if ark not in self._maps:
-            self._maps[ark] = MatrixArk(ark)
-        if self._maps[ark].holds_bytes(offset):
-            return self._maps[ark].rows(key, offset)
-        return read_array(key, self._locations[key]).astype(np.float32, copy=False)

@@ -1,0 +1,248 @@
+"""The whole recipe on a very small mini corpus, in a copy of the repository, as a user would run it."""
+
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import kaldiio
+import pytest
+import yaml
+
+CONF = """\
+model: {name: ecapa_tdnn, channels: 16, embed_dim: 16, se_bottleneck: 8, mfa_channels: 32, attention_bottleneck: 8}
+"""
+STUDENT = (
+    CONF
+    + """\
+distill:
+  teacher: conf/teacher.yaml
+  terms:
+    - {name: label, weight: 0.5}
+    - {name: embedding, weight: 1.0}
+"""
+)
+OVERRIDES = """\
+crop: {frames: 60}
+train:
+  epochs: 2
+  batch_size: 8
+  average_last: 1
+  optimiser: {name: adamw}
+  learning_rate: {name: one_cycle, peak: 0.003, warmup_epochs: 1}
+runtime: {device: cpu, threads: 1}
+"""
+SIZE = {"MINI_TRAIN_SPEAKERS": "6", "MINI_TEST_SPEAKERS": "12", "MINI_SESSIONS": "2", "MINI_TRAIN_UTTERANCES": "2",
+        "MINI_TEST_UTTERANCES": "1", "OMP_NUM_THREADS": "1"}  # fmt: skip
+
+
+class Checkout:
+    """A copy of the repository with small confs."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.exp = folder / "exp/mini/student"
+
+    def run(self, *options: str, script: str = "run.sh", **environment: str) -> subprocess.CompletedProcess:
+        command = ["bash", script, "--config", "conf/student.yaml", *options]
+        environment = {**os.environ, **SIZE, **environment}
+        return subprocess.run(command, cwd=self.folder, env=environment, capture_output=True, text=True, check=False)
+
+    def good(self, *options: str, **more: str) -> str:
+        done = self.run(*options, **more)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    def bad(self, *options: str, **more: str) -> str:
+        done = self.run(*options, **more)
+        assert done.returncode != 0, done.stdout + done.stderr
+        assert "Traceback" not in done.stderr
+        return done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def checkout(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Checkout:
+    """The copy, with all stages done once."""
+    folder = tmp_path_factory.mktemp("recipe") / "checkout"
+    left_out = shutil.ignore_patterns(".git", ".venv", "data", "exp", "tests", "__pycache__", ".*_cache")
+    shutil.copytree(
+        repository,
+        folder,
+        ignore=lambda where, names: (
+            left_out(where, names) - ({"data"} if Path(where).name == "wespeaker_lite" else set())
+        ),
+    )
+    (folder / "conf/teacher.yaml").write_text(CONF)
+    (folder / "conf/student.yaml").write_text(STUDENT)
+    (folder / "egs/mini/overrides.yaml").write_text(OVERRIDES)
+    copy = Checkout(folder)
+    copy.good()
+    return copy
+
+
+def times(folder: Path) -> dict[str, int]:
+    return {str(path): path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+
+
+def test_all_stages_leave_what_they_should(checkout: Checkout) -> None:
+    data = checkout.folder / "data/mini"
+    for table in ("wav.scp", "utt2spk", "spk2utt", "feats.scp", "utt2num_frames", "utt2dur"):
+        assert (data / "train" / table).exists()
+    feats = kaldiio.load_scp(str(data / "test/feats.scp"))
+    assert len(feats) == 24
+    for name in ("config.yaml", "train.log", "metrics.jsonl", "final.pt", "results.json", "report/report.md"):
+        assert (checkout.exp / name).exists(), name
+    vectors = kaldiio.load_scp(str(checkout.exp / "embeddings/test/xvector.scp"))
+    assert {vector.shape for vector in vectors.values()} == {(16,)}
+    results = json.loads((checkout.exp / "results.json").read_text())
+    figures = results["trials"]["trials_O"]
+    assert set(figures) == {"cosine", "snorm", "asnorm"}
+    assert all(0 <= figure["eer"] <= 1 and 0 <= figure["mindcf_p0.01"] <= 1 for figure in figures.values())
+    assert results["params"] > 0
+    assert results["macs_1s"] > 0
+    lines = (checkout.exp / "scores/trials_O.cosine.score").read_text().splitlines()
+    assert len(lines) == figures["cosine"]["trials"]
+    assert len(lines[0].split()) == 4
+
+
+def test_a_second_run_does_nothing(checkout: Checkout) -> None:
+    before = times(checkout.folder / "data") | times(checkout.folder / "exp")
+    said = checkout.good()
+    after = times(checkout.folder / "data") | times(checkout.folder / "exp")
+    assert before == after
+    assert said.count("done already") >= 9
+
+
+def test_a_changed_config_redoes_only_what_it_must(checkout: Checkout) -> None:
+    before = times(checkout.folder)
+    checkout.good("--set", "scoring.top_n=3", "--stage", "3")
+    changed = {path for path, time in times(checkout.folder).items() if before.get(path) != time}
+    names = {str(Path(path).relative_to(checkout.exp)) for path in changed if path.startswith(str(checkout.exp))}
+    assert {"config.yaml", "results.json", "scores/trials_O.asnorm.score"} <= names
+    assert not {name for name in names if name.startswith(("checkpoints", "embeddings", "final.pt"))}
+    assert not {path for path in changed if "/exp/mini/teacher/" in path or "/data/mini/" in path}
+
+
+def test_the_number_of_jobs_changes_no_embedding(checkout: Checkout) -> None:
+    read = lambda: kaldiio.load_scp(str(checkout.exp / "embeddings/test/xvector.scp"))  # noqa: E731
+    two = dict(read().items())
+    (checkout.exp / "embeddings/test/.embed.stamp").unlink()
+    checkout.good("--stage", "5", "--stop-stage", "5", "--nj", "3")
+    for name, vector in read().items():
+        assert abs(vector - two[name]).max() < 1e-5 * max(1, abs(vector).max())
+
+
+def test_speed_perturbed_copies_are_speakers_of_their_own(checkout: Checkout) -> None:
+    options = (
+        "--config",
+        "conf/teacher.yaml",
+        "--set",
+        "augment.speeds=[0.9, 1.1]",
+        "--name",
+        "perturbed",
+        "--stage",
+        "2",
+    )
+    checkout.good(*options, "--stop-stage", "4")
+    speakers = (checkout.folder / "data/mini/train_aug/spk2utt").read_text().splitlines()
+    assert len(speakers) == 18
+    said = (checkout.folder / "exp/mini/perturbed/train.log").read_text()
+    assert "72 utterances of 18 speakers" in said
+
+
+def test_a_trained_model_is_evaluated_elsewhere_without_training(checkout: Checkout, tmp_path: Path) -> None:
+    shutil.copytree(checkout.folder / "data/mini/corpus/test", tmp_path / "speech/test")
+    model = str(checkout.exp / "final.pt")
+    options = ("--corpus", "own", "--corpus-dir", str(tmp_path / "speech"), "--model", model)
+    said = checkout.good(*options)
+    assert "own has no cohort" in said
+    results = json.loads((checkout.folder / "exp/own/student/results.json").read_text())
+    assert set(results["trials"]["trials_O"]) == {"cosine"}
+    assert not (checkout.folder / "exp/own/student/final.pt").exists()
+    # the same model, the same audio: the same raw embeddings
+    ours = kaldiio.load_scp(str(checkout.folder / "exp/own/student/embeddings/test/xvector.scp"))
+    theirs = kaldiio.load_scp(str(checkout.exp / "embeddings/test/xvector.scp"))
+    assert all(abs(ours[name] - theirs[name]).max() < 1e-4 for name in theirs)
+    said = checkout.bad("--corpus", "own", "--corpus-dir", str(tmp_path / "speech"), "--stage", "4")
+    assert "own has no training set" in said
+
+
+def test_bad_options_and_configs_say_what_is_wrong(checkout: Checkout) -> None:
+    for options, message in (
+        (("--corpus", "nowhere"), "there are: mini own speechocean762"),
+        (("--stage", "abc"), "whole number"),
+        (("--stage",), "needs a value"),
+        (("--stop-stage", "99"), "stages 0 to 7"),
+        (("--set", "train.epoch=3"), "did you mean 'epochs'"),
+        (("--set", "model.chanels=3"), "did you mean 'channels'"),
+        (("--config", "conf/none.yaml"), "conf/none.yaml: no such file"),
+        (("--model", "none.pt"), "no such file"),
+        (("--max-bda", "3"), "nearest: --max-bad"),
+        (("positional",), "unexpected argument 'positional'"),
+    ):
+        assert message in checkout.bad(*options), options
+    assert "Stages:" in checkout.good("--help")
+
+
+def test_a_stage_before_its_inputs_exist_names_the_stage_to_run(checkout: Checkout) -> None:
+    assert "run stage 4" in checkout.bad("--name", "fresh", "--stage", "5")
+    assert "run stage 5" in checkout.bad("--name", "fresh", "--stage", "6")
+    assert "results.json is not there: run stage 6" in checkout.bad("--name", "fresh", "--stage", "7")
+
+
+def test_a_missing_ark_fails_the_stage_and_names_the_log(checkout: Checkout) -> None:
+    ark = next((checkout.folder / "data/mini/test/fbank").glob("*.ark"))
+    aside = ark.with_suffix(".aside")
+    ark.rename(aside)
+    (checkout.exp / "embeddings/test/.embed.stamp").unlink()
+    said = checkout.bad("--stage", "5")
+    assert "stage 5 (extract_embeddings) failed" in said
+    assert "log/extract." in said
+    aside.rename(ark)
+    checkout.good("--stage", "5")
+
+
+def test_an_unreadable_utterance_fails_stage_2_unless_allowed(checkout: Checkout) -> None:
+    wav = sorted((checkout.folder / "data/mini/corpus/test").rglob("*.flac"))[0]
+    content = wav.read_bytes()
+    wav.write_bytes(b"")
+    try:
+        said = checkout.bad("--stage", "1")
+        assert wav.name in said
+        assert "Traceback" not in said
+    finally:
+        wav.write_bytes(content)
+    checkout.good("--stage", "1")
+
+
+def test_disk_full_in_stage_2_leaves_nothing_half_made(checkout: Checkout) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("a small tmpfs to fill needs root")
+    full = checkout.folder / "data/mini/train/fbank"
+    shutil.rmtree(full)
+    (checkout.folder / "data/mini/train/.fbank.stamp").unlink()
+    small = checkout.folder / "data/mini/train"
+    kept = {path.name: path.read_bytes() for path in small.iterdir() if path.is_file()}
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", str(small)], check=False)
+    if mounted.returncode:
+        pytest.skip("no tmpfs can be mounted here")
+    try:
+        for name in ("wav.scp", "utt2spk", "spk2utt"):
+            (small / name).write_bytes(kept[name])
+        said = checkout.bad("--stage", "2", "--stop-stage", "2")
+        assert "No space left on device" in said
+        assert not (small / "feats.scp").exists()
+        assert not list(small.rglob("*.ark"))
+        assert not list(small.rglob("*.tmp"))
+    finally:
+        subprocess.run(["umount", str(small)], check=True)
+    checkout.good("--stage", "2", "--stop-stage", "2")
+
+
+def test_the_resolved_config_holds_every_key(checkout: Checkout) -> None:
+    checkout.good("--stage", "7", "--set", "seed=0")
+    config = yaml.safe_load((checkout.exp / "config.yaml").read_text())
+    assert config["train"]["epochs"] == 2
+    assert config["train"]["clip_norm"] == 5.0
+    assert config["distill"]["terms"][0]["temperature"] == 4.0
