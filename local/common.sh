@@ -38,7 +38,8 @@ Options:
   --corpus-dir DIR    where the corpus lies, or is to lie (by default data/<corpus>/corpus)
   --config YAML       the student's conf (by default the one that egs/<corpus>/corpus.conf names)
   --model FILE        evaluate this final.pt: nothing is trained
-  --name NAME         the experiment's folder in exp/<corpus>/ (by default the YAML's stem, with _s<seed> for a seed but 0)
+  --name NAME         the experiment's folder in exp/<corpus>/ (by default the YAML's stem, with _s<seed> for a seed but 0;
+                      for a --model its own, with that of its corpus before it if it is another)
   --seed N            of the student's weights and crops ($seed)
   --set KEY=VALUE     change a key of the student's config; may be repeated
   --teacher-set KEY=VALUE   the same for the teacher's config
@@ -112,14 +113,17 @@ follow() {
   return "$code"
 }
 
-trained=true
+trained=true prefix='' suffix=''
 if [ -n "$model" ]; then
   [ -e "$model" ] || die "--model $model: no such file"
   trained=false
-  name=${name:-$(basename "$(dirname "$model")")}
+  # A model of another corpus gets a folder of its own name, so that it cannot write over one that was trained here.
+  trained_in=$(dirname "$model")
+  if [ ! "$trained_in" -ef "exp/$corpus/$(basename "$trained_in")" ]; then prefix=$(basename "$(dirname "$trained_in")")_; fi
+  name=${name:-$prefix$(basename "$trained_in")}
 else
   if [ "$seed" -ne 0 ]; then set+=("seed=$seed") suffix=_s$seed; fi
-  name=${name:-$(basename "$config" .yaml)${suffix:-}}
+  name=${name:-$(basename "$config" .yaml)$suffix}
 fi
 exp=exp/$corpus/$name
 if ! $trained; then

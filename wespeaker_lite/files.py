@@ -45,7 +45,8 @@ def load_tensors(path: str | Path) -> dict[str, Any]:
     except Exception as error:  # reading unknown bytes can fail in any way
         if getattr(error, "filename", None):  # the system's own word, such as no permission
             raise
-        raise InputError(f"{path}: cut or not a file of ours: {type(error).__name__}: {str(error).partition(chr(10))[0]}") from error
+        cause = str(error).partition("\n")[0]
+        raise InputError(f"{path}: cut or not a file of ours ({type(error).__name__}: {cause})") from error
     if not isinstance(record, dict):
         raise InputError(f"{path}: not a file of ours")
     return record

@@ -21,9 +21,9 @@ def run(main: Callable[[], None]) -> None:
         main()
     except InputError as error:
         sys.exit(f"{program}: {error}")
+    except BrokenPipeError:  # whoever read our output has gone, as `head` does
+        sys.exit(1)
     except OSError as error:  # no space, no permission, no such file: the machine's own words and the path
         sys.exit(f"{program}: {error.strerror or error}" + (f": {error.filename}" if error.filename else ""))
-    except BrokenPipeError:
-        sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)

@@ -1,0 +1,38 @@
+"""How programs end: one line for what a user can mend, a traceback for what is our fault."""
+
+import errno
+
+import pytest
+
+from wespeaker_lite.bin import run
+from wespeaker_lite.errors import InputError
+
+
+def ending(error: BaseException, monkeypatch: pytest.MonkeyPatch) -> object:
+    monkeypatch.setattr("sys.argv", ["/x/wespeaker_lite/bin/train.py"])
+
+    def main() -> None:
+        raise error
+
+    with pytest.raises(SystemExit) as caught:
+        run(main)
+    return caught.value.code
+
+
+def test_input_errors_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert ending(InputError("wav.scp:3: bad"), monkeypatch) == "train: wav.scp:3: bad"
+
+
+def test_the_machines_errors_name_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    full = OSError(errno.ENOSPC, "No space left on device", "a.ark")
+    assert ending(full, monkeypatch) == "train: No space left on device: a.ark"
+    assert ending(BrokenPipeError(), monkeypatch) == 1
+    assert ending(KeyboardInterrupt(), monkeypatch) == 130
+
+
+def test_our_own_defects_keep_their_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def main() -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        run(main)
