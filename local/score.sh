@@ -23,4 +23,4 @@ if fresh "$exp/.score.stamp" --files "${inputs[@]}" --config "$exp/config.yaml" 
 python -m wespeaker_lite.bin.cost --config "$exp/config.yaml" > "$exp/cost.json"
 python -m wespeaker_lite.bin.score "${options[@]}" --top-n "$(setting scoring.top_n)" \
   --block-mb "$(setting scoring.block_mb)" --cost "$exp/cost.json" --out "$exp"
-stamp "$exp/results.json"
+stamp "$exp/results.json" "$exp/scores"

@@ -157,11 +157,11 @@ def test_a_trained_model_is_evaluated_elsewhere_without_training(checkout: Check
     options = ("--corpus", "own", "--corpus-dir", str(tmp_path / "speech"), "--model", model)
     said = checkout.good(*options)
     assert "own has no cohort" in said
-    results = json.loads((checkout.folder / "exp/own/student/results.json").read_text())
+    results = json.loads((checkout.folder / "exp/own/mini_student/results.json").read_text())
     assert set(results["trials"]["trials_O"]) == {"cosine"}
-    assert not (checkout.folder / "exp/own/student/final.pt").exists()
+    assert not (checkout.folder / "exp/own/mini_student/final.pt").exists()
     # the same model, the same audio: the same raw embeddings
-    ours = kaldiio.load_scp(str(checkout.folder / "exp/own/student/embeddings/test/xvector.scp"))
+    ours = kaldiio.load_scp(str(checkout.folder / "exp/own/mini_student/embeddings/test/xvector.scp"))
     theirs = kaldiio.load_scp(str(checkout.exp / "embeddings/test/xvector.scp"))
     assert all(abs(ours[name] - theirs[name]).max() < 1e-4 for name in theirs)
     said = checkout.bad("--corpus", "own", "--corpus-dir", str(tmp_path / "speech"), "--stage", "4")

@@ -68,6 +68,8 @@ class CheckpointStore:
 
     def latest(self) -> dict[str, Any] | None:
         """The newest checkpoint that can be read; one that cannot is set aside as `*.cut`, and the log says so."""
+        for unfinished in self.folder.glob(".*.tmp"):  # of a run that was killed while it saved
+            unfinished.unlink()
         for path in reversed(self.paths()):
             try:
                 record = load_tensors(path)
