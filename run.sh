@@ -4,9 +4,10 @@ set -euo pipefail
 . "$(dirname "$0")/local/common.sh"
 
 stages=(get_corpus make_lists make_fbanks train_teacher train_student extract_embeddings score report)
-if [ "$stage" -lt 0 ] || [ "$stop_stage" -ge "${#stages[@]}" ]; then
+if [ "$stage" -lt 0 ] || [ "$stop_stage" -ge "${#stages[@]}" ] || [ "$stage" -ge "${#stages[@]}" ]; then
   die "there are stages 0 to $((${#stages[@]} - 1)); asked for: $stage to $stop_stage"
 fi
+if [ "$stage" -gt "$stop_stage" ]; then die "--stage $stage is after --stop-stage $stop_stage: nothing to do"; fi
 echo "$0 ${ARGUMENTS[*]}"
 for ((number = stage; number <= stop_stage; number++)); do
   say "stage $number: ${stages[number]}"

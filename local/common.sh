@@ -57,7 +57,8 @@ if [ $# -gt 0 ]; then
   exit 1
 fi
 
-absolute() { case $1 in '' | /*) echo "$1" ;; *) echo "$CALLER_DIR/$1" ;; esac; }
+# However a place is named, it gets one name: a changed name would look like changed lists.
+absolute() { [ -z "$1" ] || (cd "$CALLER_DIR" && realpath --canonicalize-missing --no-symlinks -- "$1"); }
 
 # A path that the user gives is relative to where the user is; a conf file may also be named as seen from the root.
 corpus_dir=$(absolute "$corpus_dir")
@@ -88,12 +89,18 @@ made_sets() { for set_name in $train_set $test_set; do [ ! -e "$data/$set_name/w
 # What training reads: the training set, with its speed-perturbed copies where the config asks for them.
 training_set() { if [ -n "$(setting augment.speeds)" ]; then echo "${train_set}_aug"; else echo "$train_set"; fi; }
 
+# The fbanks of a set must be those that this config (or this model) asks for: all configs share one copy.
+check_features() {
+  [ ! -e "$data/$1/.fbank.stamp" ] || [ "$(cat "$data/$1/features.json")" = "$(setting features)" ] ||
+    die "the fbanks in $data/$1 are not those that $exp/config.yaml asks for: run stage 2 with this config first"
+}
+
 # fresh STAMP INPUTS...: true, and says so, where STAMP was left by the same inputs; an input that is not there ends the stage.
 fresh() {
   local code=0
   stamp_and_inputs=("$@")
   python -m wespeaker_lite.bin.stamp check "$@" || code=$?
-  [ "$code" -le 1 ] || exit "$code"
+  [ "$code" -eq 0 ] || [ "$code" -eq 3 ] || exit "$code"
   [ "$code" -ne 0 ] || say "done already ($1)"
   return "$code"
 }
@@ -105,7 +112,7 @@ follow() {
   local log=$1 pattern=$2 code=0 tail_pid
   shift 2
   mkdir -p "$(dirname "$log")" && : > "$log"
-  tail -n +1 -F "$log" 2> /dev/null > >(grep --line-buffered -E "$pattern") &
+  tail --pid=$$ -n +1 -F "$log" 2> /dev/null > >(grep --line-buffered -E "$pattern") &
   tail_pid=$!
   "$@" || code=$?
   sleep 0.2 # for tail to read the last lines

@@ -5,18 +5,26 @@ set -euo pipefail
 
 device=cpu
 if [ "$gpu" -gt 0 ]; then device=cuda; fi
+options=()
+if $trained; then options=(--config "$exp/config.yaml"); fi
 for set_name in ${sets:-$cohort_set $test_set}; do
   dir=$exp/embeddings/$set_name
-  [ -e "$data/$set_name" ] || { say "$corpus has no set $set_name"; continue; }
-  if fresh "$dir/.embed.stamp" --files "$model" "$data/$set_name/.fbank.stamp"; then continue; fi
+  if [ "$set_name" = "$cohort_set" ] && [ -z "$sets" ] && [ -e "$data/$test_set" ] && [ ! -e "$data/$set_name" ]; then
+    say "$corpus has no $set_name, so no cohort"
+    continue
+  fi
+  check_features "$set_name"
+  if fresh "$dir/.embed.stamp" --files "$model" "$data/$set_name/.fbank.stamp" --words "$ROOT"; then continue; fi
   rm -rf "$dir/split" "$dir/parts"
   python -m wespeaker_lite.bin.data_dir split "$data/$set_name" "$nj" "$dir/split" --per-utt --at-most
   jobs=$(find "$dir/split" -mindepth 1 -maxdepth 1 -type d | wc -l)
   say "embeddings of $set_name by $jobs jobs, logs in $dir/log/extract.*.log"
   $cmd --gpu "$gpu" "JOB=1:$jobs" "$dir/log/extract.JOB.log" \
     python -m wespeaker_lite.bin.extract --model "$model" --data "$dir/split/JOB" --out "$dir/parts/xvector.JOB" \
-    --device "$device"
+    --device "$device" "${options[@]}"
   python -m wespeaker_lite.bin.merge_arks --out "$dir/xvector" "$dir"/parts/xvector.*.scp
+  cmp -s <(cut -d ' ' -f 1 "$data/$set_name/feats.scp") <(cut -d ' ' -f 1 "$dir/xvector.scp") ||
+    die "$dir/xvector.scp does not list the utterances of $data/$set_name/feats.scp"
   rm -rf "$dir/split" "$dir/parts"
   stamp "$dir/xvector.scp" "$dir/xvector.ark"
 done

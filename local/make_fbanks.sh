@@ -5,11 +5,10 @@ set -euo pipefail
 
 # make_fbank SET FROM SPEED: features of data/<corpus>/FROM, played at SPEED, in data/<corpus>/SET.
 make_fbank() {
-  local dir=$data/$1 from=$data/$2 speed=$3 inputs=() jobs
-  for file in wav.scp utt2spk segments; do
-    [ ! -e "$from/$file" ] || inputs+=("$from/$file")
-  done
-  if fresh "$dir/.fbank.stamp" --files "${inputs[@]}" --words "$speed" "$max_bad" \
+  local dir=$data/$1 from=$data/$2 speed=$3 jobs
+  local inputs=("$from/audio.list" "$from/utt2spk")
+  [ ! -e "$from/segments" ] || inputs+=("$from/segments")
+  if fresh "$dir/.fbank.stamp" --files "${inputs[@]}" --words "$speed" "$ROOT" \
     --config "$exp/config.yaml" --sections features; then return; fi
   rm -rf "$dir/fbank" "$dir/split"
   python -m wespeaker_lite.bin.data_dir split "$from" "$nj" "$dir/split" --per-utt --at-most
@@ -20,13 +19,15 @@ make_fbank() {
     --features "$(setting features)" --speed "$speed" --max-bad "$max_bad"
   python -m wespeaker_lite.bin.gather_feats --from "$from" --speed "$speed" --parts "$dir/fbank" --out "$dir"
   rm -rf "$dir/split"
+  setting features > "$dir/features.json"
   stamp "$dir/feats.scp" "$dir/utt2num_frames" "$dir"/fbank/*.ark
 }
 
+[ -n "$(made_sets)" ] || die "$data has neither $train_set nor $test_set: run stage 1 first"
 for set_name in $(made_sets); do make_fbank "$set_name" "$set_name" 1.0; done
 
 speeds=$(setting augment.speeds)
-if [ -n "$speeds" ] && [ -e "$data/$train_set/wav.scp" ]; then
+if $trained && [ -n "$speeds" ] && [ -e "$data/$train_set/wav.scp" ]; then
   parts=("$data/$train_set")
   for speed in $speeds; do
     make_fbank "${train_set}_sp$speed" "$train_set" "$speed"
@@ -34,5 +35,6 @@ if [ -n "$speeds" ] && [ -e "$data/$train_set/wav.scp" ]; then
   done
   if fresh "$data/${train_set}_aug/.fbank.stamp" --files "${parts[@]/%//.fbank.stamp}" --words "$speeds"; then exit; fi
   python -m wespeaker_lite.bin.data_dir combine "$data/${train_set}_aug" "${parts[@]}"
+  cp "$data/$train_set/features.json" "$data/${train_set}_aug/"
   stamp "$data/${train_set}_aug/feats.scp"
 fi

@@ -6,7 +6,7 @@ set -euo pipefail
 if ! $trained; then say "a trained model is given, nothing to train"; exit; fi
 log=$exp/log/train.log
 if [ -n "$(setting pretrained)" ]; then
-  if fresh "$exp/.train.stamp" --config "$exp/config.yaml" --sections pretrained model; then exit; fi
+  if fresh "$exp/.train.stamp" --config "$exp/config.yaml" --sections pretrained features crop model; then exit; fi
   $cmd "$log" python -m wespeaker_lite.bin.import_teacher --config "$exp/config.yaml" --out "$exp"
   stamp "$exp/final.pt"
   exit
@@ -15,7 +15,10 @@ fi
 train_data=$data/$(training_set)
 [ -e "$train_data/utt2spk" ] || die "$corpus has no training set ($train_data); evaluate a trained model with --model FILE"
 inputs=("$train_data/.fbank.stamp" "$train_data/utt2spk")
+check_features "$(training_set)"
 options=()
+embeddings=$(setting distill.embeddings)
+if [ -n "$embeddings" ]; then inputs+=("$embeddings"); fi
 teacher=$(setting distill.teacher)
 if [ -n "$teacher" ]; then
   teacher_exp=exp/$corpus/$(basename "$teacher" .yaml)
@@ -29,7 +32,7 @@ fi
 if fresh "$exp/.train.stamp" --files "${inputs[@]}" --config "$exp/config.yaml" \
   --sections seed features augment crop model head distill train; then exit; fi
 say "training $name; everything is in $exp/train.log"
-follow "$log" 'epoch .*done|going on|set aside|are kept|mean over' \
+follow "$log" 'epoch .*done|going on|set aside|are of another run|mean is over' \
   $cmd --gpu "$gpu" "$log" python -m wespeaker_lite.bin.train --config "$exp/config.yaml" --data "$train_data" --out "$exp" \
-  "${options[@]}"
+  "${options[@]}" --inputs "${inputs[@]}"
 stamp "$exp/final.pt"

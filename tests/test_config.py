@@ -70,6 +70,9 @@ def test_merge_goes_into_sections_and_replaces_lists_and_renamed_parts() -> None
     assert merge(under, {"a": {"y": [3]}}) == {"a": {"x": 1, "y": [3]}, "model": {"name": "resnet", "depth": 18}}
     assert merge(under, {"model": {"depth": 34}})["model"] == {"name": "resnet", "depth": 34}
     assert merge(under, {"model": {"name": "ecapa_tdnn"}})["model"] == {"name": "ecapa_tdnn"}
+    rate = {"learning_rate": {"name": "one_cycle", "peak": 0.002}}
+    assert merge(rate, {"learning_rate": {"name": "cosine"}}) == {"learning_rate": {"name": "cosine", "peak": 0.002}}
+    assert parse_assignments(["model.channels=64", "model.name=x"]) == {"model": {"channels": 64, "name": "x"}}
     assert under["a"] == {"x": 1, "y": [1, 2]}
 
 

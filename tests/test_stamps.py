@@ -1,5 +1,6 @@
 """Stamps: a stage is done only if it was made from these very inputs and its outputs still lie there."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -40,14 +41,32 @@ def test_any_changed_input_or_output_makes_it_stale(tmp_path: Path, stage: dict)
     }  # fmt: skip
     for name, text in changes.items():
         path = tmp_path / name
-        before = path.read_text() if path.exists() else None
+        before = (path.read_text(), path.stat()) if path.exists() else None
         path.write_text(text)
         assert not fresh(tmp_path, stage), name
-        path.unlink() if before is None else path.write_text(before)
-        assert fresh(tmp_path, stage)
+        path.unlink()
+        if before:
+            path.write_text(before[0])
+            os.utime(path, ns=(before[1].st_atime_ns, before[1].st_mtime_ns))
+        assert fresh(tmp_path, stage), name
     assert not fresh(tmp_path, stage, words=("0.9",))
     assert not fresh(tmp_path, stage, words=())
     (tmp_path / "out.ark").unlink()
+    assert not fresh(tmp_path, stage)
+
+
+def test_a_tree_is_followed_through_links_and_knows_when_a_file_was_replaced(tmp_path: Path, stage: dict) -> None:
+    wav = tmp_path / "tree/s/a.wav"
+    later = wav.stat().st_mtime_ns + 10**9
+    wav.write_text("RIFX")
+    os.utime(wav, ns=(later, later))
+    assert not fresh(tmp_path, stage)
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "tree/link").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere/circle").symlink_to(tmp_path / "tree/link")
+    stamps.write(tmp_path / "stamp", stamps.Inputs(**stage), [str(tmp_path / "out.ark")])
+    assert fresh(tmp_path, stage)
+    (tmp_path / "elsewhere/b.wav").write_text("RIFF")
     assert not fresh(tmp_path, stage)
 
 

@@ -49,14 +49,14 @@ is_finished() {
 
 find_python() {
   local name
-  for name in python3 python3.1{4,3,2,1,0}; do
-    "$name" -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null || continue
+  for name in python3 python3.1{4,3,2,1}; do
+    "$name" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || continue
     "$name" -c 'import ensurepip, venv' 2>/dev/null ||
       fail "$(command -v "$name") cannot make environments: install its venv module (Debian, Ubuntu: python3-venv)"
     command -v "$name"
     return
   done
-  fail "Python 3.10 or newer is needed, and $(python3 -V 2>&1 || true) is what python3 gives: install one"
+  fail "Python 3.11 or newer is needed, and $(python3 -V 2>&1 || true) is what python3 gives: install one"
 }
 
 create_venv() {

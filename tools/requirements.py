@@ -12,7 +12,7 @@ import os
 import re
 import sys
 
-OLDEST_PYTHON = (3, 10)
+OLDEST_PYTHON = (3, 11)
 COMPARE = {
     ">=": lambda found, wanted: found >= wanted,
     "<": lambda found, wanted: found < wanted,

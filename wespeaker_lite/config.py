@@ -48,14 +48,13 @@ def _read_with_base(path: Path, readers: list[Path]) -> dict[str, Any]:
 def merge(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     """Merge two mappings key by key; `over` wins, nested mappings are merged, lists are replaced whole.
 
-    A section with a `name` (a network, an optimiser) that `over` names anew replaces the section beneath it: the
-    options of one network mean nothing to another.
+    A `model` that `over` names anew replaces the one beneath it: the options of one network mean nothing to another.
     """
     merged = dict(under)
     for key, value in over.items():
         below = merged.get(key)
         if isinstance(below, Mapping) and isinstance(value, Mapping):
-            renamed = "name" in value and value["name"] != below.get("name")
+            renamed = key == "model" and len({below.get("name"), value.get("name")} - {None}) == 2
             merged[key] = dict(value) if renamed else merge(below, value)
         else:
             merged[key] = value

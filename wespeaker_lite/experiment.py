@@ -21,6 +21,10 @@ class AugmentConfig:
 
     speeds: tuple[float, ...] = ()
 
+    def __post_init__(self) -> None:
+        if len({1.0, *self.speeds}) != len(self.speeds) + 1 or min(self.speeds, default=1) <= 0:
+            raise ValueError("expected speeds above 0, each once, without 1 (which is always there)")
+
 
 @dataclass(frozen=True)
 class Experiment:

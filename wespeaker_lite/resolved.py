@@ -32,13 +32,14 @@ def resolve(conf: str | Path, overrides: str | Path | None, assignments: Iterabl
 
 
 def copy_from_model(model: str | Path, out: str | Path) -> None:
-    """Write the config that a trained model carries, unless `out` is newer than the model."""
+    """Write the config that a trained model carries, unless the one there is of this very model."""
     out, model = Path(out), Path(model)
-    if out.exists() and out.stat().st_mtime_ns >= model.stat().st_mtime_ns:
+    header = f"{HEADER}{hashlib.sha256(model.read_bytes()).hexdigest()}\n"
+    if out.exists() and out.read_text(encoding="utf-8").startswith(header):
         return
     from wespeaker_lite.trained_model import load_record  # here, since it imports torch
 
-    write(out, load_record(model)["config"])
+    write(out, load_record(model)["config"], header)
 
 
 def write(out: str | Path, resolved: dict[str, Any], header: str = "") -> None:

@@ -7,6 +7,7 @@ in the place of arks and checkpoints too large to be read again each time.
 import hashlib
 import json
 import logging
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,7 @@ MADE_BY = {
     ".lists.stamp": "stage 1",
     "wav.scp": "stage 1",
     "utt2spk": "stage 1",
+    "audio.list": "stage 1",
     ".fbank.stamp": "stage 2",
     ".teacher.stamp": "stage 3",
     ".train.stamp": "stage 4 (stage 3 for a teacher)",
@@ -36,7 +38,7 @@ MADE_BY = {
 
 @dataclass(frozen=True)
 class Inputs:
-    """What a stage depends on: files (by content), trees (by names and sizes), config sections and words (by value)."""
+    """What a stage depends on: files by content, trees by names, sizes and times, the rest by value."""
 
     files: tuple[str, ...] = ()
     trees: tuple[str, ...] = ()
@@ -116,10 +118,25 @@ def _size(path: str) -> int:
 
 
 def _listing(tree: Path) -> list[str]:
+    """Each file of a tree with its size and time of change; links to folders are followed, once each."""
     if not tree.is_dir():
         raise InputError(f"{tree}: no such folder")
-    files = (path for path in tree.rglob("*") if path.is_file())
-    return sorted(f"{path.relative_to(tree)} {path.stat().st_size}" for path in files)
+    lines: list[str] = []
+    seen: set[str] = set()
+    for folder, folders, names in os.walk(tree, followlinks=True):
+        folders[:] = [name for name in folders if not _met(os.path.join(folder, name), seen)]
+        for name in names:
+            status = os.stat(os.path.join(folder, name))
+            lines.append(f"{os.path.relpath(folder, tree)}/{name} {status.st_size} {status.st_mtime_ns}")
+    return sorted(lines)
+
+
+def _met(folder: str, seen: set[str]) -> bool:
+    """Whether a folder was met before, by whatever name."""
+    real = os.path.realpath(folder)
+    known = real in seen
+    seen.add(real)
+    return known
 
 
 def _sections(config: str, sections: Iterable[str]) -> dict[str, Any]:

@@ -179,6 +179,9 @@ def test_bad_options_and_configs_say_what_is_wrong(checkout: Checkout) -> None:
         (("--config", "conf/none.yaml"), "conf/none.yaml: no such file"),
         (("--model", "none.pt"), "no such file"),
         (("--max-bda", "3"), "nearest: --max-bad"),
+        (("--stage", "5", "--stop-stage", "3"), "nothing to do"),
+        (("--stage", "8"), "stages 0 to 7"),
+        (("--stage", "5", "--sets", "typo"), "data/mini/typo"),
         (("positional",), "unexpected argument 'positional'"),
     ):
         assert message in checkout.bad(*options), options
@@ -189,6 +192,32 @@ def test_a_stage_before_its_inputs_exist_names_the_stage_to_run(checkout: Checko
     assert "run stage 4" in checkout.bad("--name", "fresh", "--stage", "5")
     assert "run stage 5" in checkout.bad("--name", "fresh", "--stage", "6")
     assert "results.json is not there: run stage 6" in checkout.bad("--name", "fresh", "--stage", "7")
+
+
+def test_what_was_made_for_another_config_is_not_used(checkout: Checkout) -> None:
+    said = checkout.bad("--set", "model.channels=8", "--stage", "5")
+    assert "final.pt was made with another config" in said
+    assert "(model): run stage 4 first" in said
+    assert "run stage 2 with this config" in checkout.bad("--set", "features.low_freq=60.0", "--stage", "4")
+    checkout.good("--stage", "4")
+
+
+def test_a_changed_teacher_retrains_its_student(checkout: Checkout) -> None:
+    before = (checkout.exp / "final.pt").read_bytes()
+    said = checkout.good("--stage", "3", "--stop-stage", "4", "--teacher-set", "seed=3")
+    assert "are of another run (other inputs)" in said
+    assert (checkout.exp / "final.pt").read_bytes() != before
+
+
+def test_replaced_audio_reaches_the_features(checkout: Checkout) -> None:
+    first, second = sorted((checkout.folder / "data/mini/corpus/test").rglob("*.flac"))[:2]
+    stamp = checkout.folder / "data/mini/test/.fbank.stamp"
+    before, content = stamp.stat().st_mtime_ns, first.read_bytes()
+    shutil.copyfile(second, first)
+    checkout.good("--stage", "1", "--stop-stage", "2")
+    assert stamp.stat().st_mtime_ns != before
+    first.write_bytes(content)
+    checkout.good("--stage", "1", "--stop-stage", "2")
 
 
 def test_a_missing_ark_fails_the_stage_and_names_the_log(checkout: Checkout) -> None:

@@ -21,7 +21,7 @@ PLAYED_PYTHON = r"""#!/usr/bin/env bash
 version=$(cat "$PLAY/version")
 case "$*" in
   -V) echo "Python $version" ;;
-  "-c import sys; sys.exit(sys.version_info < (3, 10))") [[ ! -e $PLAY/too_old ]] ;;
+  "-c import sys; sys.exit(sys.version_info < (3, 11))") [[ ! -e $PLAY/too_old ]] ;;
   "-c import ensurepip, venv") [[ ! -e $PLAY/no_venv ]] ;;
   "-c "*purelib*) echo "${0%/bin/*}/site" ;;
   "tools/requirements.py --import "*)
@@ -286,7 +286,7 @@ def test_unknown_extra_installs_nothing(checkout: Checkout) -> None:
 
 
 @pytest.mark.parametrize(
-    ("state", "message"), [("too_old", "Python 3.10 or newer is needed"), ("no_venv", "install its venv module")]
+    ("state", "message"), [("too_old", "Python 3.11 or newer is needed"), ("no_venv", "install its venv module")]
 )
 def test_message_where_no_python_serves(checkout: Checkout, state: str, message: str) -> None:
     checkout.set(state)
@@ -298,7 +298,7 @@ def test_message_where_no_python_serves(checkout: Checkout, state: str, message:
 
 def test_message_where_there_is_no_python(checkout: Checkout) -> None:
     (checkout.commands / "python3").unlink()
-    assert "Python 3.10 or newer is needed" in checkout.run(WHICH).stderr
+    assert "Python 3.11 or newer is needed" in checkout.run(WHICH).stderr
 
 
 def test_newer_python_is_found_beside_an_old_one(checkout: Checkout) -> None:

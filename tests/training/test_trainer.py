@@ -97,7 +97,7 @@ def test_a_run_that_was_stopped_goes_on_bit_for_bit(
 
 
 def test_sigkill_in_mid_epoch_then_the_same_command(small: Small, small_data: Path, tmp_path: Path) -> None:
-    experiment = small(train={"epochs": 30}, runtime={"checkpoint_batches": 1})
+    experiment = small(train={"epochs": 10}, runtime={"checkpoint_batches": 1})
     whole = run_here(experiment, small_data, tmp_path / "whole")
     out = tmp_path / "killed"
     resolved.write(out / "config.yaml", to_mapping(experiment))
@@ -139,6 +139,14 @@ def test_checkpoints_of_another_config_are_kept_but_not_gone_on_from(
     changed = run_here(small(seed=5), small_data, tmp_path / "a")
     assert_same(changed, run_here(small(seed=5), small_data, tmp_path / "b"))
     assert list((tmp_path / "a" / "checkpoints.1").glob("*.pt"))
+
+
+def test_checkpoints_of_other_inputs_are_not_gone_on_from(small: Small, small_data: Path, tmp_path: Path) -> None:
+    experiment = small(train={"epochs": 1})
+    for digest, expected in (("a", 1), ("a", 1), ("b", 2)):
+        dataset = CropDataset(small_data, experiment.crop, 0)
+        Trainer(build_learner(experiment, dataset), dataset, experiment, tmp_path, {"teacher": digest}).run()
+        assert len(list(tmp_path.glob("checkpoints*"))) == expected
 
 
 def test_what_does_not_change_the_result_may_change_between_runs(

@@ -12,6 +12,7 @@ def main() -> None:
     parser.add_argument("--model", required=True, help="final.pt")
     parser.add_argument("--data", required=True, help="data dir with feats.scp and utt2num_frames")
     parser.add_argument("--out", required=True, help="prefix of the .ark and the .scp")
+    parser.add_argument("--config", default="", help="the resolved config that the model must have been trained with")
     parser.add_argument("--batch-frames", type=int, default=6000, help="frames of a batch, padding included")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=1, help="torch threads; jobs run side by side, so 1 each")
@@ -19,8 +20,11 @@ def main() -> None:
     import torch
 
     from wespeaker_lite.scoring.extraction import Batching, extract
+    from wespeaker_lite.trained_model import check_config
 
     torch.set_num_threads(args.threads)
+    if args.config:
+        check_config(args.model, args.config)
     extract(args.model, Path(args.data), args.out, Batching(frames=args.batch_frames), args.device)
 
 

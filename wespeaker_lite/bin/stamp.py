@@ -1,14 +1,17 @@
-"""Check or leave the stamp of a stage: `check` ends with 0 where the stage is done, 1 where it is to be done.
+"""Check or leave the stamp of a stage.
 
-Any other code is an error, such as an input that is not there (2).
+`check` ends with 0 where the stage is done, and with 3 where it is to be done; a stale stamp is then taken away, so
+that it cannot outlive a stage that fails. Any other code is an error, such as an input that is not there.
 """
 
 import argparse
 import sys
+from pathlib import Path
 
 from wespeaker_lite import stamps
 from wespeaker_lite.bin import run
-from wespeaker_lite.errors import InputError
+
+TO_BE_DONE = 3
 
 
 def main() -> None:
@@ -17,7 +20,7 @@ def main() -> None:
     parser.add_argument("action", choices=["check", "write"])
     parser.add_argument("stamp")
     parser.add_argument("--files", nargs="*", default=[], help="inputs, by content")
-    parser.add_argument("--trees", nargs="*", default=[], help="input folders, by names and sizes")
+    parser.add_argument("--trees", nargs="*", default=[], help="input folders, by names, sizes and times")
     parser.add_argument("--config", default="", help="a resolved config, for --sections")
     parser.add_argument("--sections", nargs="*", default=[], help="config sections that the stage depends on")
     parser.add_argument("--words", nargs="*", default=[], help="options that the stage depends on")
@@ -33,12 +36,9 @@ def main() -> None:
     if args.action == "write":
         stamps.write(args.stamp, inputs, args.outputs)
         return
-    try:
-        fresh = stamps.is_fresh(args.stamp, inputs)
-    except InputError as error:
-        print(f"stamp: {error}", file=sys.stderr)
-        sys.exit(2)
-    sys.exit(0 if fresh else 1)
+    if not stamps.is_fresh(args.stamp, inputs):
+        Path(args.stamp).unlink(missing_ok=True)
+        sys.exit(TO_BE_DONE)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,8 @@ from wespeaker_lite.errors import InputError
 
 log = logging.getLogger(__name__)
 
+_BLOCK = 32  # crops that are decoded at a time: as many as stay in a processor's cache
+
 
 @dataclass(frozen=True)
 class CropConfig:
@@ -60,13 +62,21 @@ class Batch:
     @functools.cached_property
     def feats(self) -> torch.Tensor:
         """The features (B, T, F) float32: decoded, masked, and without the mean of each crop if `cmn`."""
-        feats = self.raw.float()
+        feats = torch.empty(self.raw.shape, device=self.raw.device)
+        for first in range(0, len(feats), _BLOCK):
+            block = slice(first, first + _BLOCK)
+            self._decode(block, feats[block])
+        return feats
+
+    def _decode(self, block: slice, feats: torch.Tensor) -> None:
+        feats.copy_(self.raw[block])
         means = feats.mean(dim=1, keepdim=True)  # sums of bytes are exact in float32: no crop depends on its batch
-        scale = self.step if self.bands is None else self.step * self.bands
+        scale = self.step[block] if self.bands is None else self.step[block] * self.bands[block]
         torch.addcmul(-means * scale, feats, scale, out=feats)
         if self.frames is not None:
-            feats.mul_(self.frames)
-        return feats if self.cmn else feats.add_(self.low + self.step * means)
+            feats.mul_(self.frames[block])
+        if not self.cmn:
+            feats.add_(self.low[block] + self.step[block] * means)
 
     def to(self, device: torch.device | str) -> "Batch":
         """The same batch on a device."""
@@ -77,8 +87,8 @@ class Batch:
         return self._with_each(torch.Tensor.pin_memory)
 
     def _with_each(self, change: Callable[[torch.Tensor], torch.Tensor]) -> "Batch":
-        fields = {name: getattr(self, name) for name in _FIELDS}
-        return Batch(**{name: change(value) if torch.is_tensor(value) else value for name, value in fields.items()})
+        values = (getattr(self, name) for name in _FIELDS)
+        return Batch(*(change(value) if torch.is_tensor(value) else value for value in values))
 
     def __getstate__(self) -> dict[str, object]:
         """To another process go the bytes in shared memory, and the rest as arrays: a tensor costs a file handle."""

@@ -32,10 +32,6 @@ class NetworkTeacher(nn.Module):
             _check_classes(path, trained.classes, classes)
         self.requires_grad_(False)
 
-    def train(self, mode: bool = True) -> "NetworkTeacher":
-        """Stay in evaluation mode, whatever the student does."""
-        return super().train(False)
-
     @torch.no_grad()
     def forward(self, feats: Tensor, labels: Tensor, indices: Tensor) -> Outputs:
         """Crops (B, T, F) and labels (B,) to the teacher's outputs; the indices of utterances are not needed."""

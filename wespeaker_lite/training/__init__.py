@@ -37,7 +37,7 @@ class RuntimeConfig:
 
     device: auto, cpu, cuda, cuda:1 ... threads: of torch on the CPU; 0 leaves it to torch. workers: processes that read
     crops; a crop is one short read, so that one or two feed a GPU. checkpoint_batches: also save in mid-epoch, every so
-    many batches; 0 for never. keep: ends of epochs to keep.
+    many batches; 0 for never (log_every alike). keep: ends of epochs to keep.
     """
 
     device: str = "auto"
@@ -46,3 +46,7 @@ class RuntimeConfig:
     log_every: int = 50
     checkpoint_batches: int = 500
     keep: int = 2
+
+    def __post_init__(self) -> None:
+        if min(self.threads, self.workers, self.log_every, self.checkpoint_batches) < 0 or self.keep < 1:
+            raise ValueError("expected no negative numbers, and keep >= 1")

@@ -3,6 +3,7 @@
 import logging
 import random
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -81,13 +82,13 @@ class CheckpointStore:
             return record
         return None
 
-    def set_aside(self) -> None:
+    def set_aside(self, changed: Sequence[str]) -> None:
         """Move all checkpoints to a folder beside, `checkpoints.1` or the next free number: they are of another run."""
         number = 1
         while (aside := self.folder.with_name(f"{self.folder.name}.{number}")).exists():
             number += 1
         self.folder.rename(aside)
-        log.warning("the checkpoints were made with another config or other speakers; they are kept in %s", aside)
+        log.warning("the checkpoints are of another run (other %s); they are kept in %s", ", ".join(changed), aside)
 
     def average(self, number: int) -> dict[str, torch.Tensor]:
         """The mean of the weights at the last `number` ends of epochs, in float64; integers are as in the last."""

@@ -5,6 +5,7 @@ import logging
 import platform
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -13,24 +14,47 @@ from wespeaker_lite import distill, trained_model
 from wespeaker_lite.config import to_mapping
 from wespeaker_lite.data.crops import CropDataset
 from wespeaker_lite.distill.teacher import ArkTeacher, NetworkTeacher
+from wespeaker_lite.errors import InputError
 from wespeaker_lite.experiment import Experiment, load
+from wespeaker_lite.stamps import Inputs
 from wespeaker_lite.training.learner import Learner
 from wespeaker_lite.training.trainer import Trainer
 
 log = logging.getLogger(__name__)
 
 
-def train(config: Path, data: Path, out: Path, teacher: str = "", teacher_embeddings: str = "") -> None:
-    """Train the experiment of a resolved config on a data dir, with or without a teacher, into the folder `out`."""
-    _log_to(out / "train.log")
-    experiment = load(config)
+@dataclass(frozen=True)
+class Job:
+    """A resolved config, a data dir and the experiment's folder; a teacher's final.pt or its embeddings, or both.
+
+    inputs: files that the result hangs on. Checkpoints made from others are not gone on from.
+    """
+
+    config: Path
+    data: Path
+    out: Path
+    teacher: str = ""
+    teacher_embeddings: str = ""
+    inputs: tuple[str, ...] = ()
+
+
+def train(job: Job) -> None:
+    """Train, or go on with training, and leave `final.pt`.
+
+    Raises:
+        InputError: for whatever does not fit: features, teacher, speakers, checkpoints.
+    """
+    _log_to(job.out / "train.log")
+    experiment = load(job.config)
     if experiment.runtime.threads:
         torch.set_num_threads(experiment.runtime.threads)
-    dataset = CropDataset(data, experiment.crop, experiment.seed)
-    log.info("%d utterances of %d speakers from %s", len(dataset), len(dataset.classes), data)
+    dataset = CropDataset(job.data, experiment.crop, experiment.seed)
+    if dataset.num_mels != experiment.features.num_mels:
+        raise InputError(f"{job.data}: {dataset.num_mels} mel bins, but the config says {experiment.features.num_mels}")
+    log.info("%d utterances of %d speakers from %s", len(dataset), len(dataset.classes), job.data)
     torch.manual_seed(experiment.seed)
-    learner = build_learner(experiment, dataset, teacher, teacher_embeddings)
-    Trainer(learner, dataset, experiment, out).run()
+    learner = build_learner(experiment, dataset, job.teacher, job.teacher_embeddings)
+    Trainer(learner, dataset, experiment, job.out, Inputs(files=job.inputs).digests()).run()
 
 
 def build_learner(
@@ -72,8 +96,9 @@ def _log_to(path: Path) -> None:
 
 def _revision() -> str:
     """The git revision of our sources, with + where they have uncommitted changes; `unknown` outside a checkout."""
-    here = Path(__file__).parent
-    git = subprocess.run(
-        ["git", "describe", "--always", "--dirty=+"], cwd=here, capture_output=True, text=True, check=False
-    )
+    command = ["git", "describe", "--always", "--dirty=+"]
+    try:
+        git = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
+    except FileNotFoundError:  # no git on this machine
+        return "unknown"
     return git.stdout.strip() or "unknown"

@@ -5,7 +5,7 @@ import logging
 import math
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
@@ -31,8 +31,18 @@ AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 class Trainer:
     """One run of training, which goes on from wherever its folder says that it stands."""
 
-    def __init__(self, learner: Learner, dataset: CropDataset, experiment: Experiment, out: Path) -> None:
+    def __init__(
+        self,
+        learner: Learner,
+        dataset: CropDataset,
+        experiment: Experiment,
+        out: Path,
+        inputs: Mapping[str, str] | None = None,
+    ) -> None:
+        """Set up; `inputs` are digests of what the result hangs on besides the config."""
         self.learner, self.dataset, self.experiment, self.out = learner, dataset, experiment, out
+        training = to_mapping(experiment.training_part())
+        self.origin = {"training": training, "classes": dataset.classes, "inputs": dict(inputs or {})}
         self.train, self.runtime = experiment.train, experiment.runtime
         self.device = _device(self.runtime.device)
         self.learner.to(self.device).train()
@@ -71,7 +81,8 @@ class Trainer:
             self.batch += 1
             for meters in (self.meters, end):
                 meters.add(values, len(batch.labels), waited)
-            if self.batch % self.runtime.log_every == 0 and self.batch < self.batches:
+            every = self.runtime.log_every
+            if every and self.batch % every == 0 and self.batch < self.batches:
                 self._log("batch", self.meters)
             every = self.runtime.checkpoint_batches
             if every and self.batch % every == 0 and self.batch < self.batches:
@@ -95,6 +106,7 @@ class Trainer:
             sampler=sampler,
             batch_size=None,  # an item of the data set is a batch
             num_workers=self.runtime.workers,
+            generator=torch.Generator(),  # its own: the global one must not know how often a run was resumed
             pin_memory=self.device.type == "cuda",
         )
         bar = tqdm(
@@ -157,8 +169,7 @@ class Trainer:
 
     def _save(self) -> None:
         record = {
-            "training": to_mapping(self.experiment.training_part()),
-            "classes": self.dataset.classes,
+            **self.origin,
             "epoch": self.epoch,
             "batch": self.batch,
             "learner": self.learner.state_dict(),
@@ -169,13 +180,13 @@ class Trainer:
         self.store.save(self.epoch, self.batch, record)
 
     def _resume(self) -> None:
-        """Go on from the newest checkpoint; one of another config or other speakers is kept, but not gone on from."""
+        """Go on from the newest checkpoint; those of another config or other inputs are kept, but not gone on from."""
         record = self.store.latest()
         if record is None:
             return
-        now = {"training": to_mapping(self.experiment.training_part()), "classes": self.dataset.classes}
-        if any(record[key] != value for key, value in now.items()):
-            self.store.set_aside()
+        changed = [name for name, value in self.origin.items() if record[name] != value]
+        if changed:
+            self.store.set_aside(changed)
             return
         self.learner.load_state_dict(record["learner"])
         self.optimiser.load_state_dict(record["optimiser"])
