@@ -7,23 +7,13 @@ from typing import Any
 
 from wespeaker_lite import plugins
 from wespeaker_lite.config import from_mapping, read_yaml, to_mapping
+from wespeaker_lite.data.augment import AugmentConfig
 from wespeaker_lite.data.crops import CropConfig
 from wespeaker_lite.distill import DistillConfig
 from wespeaker_lite.features.fbank import FbankConfig
 from wespeaker_lite.models.margin import HeadConfig
 from wespeaker_lite.scoring.evaluate import ScoringOptions
 from wespeaker_lite.training import RuntimeConfig, TrainConfig
-
-
-@dataclass(frozen=True)
-class AugmentConfig:
-    """Copies of the training set that stage 2 makes: at `speeds`, such as 0.9 and 1.1, with speakers of their own."""
-
-    speeds: tuple[float, ...] = ()
-
-    def __post_init__(self) -> None:
-        if len({1.0, *self.speeds}) != len(self.speeds) + 1 or min(self.speeds, default=1) <= 0:
-            raise ValueError("expected speeds above 0, each once, without 1 (which is always there)")
 
 
 @dataclass(frozen=True)

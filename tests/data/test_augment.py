@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wespeaker_lite.data.augment import (
+    AugmentConfig,
     SpecAugmentConfig,
     add_noise,
     pick,
@@ -124,3 +125,9 @@ def test_noise_is_added_at_the_ratio_asked_for(size: int, snr: float) -> None:
 def test_silence_is_no_noise() -> None:
     with pytest.raises(InputError, match="noise is silent"):
         add_noise(np.ones(10, dtype=np.float32), np.zeros(10, dtype=np.float32), 0, np.random.default_rng(0))
+
+
+@pytest.mark.parametrize("speeds", [(1.0,), (0.9, 0.9), (0.0,), (-1.0, 1.1)])
+def test_speeds_are_above_0_each_once_and_without_1(speeds: tuple[float, ...]) -> None:
+    with pytest.raises(ValueError, match="without 1"):
+        AugmentConfig(speeds=speeds)

@@ -163,7 +163,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_utterances(
 
     def poisoned(self: CropDataset, request: object) -> object:
         batch = read(self, request)
-        batch.feats[batch.indices == 17] = np.nan
+        batch.step[batch.indices == 17] = np.nan
         return batch
 
     monkeypatch.setattr(CropDataset, "__getitem__", poisoned)

@@ -74,6 +74,17 @@ def _stretches(draws: np.ndarray, size: int, width: int) -> np.ndarray:
     return ((starts <= places) & (places < starts + widths)).any(axis=1)
 
 
+@dataclass(frozen=True)
+class AugmentConfig:
+    """Copies of the training set that stage 2 makes: at `speeds`, such as 0.9 and 1.1, with speakers of their own."""
+
+    speeds: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        if len({1.0, *self.speeds}) != len(self.speeds) + 1 or min(self.speeds, default=1) <= 0:
+            raise ValueError("expected speeds above 0, each once, without 1 (which is always there)")
+
+
 def speed_perturb(samples: np.ndarray, factor: float, sample_rate: int = 16000) -> np.ndarray:
     """Play samples (n,) `factor` times as fast, pitch and all: (about n / factor,) float32, as sox's `speed`.
 

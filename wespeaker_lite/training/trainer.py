@@ -125,11 +125,9 @@ class Trainer:
         for group in self.optimiser.param_groups:
             group["lr"] = rate
         self.learner.head.set_margin(schedule.margin(self.train.margin, self.experiment.head.margin, place))
-        feats, labels, indices = (
-            tensor.to(self.device, non_blocking=True) for tensor in (batch.feats, batch.labels, batch.indices)
-        )
+        batch = batch.to(self.device)
         with self._autocast():
-            losses = self.learner(feats, labels, indices, place)
+            losses = self.learner(batch.feats, batch.labels, batch.indices, place)
         if not math.isfinite(losses.total.item()):
             raise InputError(self._not_finite(batch, losses))
         self.optimiser.zero_grad(set_to_none=True)
