@@ -35,7 +35,7 @@ Each is a script of local/. What is done is skipped; what a changed config or li
 
 Options:
   --corpus NAME       a folder of egs/ ($corpus)
-  --corpus-dir DIR    where the corpus lies, or is to lie (by default data/<corpus>/corpus)
+  --corpus-dir DIR    where the corpus lies (by default it is put into data/<corpus>/corpus)
   --config YAML       the student's conf (by default the one that egs/<corpus>/corpus.conf names)
   --model FILE        evaluate this final.pt: nothing is trained
   --name NAME         the experiment's folder in exp/<corpus>/ (by default the YAML's stem, with _s<seed> for a seed but 0;
