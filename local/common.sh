@@ -123,6 +123,7 @@ follow() {
 trained=true prefix='' suffix=''
 if [ -n "$model" ]; then
   [ -e "$model" ] || die "--model $model: no such file"
+  [ "${#set[@]}" -eq 0 ] || die "--set changes what is trained; a --model keeps the config that it carries"
   trained=false
   # A model of another corpus gets a folder of its own name, so that it cannot write over one that was trained here.
   trained_in=$(dirname "$model")

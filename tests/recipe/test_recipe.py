@@ -181,6 +181,7 @@ def test_bad_options_and_configs_say_what_is_wrong(checkout: Checkout) -> None:
         (("--max-bda", "3"), "nearest: --max-bad"),
         (("--stage", "5", "--stop-stage", "3"), "nothing to do"),
         (("--stage", "8"), "stages 0 to 7"),
+        (("--model", "exp/mini/student/final.pt", "--set", "seed=3"), "keeps the config that it carries"),
         (("--stage", "5", "--sets", "typo"), "data/mini/typo"),
         (("positional",), "unexpected argument 'positional'"),
     ):
