@@ -68,6 +68,9 @@ cd "$ROOT" || exit 1
 config=${config#"$ROOT/"}
 . ./path.sh
 
+# The config sections that trained weights depend on.
+training_sections=(seed pretrained features augment crop model head distill train)
+
 say() { echo "$(date '+%Y-%m-%d %H:%M:%S') $(basename "$0" .sh): $*"; }
 die() { echo "$(basename "$0"): $*" >&2; exit 1; }
 

@@ -14,7 +14,8 @@ for set_name in ${sets:-$cohort_set $test_set}; do
     continue
   fi
   check_features "$set_name"
-  if fresh "$dir/.embed.stamp" --files "$model" "$data/$set_name/.fbank.stamp" --words "$ROOT"; then continue; fi
+  if fresh "$dir/.embed.stamp" --files "$model" "$data/$set_name/.fbank.stamp" --words "$ROOT" \
+    --config "$exp/config.yaml" --sections "${training_sections[@]}"; then continue; fi
   rm -rf "$dir/split" "$dir/parts"
   python -m wespeaker_lite.bin.data_dir split "$data/$set_name" "$nj" "$dir/split" --per-utt --at-most
   jobs=$(find "$dir/split" -mindepth 1 -maxdepth 1 -type d | wc -l)

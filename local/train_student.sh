@@ -30,7 +30,7 @@ if [ -n "$teacher" ]; then
   fi
 fi
 if fresh "$exp/.train.stamp" --files "${inputs[@]}" --config "$exp/config.yaml" \
-  --sections seed features augment crop model head distill train; then exit; fi
+  --sections "${training_sections[@]}"; then exit; fi
 say "training $name; everything is in $exp/train.log"
 follow "$log" 'epoch .*done|going on|set aside|are of another run|mean is over' \
   $cmd --gpu "$gpu" "$log" python -m wespeaker_lite.bin.train --config "$exp/config.yaml" --data "$train_data" --out "$exp" \
