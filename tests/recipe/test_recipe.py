@@ -258,7 +258,7 @@ def test_disk_full_in_stage_2_leaves_nothing_half_made(checkout: Checkout) -> No
     if mounted.returncode:
         pytest.skip("no tmpfs can be mounted here")
     try:
-        for name in ("wav.scp", "utt2spk", "spk2utt"):
+        for name in ("wav.scp", "utt2spk", "spk2utt", "audio.list"):
             (small / name).write_bytes(kept[name])
         said = checkout.bad("--stage", "2", "--stop-stage", "2")
         assert "No space left on device" in said
