@@ -39,6 +39,7 @@ for row in "${rows[@]}"; do
       for scoring in cosine asnorm; do
         python -m wespeaker_lite.bin.compare --utt2spk data/speechocean762/test/utt2spk --trials trials_O trials_H \
           --scoring "$scoring" "${systems[@]}" --baseline "ECAPA c128, plain"
+        echo
       done
       ;;
     *) echo "$0: no row '$row'" >&2 && exit 1 ;;
