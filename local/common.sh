@@ -98,6 +98,13 @@ check_features() {
     die "the fbanks in $data/$1 are not those that $exp/config.yaml asks for: run stage 2 with this config first"
 }
 
+# split_for_jobs SET_DIR OUT: parts OUT/1, OUT/2 ... for the jobs, and their number in `jobs`: nj, or fewer for a small set.
+split_for_jobs() {
+  rm -rf "$2"
+  python -m wespeaker_lite.bin.data_dir split "$1" "$nj" "$2" --per-utt --at-most
+  jobs=$(find "$2" -mindepth 1 -maxdepth 1 -type d | wc -l)
+}
+
 # fresh STAMP INPUTS...: true, and says so, where STAMP was left by the same inputs; an input that is not there ends the stage.
 fresh() {
   local code=0

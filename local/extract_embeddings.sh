@@ -16,9 +16,8 @@ for set_name in ${sets:-$cohort_set $test_set}; do
   check_features "$set_name"
   if fresh "$dir/.embed.stamp" --files "$model" "$data/$set_name/.fbank.stamp" --words "$ROOT" \
     --config "$exp/config.yaml" --sections "${training_sections[@]}"; then continue; fi
-  rm -rf "$dir/split" "$dir/parts"
-  python -m wespeaker_lite.bin.data_dir split "$data/$set_name" "$nj" "$dir/split" --per-utt --at-most
-  jobs=$(find "$dir/split" -mindepth 1 -maxdepth 1 -type d | wc -l)
+  rm -rf "$dir/parts"
+  split_for_jobs "$data/$set_name" "$dir/split"
   say "embeddings of $set_name by $jobs jobs, logs in $dir/log/extract.*.log"
   $cmd --gpu "$gpu" "JOB=1:$jobs" "$dir/log/extract.JOB.log" \
     python -m wespeaker_lite.bin.extract --model "$model" --data "$dir/split/JOB" --out "$dir/parts/xvector.JOB" \

@@ -10,9 +10,8 @@ make_fbank() {
   [ ! -e "$from/segments" ] || inputs+=("$from/segments")
   if fresh "$dir/.fbank.stamp" --files "${inputs[@]}" --words "$speed" "$ROOT" \
     --config "$exp/config.yaml" --sections features; then return; fi
-  rm -rf "$dir/fbank" "$dir/split"
-  python -m wespeaker_lite.bin.data_dir split "$from" "$nj" "$dir/split" --per-utt --at-most
-  jobs=$(find "$dir/split" -mindepth 1 -maxdepth 1 -type d | wc -l)
+  rm -rf "$dir/fbank"
+  split_for_jobs "$from" "$dir/split"
   say "fbanks of $1 by $jobs jobs, logs in $dir/log/make_fbank.*.log"
   $cmd "JOB=1:$jobs" "$dir/log/make_fbank.JOB.log" \
     python -m wespeaker_lite.bin.make_fbank --data "$dir/split/JOB" --out "$dir/fbank/feats.JOB" \

@@ -1,6 +1,5 @@
 """The part of training that is differentiated: student, head and KD terms in, losses out."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -51,7 +50,3 @@ class Learner(nn.Module):
                 total = total + term.config.weight * ramp(epoch, term.config.ramp_epochs) * loss
         correct = (student.cosine_logits.detach().argmax(1) == labels).float().mean()
         return Losses(total, parts, correct)
-
-    def deployed_parameters(self) -> Iterator[nn.Parameter]:
-        """The parameters that are left after training."""
-        return self.student.parameters()
