@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from wespeaker_lite import plugins
@@ -10,6 +11,7 @@ from wespeaker_lite.config import from_mapping, read_yaml, to_mapping
 from wespeaker_lite.data.augment import AugmentConfig
 from wespeaker_lite.data.crops import CropConfig
 from wespeaker_lite.distill import DistillConfig
+from wespeaker_lite.errors import InputError
 from wespeaker_lite.features.fbank import FbankConfig
 from wespeaker_lite.models.margin import HeadConfig
 from wespeaker_lite.scoring.evaluate import ScoringOptions
@@ -44,12 +46,15 @@ def from_given(mapping: Mapping[str, Any], where: str) -> Experiment:
         InputError: naming `where` and the key, with the nearest known one.
     """
     experiment = from_mapping(Experiment, mapping, where)
-    model = _filled("wespeaker_lite.models", experiment.model, f"{where}: model")
-    terms = tuple(
-        _filled("wespeaker_lite.distill", term, f"{where}: distill.terms[{number}]")
-        for number, term in enumerate(experiment.distill.terms)
-    )
-    return replace(experiment, model=model, distill=replace(experiment.distill, terms=terms))
+    _, model = _filled("wespeaker_lite.models", experiment.model, f"{where}: model")
+    terms, taught = [], False
+    for number, section in enumerate(experiment.distill.terms):
+        module, term = _filled("wespeaker_lite.distill", section, f"{where}: distill.terms[{number}]")
+        terms.append(term)
+        taught = taught or module.Term.needs_teacher
+    if taught != bool(experiment.distill.teacher or experiment.distill.embeddings):
+        raise InputError(f"{where}: distill: a teacher (or embeddings) and terms that learn from it go together")
+    return replace(experiment, model=model, distill=replace(experiment.distill, terms=tuple(terms)))
 
 
 def load(path: str | Path) -> Experiment:
@@ -57,6 +62,6 @@ def load(path: str | Path) -> Experiment:
     return from_given(read_yaml(path), str(path))
 
 
-def _filled(package: str, section: Mapping[str, Any], where: str) -> dict[str, Any]:
-    _, config = plugins.find(package, section, where)
-    return {"name": section["name"], **to_mapping(config)}
+def _filled(package: str, section: Mapping[str, Any], where: str) -> tuple[ModuleType, dict[str, Any]]:
+    module, config = plugins.find(package, section, where)
+    return module, {"name": section["name"], **to_mapping(config)}

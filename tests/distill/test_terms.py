@@ -5,10 +5,14 @@ import torch
 from torch.nn import functional as F
 
 from wespeaker_lite import distill
-from wespeaker_lite.config import from_mapping
-from wespeaker_lite.distill import DistillConfig
 from wespeaker_lite.distill.outputs import Outputs
+from wespeaker_lite.distill.term import Partners, Term, ramp
 from wespeaker_lite.errors import InputError
+from wespeaker_lite.experiment import from_given
+from wespeaker_lite.models.margin import HeadConfig
+
+FIELDS = ("embedding", "cosine_logits", "margin_logits")
+LABELS = torch.arange(5)
 
 
 def outputs(seed: int, width: int = 6) -> Outputs:
@@ -17,9 +21,18 @@ def outputs(seed: int, width: int = 6) -> Outputs:
     return Outputs(*tensors)
 
 
-def term(student_dim: int = 6, teacher_dim: int = 6, **section: object) -> torch.nn.Module:
-    (built,) = distill.build_terms([section], student_dim, teacher_dim).values()
+def partners(student_dim: int = 6, teacher_dim: int = 6) -> Partners:
+    return Partners(outputs(1, student_dim), outputs(2, teacher_dim), HeadConfig(), 7)
+
+
+def term(student_dim: int = 6, teacher_dim: int = 6, **section: object) -> Term:
+    (built,) = distill.build_terms([section], partners(student_dim, teacher_dim)).values()
     return built
+
+
+def loss_of(built: Term, student: Outputs, teacher: Outputs) -> torch.Tensor:
+    (loss,) = built(student, teacher, LABELS).values()
+    return loss
 
 
 @pytest.mark.parametrize("temperature", [1.0, 4.0])
@@ -35,7 +48,7 @@ def test_label_is_the_kl_of_softened_distributions(temperature: float, logits: s
         expected += sum(
             b * torch.log(torch.tensor(b / a, dtype=torch.float64)).item() for a, b in zip(q, p, strict=True)
         )
-    loss = term(name="label", temperature=temperature, logits=logits)(student, teacher)
+    loss = loss_of(term(name="label", temperature=temperature, logits=logits), student, teacher)
     assert loss.item() == pytest.approx(temperature**2 * expected / 5, rel=1e-5)
 
 
@@ -43,25 +56,25 @@ def test_cosine_and_mse_of_embeddings() -> None:
     student, teacher = outputs(1), outputs(2)
     ours, theirs = student.embedding.double(), teacher.embedding.double()
     cosines = [(a @ b / a.norm() / b.norm()).item() for a, b in zip(ours, theirs, strict=True)]
-    assert term(name="embedding")(student, teacher).item() == pytest.approx(1 - sum(cosines) / 5, rel=1e-5)
+    assert loss_of(term(name="embedding"), student, teacher).item() == pytest.approx(1 - sum(cosines) / 5, rel=1e-5)
     squares = [((a - b) ** 2).mean().item() for a, b in zip(ours, theirs, strict=True)]
-    mse = term(name="embedding", distance="mse")(student, teacher)
+    mse = loss_of(term(name="embedding", distance="mse"), student, teacher)
     assert mse.item() == pytest.approx(sum(squares) / 5, rel=1e-5)
 
 
 @pytest.mark.parametrize("section", [{"name": "label"}, {"name": "label", "logits": "margin"}, {"name": "embedding"}])
 def test_no_gradient_reaches_the_teacher(section: dict) -> None:
     student, teacher = outputs(1), outputs(2)
-    term(**section)(student, teacher).backward()
-    grads = [tensor.grad for tensor in vars(student).values()]
+    loss_of(term(**section), student, teacher).backward()
+    grads = [getattr(student, name).grad for name in FIELDS]
     assert any(grad is not None and grad.abs().sum() > 0 for grad in grads)
-    assert all(tensor.grad is None for tensor in vars(teacher).values())
+    assert all(getattr(teacher, name).grad is None for name in FIELDS)
 
 
 def test_the_same_outputs_cost_nothing() -> None:
     same = outputs(3)
-    assert term(name="label")(same, same).item() == pytest.approx(0, abs=1e-5)
-    assert term(name="embedding")(same, same).item() == pytest.approx(0, abs=1e-6)
+    assert loss_of(term(name="label"), same, same).item() == pytest.approx(0, abs=1e-5)
+    assert loss_of(term(name="embedding"), same, same).item() == pytest.approx(0, abs=1e-6)
 
 
 def test_a_projection_joins_unlike_widths_and_is_trained() -> None:
@@ -69,8 +82,8 @@ def test_a_projection_joins_unlike_widths_and_is_trained() -> None:
     joined = term(4, 6, name="embedding")
     projected = student.embedding @ joined.projection.weight.T
     expected = (1 - F.cosine_similarity(projected, teacher.embedding)).mean()
-    assert joined(student, teacher).item() == pytest.approx(expected.item(), rel=1e-5)
-    joined(student, teacher).backward()
+    assert loss_of(joined, student, teacher).item() == pytest.approx(expected.item(), rel=1e-5)
+    loss_of(joined, student, teacher).backward()
     assert joined.projection.weight.grad.abs().sum() > 0
     assert not list(term(6, 6, name="embedding").parameters())
     assert list(term(6, 6, name="embedding", projection="always").parameters())
@@ -78,7 +91,7 @@ def test_a_projection_joins_unlike_widths_and_is_trained() -> None:
 
 def test_label_needs_a_head() -> None:
     with pytest.raises(InputError, match="needs a teacher with a head"):
-        term(name="label")(outputs(1), Outputs(torch.randn(5, 6)))
+        loss_of(term(name="label"), outputs(1), Outputs(torch.randn(5, 6)))
 
 
 @pytest.mark.parametrize(
@@ -93,7 +106,7 @@ def test_label_needs_a_head() -> None:
 )
 def test_bad_terms(sections: list[dict], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        distill.build_terms(sections, 6, 6)
+        distill.build_terms(sections, partners())
 
 
 @pytest.mark.parametrize(
@@ -106,4 +119,10 @@ def test_bad_terms(sections: list[dict], message: str) -> None:
 )
 def test_bad_sections(section: dict, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        from_mapping(DistillConfig, section, "distill")
+        from_given({"model": {"name": "ecapa_tdnn"}, "distill": section}, "made.yaml")
+
+
+def test_weights_grow_over_the_ramp() -> None:
+    assert [ramp(epoch, 4) for epoch in (0, 1, 4, 5)] == [0, 0.25, 1, 1]
+    assert ramp(0, 0) == 1
+    assert term(name="label", weight=3.0, ramp_epochs=2.0).weights(0.5) == {"label": 0.75}

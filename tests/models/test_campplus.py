@@ -59,7 +59,8 @@ def test_an_embedding_comes_from_means_and_unbiased_deviations():
         if parameter.dim() == 1:
             torch.nn.init.normal_(parameter)  # fresh norms let the maps shrink to nothing on the way
     with torch.no_grad():
-        maps, embeddings = model.maps(feats)
+        shown = model.activations(feats)
+        maps, embeddings = shown.maps, shown.embedding
         last = model.xvector["out_nonlinear"](maps[-1])
         deviations = last.std(-1, correction=1)
         assert deviations.max() > 0.01  # well above the floor

@@ -52,5 +52,5 @@ def test_each_block_is_fed_with_the_sum_of_all_outputs_before_it():
     feats = torch.randn(2, 30, 20, dtype=torch.float64)
     with torch.no_grad():
         stem = model.stem(feats.transpose(1, 2))
-        outputs, _ = model.maps(feats)
+        outputs = model.activations(feats).maps
     torch.testing.assert_close(inputs, [stem, stem + outputs[0], stem + outputs[0] + outputs[1]])

@@ -114,7 +114,8 @@ def test_maps_go_from_shallow_to_deep_and_lead_to_the_same_embedding(index, shap
     network = _small(*SMALL[index])
     feats = _noise(2, 101, 80)
     with torch.no_grad():
-        maps, embeddings = network.maps(feats)
+        shown = network.activations(feats)
+        maps, embeddings = shown.maps, shown.embedding
         kept = [m.clone() for m in maps]
         torch.testing.assert_close(embeddings, network(feats), rtol=0, atol=0)
     assert [tuple(m.shape) for m in maps] == shapes
@@ -123,8 +124,8 @@ def test_maps_go_from_shallow_to_deep_and_lead_to_the_same_embedding(index, shap
 
 def test_gradients_reach_every_parameter_also_through_the_maps(network):
     network.train()
-    maps, embeddings = network.maps(_noise(3, 24, 80))
-    (embeddings.square().sum() + sum(m.square().mean() for m in maps)).backward()
+    shown = network.activations(_noise(3, 24, 80))
+    (shown.embedding.square().sum() + sum(m.square().mean() for m in shown.maps)).backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in network.parameters())
     network.zero_grad()
     network.eval()

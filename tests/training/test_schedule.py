@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from wespeaker_lite.training.schedule import LearningRateConfig, MarginConfig, learning_rate, margin, ramp
+from wespeaker_lite.training.schedule import LearningRateConfig, MarginConfig, learning_rate, margin
 
 
 def test_exponential_is_wespeakers() -> None:
@@ -45,11 +45,6 @@ def test_margin_rises_between_its_epochs_and_stays() -> None:
     assert margin(exponential, 0.2, 40) == 0.2
     at_once = MarginConfig("linear", start_epoch=0, end_epoch=0)
     assert margin(at_once, 0.2, 0) == 0.2
-
-
-def test_ramp() -> None:
-    assert [ramp(epoch, 4) for epoch in (0, 1, 4, 5)] == [0, 0.25, 1, 1]
-    assert ramp(0, 0) == 1
 
 
 def test_bad_values() -> None:

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from torch import nn
 
 from wespeaker_lite import plugins
+from wespeaker_lite.distill.term import Partners
 from wespeaker_lite.errors import InputError
 
 
@@ -17,7 +18,7 @@ class DistillConfig:
     teacher: a conf file that stage 3 trains (or fetches); empty for none. source: `crop`, where the teacher sees the
     student's own crop, or `utterance`, where its embeddings of whole utterances are made once and read from an ark.
     embeddings: such an ark's .scp made elsewhere, in the place of a teacher. terms: `{name: label, weight: 1.0, ...}`
-    each.
+    each; those that need no teacher do without.
     """
 
     teacher: str = ""
@@ -28,11 +29,9 @@ class DistillConfig:
     def __post_init__(self) -> None:
         if self.teacher and self.embeddings:
             raise ValueError("either a teacher or embeddings, not both")
-        if bool(self.terms) != bool(self.teacher or self.embeddings):
-            raise ValueError("terms and a teacher (or embeddings) go together")
 
 
-def build_terms(sections: Sequence[Mapping[str, Any]], student_dim: int, teacher_dim: int) -> nn.ModuleDict:
+def build_terms(sections: Sequence[Mapping[str, Any]], partners: Partners) -> nn.ModuleDict:
     """Build the KD terms of a config, keyed by name, in its order.
 
     Raises:
@@ -44,5 +43,5 @@ def build_terms(sections: Sequence[Mapping[str, Any]], student_dim: int, teacher
         module, config = plugins.find(__name__, section, where)
         if section["name"] in terms:
             raise InputError(f"{where}: the term {section['name']!r} stands twice")
-        terms[section["name"]] = module.Term(config, student_dim, teacher_dim)
+        terms[section["name"]] = module.Term(config, partners)
     return terms

@@ -4,10 +4,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from wespeaker_lite.distill.outputs import Outputs
+from wespeaker_lite.distill.term import Term as Base
 from wespeaker_lite.errors import InputError
 
 
@@ -25,18 +26,14 @@ class Config:
             raise ValueError("expected temperature > 0")
 
 
-class Term(nn.Module):
+class Term(Base):
     """T^2 * KL(teacher || student) of the softened distributions (Hinton et al. 2015, section 2).
 
     The KL is summed over classes and averaged over the batch. The teacher's side is detached.
     """
 
-    def __init__(self, config: Config, student_dim: int, teacher_dim: int) -> None:
-        super().__init__()
-        self.config = config
-
-    def forward(self, student: Outputs, teacher: Outputs) -> Tensor:
-        """Return the loss, a scalar.
+    def forward(self, student: Outputs, teacher: Outputs, labels: Tensor) -> dict[str, Tensor]:
+        """Return the loss.
 
         Raises:
             InputError: where the teacher has no head, so no distribution over speakers.
@@ -45,9 +42,13 @@ class Term(nn.Module):
         taught, teaching = getattr(student, field), getattr(teacher, field)
         if teaching is None:
             raise InputError("distill: the label term needs a teacher with a head over the training speakers")
-        temperature = self.config.temperature
-        # float32 whatever the autocast: differences of log-probabilities lose all their digits in bf16
-        with torch.autocast(taught.device.type, enabled=False):
-            log_student = F.log_softmax(taught.float() / temperature, dim=1)
-            log_teacher = F.log_softmax(teaching.detach().float() / temperature, dim=1)
-            return temperature**2 * F.kl_div(log_student, log_teacher, reduction="batchmean", log_target=True)
+        return {self.name: softened_kl(taught, teaching, self.config.temperature)}
+
+
+def softened_kl(taught: Tensor, teaching: Tensor, temperature: float) -> Tensor:
+    """T^2 * KL(teaching || taught) of logits (B, classes), a mean over the batch; `teaching` gets no gradient."""
+    # float32 whatever the autocast: differences of log-probabilities lose all their digits in bf16
+    with torch.autocast(taught.device.type, enabled=False):
+        log_taught = F.log_softmax(taught.float() / temperature, dim=1)
+        log_teaching = F.log_softmax(teaching.detach().float() / temperature, dim=1)
+        return temperature**2 * F.kl_div(log_taught, log_teaching, reduction="batchmean", log_target=True)

@@ -1,8 +1,10 @@
 """What a network and its head give for a batch, as the KD terms see it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from torch import Tensor
+from torch import Tensor, nn
+
+from wespeaker_lite.models.activations import Activations, Attention
 
 
 @dataclass
@@ -10,9 +12,28 @@ class Outputs:
     """Outputs of a student or a teacher; logits are None where the teacher has no head.
 
     embedding: (B, D). cosine_logits: (B, classes), the margin-free scaled cosines. margin_logits: (B, classes), with
-    the margin of the current epoch on the labelled class.
+    the margin of the current epoch on the labelled class. maps and attention: as in `Activations`, where a term looks
+    inside; empty otherwise.
     """
 
     embedding: Tensor
     cosine_logits: Tensor | None = None
     margin_logits: Tensor | None = None
+    maps: list[Tensor] = field(default_factory=list)
+    attention: list[list[Attention]] = field(default_factory=list)
+
+
+def outputs_of(
+    network: nn.Module, head: nn.Module | None, feats: Tensor, labels: Tensor, inside: bool = False
+) -> Outputs:
+    """Bring crops (B, T, F) through a network and its head, if it has one; `inside` asks for maps and attention."""
+    shown = network.activations(feats) if inside else Activations(network(feats))
+    return Outputs(shown.embedding, *logits_of(head, shown.embedding, labels), shown.maps, shown.attention)
+
+
+def logits_of(head: nn.Module | None, embedding: Tensor, labels: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    """Bring an embedding (B, D) through a head, if there is one: margin-free scaled cosines, and logits with margin."""
+    if head is None:
+        return None, None
+    cosines, margin_logits = head.cosines_and_logits(embedding, labels)
+    return head.scale * cosines, margin_logits

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from wespeaker_lite import trained_model
 from wespeaker_lite.data.arks import read_array, read_scp
-from wespeaker_lite.distill.outputs import Outputs
+from wespeaker_lite.distill.outputs import Outputs, logits_of, outputs_of
 from wespeaker_lite.errors import InputError
 
 
@@ -33,9 +33,9 @@ class NetworkTeacher(nn.Module):
         self.requires_grad_(False)
 
     @torch.no_grad()
-    def forward(self, feats: Tensor, labels: Tensor, indices: Tensor) -> Outputs:
+    def forward(self, feats: Tensor, labels: Tensor, indices: Tensor, inside: bool = False) -> Outputs:
         """Crops (B, T, F) and labels (B,) to the teacher's outputs; the indices of utterances are not needed."""
-        return outputs_of(self.head, self.model(feats), labels)
+        return outputs_of(self.model, self.head, feats, labels, inside)
 
 
 class ArkTeacher(nn.Module):
@@ -58,17 +58,10 @@ class ArkTeacher(nn.Module):
         self.embed_dim = table.shape[1]
 
     @torch.no_grad()
-    def forward(self, feats: Tensor, labels: Tensor, indices: Tensor) -> Outputs:
-        """Indices of utterances (B,) and labels (B,) to the teacher's outputs; the crops are not needed."""
-        return outputs_of(self.head, self.table[indices], labels)
-
-
-def outputs_of(head: nn.Module | None, embedding: Tensor, labels: Tensor) -> Outputs:
-    """Bring an embedding (B, D) through a head, if there is one."""
-    if head is None:
-        return Outputs(embedding)
-    cosines, margin_logits = head.cosines_and_logits(embedding, labels)
-    return Outputs(embedding, head.scale * cosines, margin_logits)
+    def forward(self, feats: Tensor, labels: Tensor, indices: Tensor, inside: bool = False) -> Outputs:
+        """Indices of utterances (B,) and labels (B,) to the teacher's outputs; there is no inside to look at."""
+        embedding = self.table[indices]
+        return Outputs(embedding, *logits_of(self.head, embedding, labels))
 
 
 def _check_classes(path: str | Path, theirs: Sequence[str], ours: Sequence[str]) -> None:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from wespeaker_lite.models.activations import Activations
 from wespeaker_lite.models.masking import apply_mask, full_precision, time_mask
 from wespeaker_lite.models.pooling import statistics
 
@@ -167,10 +168,10 @@ class Model(nn.Module):
         mask = None if lengths is None else time_mask(lengths, feats.shape[1])
         return self._embed(self._block_outputs(feats, mask)[-1], mask)
 
-    def maps(self, feats: Tensor) -> tuple[list[Tensor], Tensor]:
-        """The outputs of the three dense blocks, each (B, C, ceil(T / 2)), C = 256, 512, 512, and the embeddings."""
+    def activations(self, feats: Tensor) -> Activations:
+        """The embeddings, and the outputs of the three dense blocks, each (B, C, ceil(T / 2)), C = 256, 512, 512."""
         outputs = self._block_outputs(feats, None)
-        return outputs, self._embed(outputs[-1], None)
+        return Activations(self._embed(outputs[-1], None), outputs)
 
     def _block_outputs(self, feats: Tensor, mask: Tensor | None) -> list[Tensor]:
         maps = self.xvector["tdnn"](self.head(feats, mask))
@@ -184,7 +185,7 @@ class Model(nn.Module):
         return outputs
 
     def _embed(self, maps: Tensor, mask: Tensor | None) -> Tensor:
-        # Not in place: the maps may be what a caller of `maps` holds.
+        # Not in place: the maps may be what a caller of `activations` holds.
         mask = None if mask is None else mask[:, ::2]
         mean, deviation = statistics(self.xvector["out_nonlinear"](maps), mask, unbiased=True)
         return self.xvector["dense"](torch.cat((mean, deviation), dim=1)).squeeze(-1)

@@ -6,6 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from wespeaker_lite.models.activations import Activations
 from wespeaker_lite.models.masking import apply_mask, mean_over_time, time_mask
 from wespeaker_lite.models.pooling import build_pooling
 
@@ -100,10 +101,10 @@ class Model(nn.Module):
         mask = None if lengths is None else time_mask(lengths, feats.shape[1])
         return self._embed(self._block_outputs(feats, mask), mask)
 
-    def maps(self, feats: Tensor) -> tuple[list[Tensor], Tensor]:
-        """The outputs of the three SE-Res2 blocks, each (B, channels, T), and the embeddings."""
+    def activations(self, feats: Tensor) -> Activations:
+        """The embeddings, and the outputs of the three SE-Res2 blocks, each (B, channels, T)."""
         outputs = self._block_outputs(feats, None)
-        return outputs, self._embed(outputs, None)
+        return Activations(self._embed(outputs, None), outputs)
 
     def _block_outputs(self, feats: Tensor, mask: Tensor | None) -> list[Tensor]:
         outputs: list[Tensor] = []

@@ -6,6 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from wespeaker_lite.models.activations import Activations
 from wespeaker_lite.models.masking import apply_mask, time_mask
 from wespeaker_lite.models.pooling import build_pooling
 
@@ -82,10 +83,10 @@ class Model(nn.Module):
         outputs, mask = self._stage_outputs(feats, mask)
         return self.embedding(self.pooling(outputs[-1], mask))
 
-    def maps(self, feats: Tensor) -> tuple[list[Tensor], Tensor]:
-        """The outputs of the four stages, (B, width * 2^i, ceil(num_mels / 2^i), ceil(T / 2^i)), and the embeddings."""
+    def activations(self, feats: Tensor) -> Activations:
+        """The embeddings, and the outputs of the four stages, (B, width * 2^i, ceil(num_mels / 2^i), ceil(T / 2^i))."""
         outputs, _ = self._stage_outputs(feats, None)
-        return outputs, self.embedding(self.pooling(outputs[-1]))
+        return Activations(self.embedding(self.pooling(outputs[-1])), outputs)
 
     def _stage_outputs(self, feats: Tensor, mask: Tensor | None) -> tuple[list[Tensor], Tensor | None]:
         outputs = []

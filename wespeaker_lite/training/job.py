@@ -13,7 +13,9 @@ import torch
 from wespeaker_lite import distill, trained_model
 from wespeaker_lite.config import to_mapping
 from wespeaker_lite.data.crops import CropDataset
+from wespeaker_lite.distill.outputs import outputs_of
 from wespeaker_lite.distill.teacher import ArkTeacher, NetworkTeacher
+from wespeaker_lite.distill.term import Partners
 from wespeaker_lite.errors import InputError
 from wespeaker_lite.experiment import Experiment, load
 from wespeaker_lite.stamps import Inputs
@@ -67,15 +69,20 @@ def build_learner(
     if not experiment.distill.terms:
         return Learner(student, head)
     guide = build_teacher(experiment, dataset, teacher, teacher_embeddings or experiment.distill.embeddings)
-    terms = distill.build_terms(experiment.distill.terms, student.embed_dim, guide.embed_dim)
-    return Learner(student, head, terms, guide)
+    silence = torch.zeros(1, experiment.crop.frames, experiment.features.num_mels)
+    nobody = torch.zeros(1, dtype=torch.long)
+    with torch.no_grad():
+        shown = outputs_of(student.eval(), None, silence, nobody, inside=True)
+        taught = guide.eval()(silence, nobody, nobody, inside=True) if guide is not None else None
+    partners = Partners(shown, taught, experiment.head, len(dataset.classes))
+    return Learner(student.train(), head, distill.build_terms(experiment.distill.terms, partners), guide)
 
 
 def build_teacher(
     experiment: Experiment, dataset: CropDataset, teacher: str, embeddings: str
-) -> NetworkTeacher | ArkTeacher:
-    """Build the teacher that sees crops, or the one that reads embeddings (with the network's head, if it is at
-    hand)."""
+) -> NetworkTeacher | ArkTeacher | None:
+    """Build the teacher that sees crops, or the one that reads embeddings (with the network's head, if it is at hand),
+    or none."""
     network = NetworkTeacher(teacher, experiment.features.num_mels, dataset.classes) if teacher else None
     if embeddings:
         return ArkTeacher(embeddings, dataset.utterances, network.head if network else None)

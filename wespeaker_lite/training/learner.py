@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from wespeaker_lite.distill.teacher import outputs_of
-from wespeaker_lite.training.schedule import ramp
+from wespeaker_lite.distill.outputs import outputs_of
+from wespeaker_lite.models.margin import MarginHead
 
 
 @dataclass
@@ -31,22 +31,31 @@ class Learner(nn.Module):
         self.student, self.head = student, head
         self.terms = terms if terms is not None else nn.ModuleDict()
         self._teacher = (teacher,)  # a tuple hides it from nn.Module
+        self._inside = {who for term in self.terms.values() for who in term.looks_inside}
 
     @property
     def teacher(self) -> nn.Module | None:
         """The frozen teacher, if there is one."""
         return self._teacher[0]
 
+    def set_margin(self, margin: float) -> None:
+        """Set the margin of the student's head, and of the heads of those terms that have one."""
+        for module in self.modules():
+            if isinstance(module, MarginHead):
+                module.set_margin(margin)
+
     def forward(self, feats: Tensor, labels: Tensor, indices: Tensor, epoch: float) -> Losses:
         """Crops (B, T, F), labels (B,) and indices of utterances (B,) to losses; `epoch` drives the ramps of KD."""
-        student = outputs_of(self.head, self.student(feats), labels)
+        student = outputs_of(self.student, self.head, feats, labels, inside="student" in self._inside)
         classification = F.cross_entropy(student.margin_logits.float(), labels)
         total, parts = classification, {"class": classification.detach()}
-        if len(self.terms):
-            teacher = self.teacher(feats, labels, indices)
-            for name, term in self.terms.items():
-                loss = term(student, teacher)
+        teacher = None
+        if self.teacher is not None:
+            teacher = self.teacher(feats, labels, indices, inside="teacher" in self._inside)
+        for term in self.terms.values():
+            weights = term.weights(epoch)
+            for name, loss in term(student, teacher, labels).items():
                 parts[name] = loss.detach()
-                total = total + term.config.weight * ramp(epoch, term.config.ramp_epochs) * loss
+                total = total + weights[name] * loss
         correct = (student.cosine_logits.detach().argmax(1) == labels).float().mean()
         return Losses(total, parts, correct)

@@ -63,8 +63,3 @@ def margin(config: MarginConfig, final: float, epoch: float) -> float:
     if config.name == "exponential":
         way = 1.0 - math.exp(way * math.log(1e-3))
     return config.initial + (final - config.initial) * way
-
-
-def ramp(epoch: float, ramp_epochs: float) -> float:
-    """A factor that grows from 0 to 1 over the first `ramp_epochs`."""
-    return min(1.0, epoch / ramp_epochs) if ramp_epochs > 0 else 1.0

@@ -124,7 +124,7 @@ class Trainer:
         rate = schedule.learning_rate(self.train.learning_rate, place, self.train.epochs)
         for group in self.optimiser.param_groups:
             group["lr"] = rate
-        self.learner.head.set_margin(schedule.margin(self.train.margin, self.experiment.head.margin, place))
+        self.learner.set_margin(schedule.margin(self.train.margin, self.experiment.head.margin, place))
         batch = batch.to(self.device)
         with self._autocast():
             losses = self.learner(batch.feats, batch.labels, batch.indices, place)

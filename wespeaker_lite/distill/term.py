@@ -1,0 +1,58 @@
+"""What every KD term is: losses by name, and their weights as training goes on."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from wespeaker_lite.distill.outputs import Outputs
+from wespeaker_lite.models.margin import HeadConfig
+
+
+@dataclass(frozen=True)
+class Partners:
+    """Whom a term is built for: outputs of student and teacher for a crop without sound, from which it takes its sizes.
+
+    head, classes: of the student's head, for a term that has one of its own.
+    """
+
+    student: Outputs
+    teacher: Outputs | None
+    head: HeadConfig
+    classes: int
+
+
+class Term(nn.Module):
+    """A KD term, called after its file. What it learns is trained with the student and never deployed.
+
+    needs_teacher: whether it is of no use without a pretrained teacher. looks_inside: whose maps and attention it asks
+    for besides embedding and logits, `student` or `teacher`.
+    """
+
+    needs_teacher = True
+    looks_inside: tuple[str, ...] = ()
+
+    def __init__(self, config: Any, partners: Partners) -> None:
+        super().__init__()
+        self.config = config
+        self.name = type(self).__module__.rpartition(".")[2]
+
+    def forward(self, student: Outputs, teacher: Outputs | None, labels: Tensor) -> dict[str, Tensor]:
+        """Losses by name, each a scalar, before weighting; labels (B,) are those of the batch.
+
+        Raises:
+            InputError: where the outputs lack what the term needs.
+        """
+        raise NotImplementedError
+
+    def weights(self, epoch: float) -> dict[str, float]:
+        """The weight of each loss, by the same names, at a place in training such as epoch 2.5.
+
+        Here: of a term with one loss, called as the term is.
+        """
+        return {self.name: self.config.weight * ramp(epoch, self.config.ramp_epochs)}
+
+
+def ramp(epoch: float, ramp_epochs: float) -> float:
+    """A factor that grows from 0 to 1 over the first `ramp_epochs`."""
+    return min(1.0, epoch / ramp_epochs) if ramp_epochs > 0 else 1.0
