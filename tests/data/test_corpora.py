@@ -5,7 +5,16 @@ from pathlib import Path
 
 import pytest
 
-from wespeaker_lite.data.corpora import CorpusSet, ListOptions, check_corpus, make_lists, read_corpus, read_set
+from wespeaker_lite.data.corpora import (
+    Clips,
+    CorpusSet,
+    ListOptions,
+    check_corpus,
+    make_lists,
+    read_clips,
+    read_corpus,
+    read_set,
+)
 from wespeaker_lite.data.tables import read_table
 from wespeaker_lite.data.trials import read_trials
 from wespeaker_lite.errors import InputError
@@ -274,6 +283,83 @@ def test_checking_writes_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixtur
         check_corpus(tmp_path, ListOptions())
     assert sorted(tmp_path.rglob("*")) == before
     assert "test has 8 utterances of 2 speakers" in caplog.text
+
+
+# --- Clips of further training speakers ---
+
+
+def test_of_each_speaker_the_first_clip_by_name_is_taken_at_any_depth(tmp_path: Path) -> None:
+    for name in (
+        "40/222/40-222-0000.flac",
+        "40/121026/40-121026-0001.flac",
+        "more/40-121026-0000.flac",
+        "7-1.ogg",
+    ):
+        audio(tmp_path / name)
+    audio(tmp_path / "40/222/40-222.trans.txt")
+    part = read_clips(Clips(str(tmp_path), prefix="ls", speakers=2))
+    first = str(tmp_path / "more/40-121026-0000.flac")
+    assert part.wavs == {"ls40-121026-0000": first, "ls7-1": str(tmp_path / "7-1.ogg")}
+    assert part.utt2spk == {"ls40-121026-0000": "ls40", "ls7-1": "ls7"}
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ([], r"clips of 0 speakers, expected 2; is the folder whole\?"),
+        (["1-2.flac", "1-3.flac"], "clips of 1 speakers, expected 2"),
+        (["1-2.flac", "speech.flac"], r"speech\.flac: expected a name such as SPEAKER-CHAPTER-UTTERANCE\.flac"),
+        (["1-2.flac", "2-my take.flac"], "my take.flac: expected a name"),
+        (["1-2.flac", "2-1.m4a"], r"2-1\.m4a: \.m4a cannot be read"),
+    ],
+)
+def test_clips_that_cannot_be_taken_are_errors(tmp_path: Path, names: list[str], message: str) -> None:
+    for name in names:
+        audio(tmp_path / name)
+    with pytest.raises(InputError, match=message):
+        read_clips(Clips(str(tmp_path), speakers=2))
+
+
+def test_no_folder_of_clips_and_an_empty_clip_are_errors(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="nowhere: no such folder"):
+        read_clips(Clips(str(tmp_path / "nowhere")))
+    audio(tmp_path / "1-2.flac", b"")
+    with pytest.raises(InputError, match=r"1-2\.flac: 0 bytes"):
+        read_clips(Clips(str(tmp_path)))
+
+
+def test_clips_join_train_and_leave_test_and_trials_alone(tmp_path: Path) -> None:
+    corpus = tree(tmp_path / "corpus")
+    text(corpus / "spk2gender", *(f"spk{n} {'mf'[n % 2]}" for n in range(8)))
+    audio(tmp_path / "clips/9-1.flac")
+    make_lists(corpus, tmp_path / "plain", ListOptions())
+    make_lists(corpus, tmp_path / "joined", ListOptions(clips=Clips(str(tmp_path / "clips"), prefix="x")))
+    plain, joined = contents(tmp_path / "plain"), contents(tmp_path / "joined")
+    assert {name for name in plain if plain[name] != joined.get(name)} == {
+        f"train/{name}" for name in ("wav.scp", "utt2spk", "spk2utt", "spk2gender")
+    }
+    assert "train/spk2gender" not in joined  # it would lack x9
+    assert joined["train/utt2spk"] == plain["train/utt2spk"] + "x9-1 x9\n"
+
+
+def test_clips_alone_are_the_training_set_of_a_corpus_without_one(tmp_path: Path) -> None:
+    tree(tmp_path / "corpus/test")
+    audio(tmp_path / "clips/9-1.flac")
+    sets, _ = read_corpus(tmp_path / "corpus", ListOptions(clips=Clips(str(tmp_path / "clips"))))
+    assert sets["train"].utt2spk == {"9-1": "9"}
+
+
+def test_clips_of_speakers_that_train_has_and_segments_beside_them_are_errors(tmp_path: Path) -> None:
+    tree(tmp_path / "corpus/train", speakers=2)
+    tree(tmp_path / "corpus/test", speakers=2)
+    audio(tmp_path / "clips/spk1-1.flac")
+    options = ListOptions(clips=Clips(str(tmp_path / "clips")))
+    with pytest.raises(InputError, match=r"speaker 'spk1' is in both sets \(1 such\); give one a prefix"):
+        read_corpus(tmp_path / "corpus", options)
+    kaldi_dir(tmp_path / "corpus/train")
+    text(tmp_path / "corpus/train/segments", "a-2 a-2 0 1", "b-1 b-1 0 1")
+    with pytest.raises(InputError, match="segments cannot be joined"):
+        read_corpus(tmp_path / "corpus", options)
 
 
 # --- Lists ---

@@ -101,6 +101,17 @@ def test_a_corpus_is_downloaded_checked_and_unpacked(server: Server, tmp_path: P
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["corpus"]
 
 
+def test_only_files_that_fit_the_pattern_are_unpacked(server: Server, tmp_path: Path) -> None:
+    fetch_corpus(source(server), tmp_path / "corpus", keep="*/train/*")
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["wav.scp"]
+
+
+def test_a_pattern_that_no_file_fits_keeps_the_archive(server: Server, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"corpus\.tar\.gz: no file in it fits '\*\.flac'"):
+        fetch_corpus(source(server), tmp_path / "corpus", keep="*.flac")
+    assert [path.name for path in tmp_path.iterdir()] == ["corpus.tar.gz"]
+
+
 def test_a_cut_connection_is_taken_up_where_it_ended(server: Server, tmp_path: Path) -> None:
     server.cut_after = [100_000, 50_000]
     download(source(server), tmp_path / "a.tar.gz")

@@ -13,8 +13,9 @@ def main() -> None:
     parser.add_argument("--out", required=True, help="the folder that the archive's one folder becomes")
     parser.add_argument("--size", type=int, help="bytes of the archive, where published")
     parser.add_argument("--sha256", help="of the archive, where published")
+    parser.add_argument("--keep", default="*", help="unpack only files whose path in the archive fits this pattern")
     args = parser.parse_args()
-    fetch_corpus(Source(args.url, args.size, args.sha256 or None), args.out)
+    fetch_corpus(Source(args.url, args.size, args.sha256 or None), args.out, args.keep)
 
 
 if __name__ == "__main__":

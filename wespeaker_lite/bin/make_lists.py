@@ -3,7 +3,7 @@
 import argparse
 
 from wespeaker_lite.bin import run
-from wespeaker_lite.data.corpora import ListOptions, check_corpus, make_lists
+from wespeaker_lite.data.corpora import Clips, ListOptions, check_corpus, make_lists
 
 
 def main() -> None:
@@ -14,8 +14,12 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=ListOptions.seed)
     parser.add_argument("--test-share", type=float, default=ListOptions.test_share, help="of speakers, without test/")
     parser.add_argument("--max-targets", type=int, help="at most so many target trials (default: all)")
+    parser.add_argument("--clips", help="a folder of SPEAKER-*.flac (or other audio): one clip each goes to train")
+    parser.add_argument("--clips-prefix", default=Clips.prefix, help="of their speakers' ids")
+    parser.add_argument("--clips-speakers", type=int, help="so many of them must be there")
     args = parser.parse_args()
-    options = ListOptions(seed=args.seed, test_share=args.test_share, max_targets=args.max_targets)
+    clips = Clips(args.clips, args.clips_prefix, args.clips_speakers) if args.clips else None
+    options = ListOptions(args.seed, args.test_share, args.max_targets, clips)
     if args.data_dir:
         make_lists(args.corpus_dir, args.data_dir, options)
     else:

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,7 @@ READABLE = (".wav", ".flac", ".ogg", ".opus", ".mp3")
 UNREADABLE = (".m4a", ".aac", ".mp4", ".wma", ".sph", ".amr")  # audio that must not be passed over in silence
 SETS = ("train", "test")
 MADE_TRIALS = ("trials_O", "trials_H")
+_CLIP_NAME = re.compile(r"(\w+)-\S+")
 
 
 @dataclass(frozen=True)
@@ -49,14 +51,44 @@ class CorpusSet:
             aliases={name: utterance for name, utterance in self.aliases.items() if utterance in utt2spk},
         )
 
+    def joined(self, other: "CorpusSet") -> "CorpusSet":
+        """Both sets' utterances; what only one of them knows of its speakers and sessions is left out.
+
+        Raises:
+            InputError: where a speaker is in both, or one of them has segments.
+        """
+        shared = set(self.utt2spk.values()) & set(other.utt2spk.values())
+        if shared:
+            raise InputError(f"speaker {min(shared)!r} is in both sets ({len(shared)} such); give one a prefix")
+        if self.segments or other.segments:
+            raise InputError("sets with segments cannot be joined; cut their audio into one file per utterance")
+        return CorpusSet(
+            wavs=self.wavs | other.wavs,
+            utt2spk=self.utt2spk | other.utt2spk,
+            spk2gender=self.spk2gender | other.spk2gender if self.spk2gender and other.spk2gender else {},
+            spk2age=self.spk2age | other.spk2age if self.spk2age and other.spk2age else {},
+            sessions=self.sessions | other.sessions if self.sessions and other.sessions else {},
+            aliases=self.aliases | other.aliases,
+        )
+
+
+@dataclass(frozen=True)
+class Clips:
+    """Where further training speakers are, of each of whom one clip is taken."""
+
+    folder: str
+    prefix: str = ""  # of their ids, so that none is that of a speaker of the corpus
+    speakers: int | None = None  # so many must be there
+
 
 @dataclass(frozen=True)
 class ListOptions:
-    """How lists are made where the corpus does not bring them."""
+    """How lists are made where the corpus does not bring them, and what is added to its training set."""
 
     seed: int = 1
     test_share: float = 0.25  # of the speakers, where the corpus has no train/ and test/
     max_targets: int | None = None  # at most so many target trials, drawn by seed
+    clips: Clips | None = None
 
 
 # --- Reading ---
@@ -240,12 +272,50 @@ def _speaker_table(path: Path, speakers: Collection[str], renamed: bool = False)
     return {speaker: value for speaker, value in table.items() if speaker in speakers}
 
 
+def read_clips(clips: Clips) -> CorpusSet:
+    """Read one clip each of the speakers in a folder of any depth, whose files are named as LibriSpeech's are.
+
+    `103-1240-0000.flac` is of speaker 103. Of several the first is taken, in byte order of their names.
+
+    Raises:
+        InputError: where there is no folder, no clip or an empty one, a clip's name does not begin with a speaker, or
+            there are not as many speakers as expected.
+    """
+    folder = Path(clips.folder)
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder")
+    wavs: dict[str, str] = {}
+    utt2spk: dict[str, str] = {}
+    met: set[str] = set()
+    for path in sorted(_audio_below(folder.absolute()), key=lambda path: path.name):
+        name = _CLIP_NAME.fullmatch(path.stem)
+        if not name:
+            raise InputError(f"{path}: expected a name such as SPEAKER-CHAPTER-UTTERANCE{path.suffix}")
+        if name[1] not in met:
+            met.add(name[1])
+            utterance = clips.prefix + path.stem
+            wavs[utterance], utt2spk[utterance] = str(path), clips.prefix + name[1]
+    if not wavs or (clips.speakers and len(wavs) != clips.speakers):
+        expected = f", expected {clips.speakers}" if clips.speakers else ""
+        raise InputError(f"{folder}: clips of {len(wavs)} speakers{expected}; is the folder whole?")
+    _check_audio(wavs)
+    log.info("%s: one clip each of %d further training speakers", folder, len(wavs))
+    return CorpusSet(wavs, utt2spk)
+
+
+def _audio_below(folder: Path) -> Iterator[Path]:
+    files, folders = _entries(folder)
+    yield from files
+    for inner in folders:
+        yield from _audio_below(inner)
+
+
 def read_corpus(folder: str | Path, options: ListOptions) -> tuple[dict[str, CorpusSet], list[Trials]]:
     """Read the sets and the trial lists that a corpus folder holds.
 
     Where it has a train/ or test/, each that is there is a set; else its speakers are split: those that its trial
     lists name go to test, or, without lists, a share drawn by seed. Trial lists are the files `trials*` in the folder,
-    or else in its test/; their ids are brought to the form of the set's.
+    or else in its test/; their ids are brought to the form of the set's. Clips of further speakers join train.
 
     Raises:
         InputError: as the readers do; where a trial names an unknown utterance; for too few speakers to split.
@@ -263,7 +333,11 @@ def read_corpus(folder: str | Path, options: ListOptions) -> tuple[dict[str, Cor
     lists = [match_ids(trials, set(target.utt2spk), target.aliases) for trials in lists]
     for trials in lists:
         check_known(trials, target.utt2spk)
-    return sets or _split(folder, whole, lists, options), lists
+    sets = sets or _split(folder, whole, lists, options)
+    if options.clips:
+        clips = read_clips(options.clips)
+        sets["train"] = sets["train"].joined(clips) if "train" in sets else clips
+    return sets, lists
 
 
 def _trial_files(folder: Path) -> list[Path]:

@@ -13,6 +13,7 @@ import urllib.error
 import urllib.request
 import zlib
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from tqdm import tqdm
@@ -36,9 +37,10 @@ class Source:
     pause: float = 2.0  # seconds before the second attempt; doubled before each further one
 
 
-def fetch_corpus(source: Source, folder: str | Path) -> None:
+def fetch_corpus(source: Source, folder: str | Path, keep: str = "*") -> None:
     """Download an archive beside `folder`, check it, unpack its one top folder as `folder`, remove the archive.
 
+    Of its files only those are unpacked whose path in the archive fits the shell pattern `keep`.
     Run again after a cut, it goes on with the bytes that are there.
 
     Raises:
@@ -51,7 +53,7 @@ def fetch_corpus(source: Source, folder: str | Path) -> None:
     archive = folder.with_name(f"{folder.name}.tar.gz")
     if not archive.exists():
         download(source, archive)
-    unpack(archive, folder)
+    unpack(archive, folder, keep)
     archive.unlink()
 
 
@@ -155,18 +157,27 @@ def _gzip_fault(path: Path) -> str | None:
     return None
 
 
-def unpack(archive: Path, folder: Path) -> None:
+def unpack(archive: Path, folder: Path, keep: str = "*") -> None:
     """Unpack a tar whose content is one folder, and put that folder in the place of `folder`, whole or not at all.
 
+    Of its files, those whose path in the tar fits the shell pattern `keep`.
+
     Raises:
-        InputError: where a member would lie outside, or the tar is damaged or has not just one folder.
+        InputError: where a member would lie outside, no file fits, or the tar is damaged or has not just one folder.
     """
+
+    def chosen(member: tarfile.TarInfo, place: str) -> tarfile.TarInfo | None:
+        safe = tarfile.data_filter(member, place)
+        return safe if member.isdir() or fnmatchcase(member.name, keep) else None
+
     temporary = folder.with_name(f".{folder.name}.unpacking")
     shutil.rmtree(temporary, ignore_errors=True)
     log.info("%s: unpacking", archive)
     try:
         with tarfile.open(archive) as tar:
-            tar.extractall(temporary, filter="data")
+            tar.extractall(temporary, filter=chosen)
+        if not any(path.is_file() for path in temporary.rglob("*")):
+            raise InputError(f"{archive}: no file in it fits {keep!r}")
         tops = [path for path in temporary.iterdir() if path.is_dir()]
         if len(tops) != 1:
             raise InputError(f"{archive}: expected one folder in it, found {len(tops)}")
