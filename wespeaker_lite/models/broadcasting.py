@@ -1,0 +1,367 @@
+"""Layers of broadcasting networks, on maps (F, B, T, C): frequency outermost, channels innermost.
+
+So laid out a sub-band is one block of memory, a mean over frequency a sum of slabs, a 1x1 convolution one matrix product,
+and a depthwise convolution three products with a vector: on a CPU several times faster than (B, C, F, T) with nn.Conv2d
+and nn.BatchNorm2d. In evaluation mode each normalisation is folded into the weights beside it.
+"""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from wespeaker_lite.models.masking import full_precision
+
+
+class FoldedLayer(nn.Module):
+    """A layer that takes other, fewer weights in evaluation mode: `fold` makes them, `folded` holds those made before."""
+
+    folded: tuple[Tensor, ...] | None = None
+
+    def fold(self) -> tuple[Tensor, ...]:
+        """Make the weights of evaluation mode from the parameters and the running statistics."""
+        raise NotImplementedError
+
+    def constants(self) -> tuple[Tensor, ...]:
+        """The weights of evaluation mode, made now if nobody made them before."""
+        return self.fold() if self.folded is None else self.folded
+
+
+class Folding:
+    """Keeps the folded weights of a network's layers as long as nothing they were made from has changed.
+
+    Whether it has is read from the version counters of the tensors, since a forgotten refresh would be a wrong embedding.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        self.layers = [module for module in network.modules() if isinstance(module, FoldedLayer)]
+        self.network = (network,)  # a tuple, for the network holds this object
+        self.tensors: list[Tensor] = []
+        self.versions: list[int] = []
+
+    def refresh(self) -> None:
+        """Bring the layers' folded weights up to date; where gradients are wanted they make them anew each time."""
+        if torch.is_grad_enabled():
+            self.clear()
+            return
+        versions = [tensor._version for tensor in self.tensors]
+        if not versions or versions != self.versions:
+            (network,) = self.network
+            self.tensors = [*network.parameters(), *network.buffers()]
+            self.versions = [tensor._version for tensor in self.tensors]
+            for layer in self.layers:
+                layer.folded = layer.fold()
+
+    def clear(self) -> None:
+        """Forget the folded weights: the tensors that they were made from may have been replaced."""
+        self.tensors, self.versions = [], []
+        for layer in self.layers:
+            layer.folded = None
+
+
+def affine_of(norm: nn.BatchNorm1d) -> tuple[Tensor, Tensor]:
+    """Scale and shift, (C,) each, that a batch norm is with its running statistics."""
+    scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
+    return scale, norm.bias - norm.running_mean * scale
+
+
+def batch_norm(norm: nn.BatchNorm1d, maps: Tensor) -> Tensor:
+    """Normalise the channels of maps (..., C); the flat shape is the one for which torch has a fast kernel."""
+    return norm(maps.reshape(-1, maps.shape[-1])).view_as(maps)
+
+
+# --- Depthwise convolution ---
+
+
+def taps_of(channels: int) -> nn.Parameter:
+    """The weight (3, C) of a depthwise convolution with kernel 3, fresh as nn.Conv2d's."""
+    return nn.Parameter(torch.empty(3, channels).uniform_(-1, 1) / math.sqrt(3))
+
+
+def shifted_products(maps: Tensor, taps: Tensor, axis: int, start: Tensor | None = None) -> Tensor:
+    """Depthwise convolution along an axis: y[i] = start + taps[0] x[i-1] + taps[1] x[i] + taps[2] x[i+1], zero outside.
+
+    maps: (F, B, T, C) or (B, T, C). taps: (3, C), or (3, F, 1, 1, C) where they differ by bin (only for axis 0).
+    torch's own convolution kernels take several times as long for so few taps.
+    """
+    before, here, after = taps
+    count = maps.shape[axis] - 1
+    out = maps * here if start is None else torch.addcmul(start, maps, here)
+    if count > 0:
+        if taps.dim() > 2:
+            before, after = before[1:], after[:-1]
+        out.narrow(axis, 1, count).addcmul_(maps.narrow(axis, 0, count), before)
+        out.narrow(axis, 0, count).addcmul_(maps.narrow(axis, 1, count), after)
+    return out
+
+
+def _tap_slopes(maps: Tensor, grad: Tensor, axis: int) -> Tensor:
+    """The slopes of the taps, (3, C): `grad` times the maps one step before, here, and one step after."""
+    count = maps.shape[axis] - 1
+    return torch.stack(
+        [
+            _dots(grad.narrow(axis, 1, count), maps.narrow(axis, 0, count)),
+            _dots(grad, maps),
+            _dots(grad.narrow(axis, 0, count), maps.narrow(axis, 1, count)),
+        ]
+    )
+
+
+def _dots(left: Tensor, right: Tensor) -> Tensor:
+    """Sum of products over all but the last axis: two of (..., C) -> (C,)."""
+    left, right = left.reshape(-1, left.shape[-1]), right.reshape(-1, right.shape[-1])
+    if len(left) == 0:
+        return left.new_zeros(left.shape[1])
+    # The slope of a norm's gain, with mean 0 and deviation 1: the one such sum that torch makes in a single pass.
+    zeros, ones = left.new_zeros(left.shape[1]), left.new_ones(left.shape[1])
+    slopes = torch.ops.aten.native_batch_norm_backward(
+        left, right, None, zeros, ones, None, None, False, 0.0, [False, True, False]
+    )
+    return slopes[1]
+
+
+class _ShiftedProducts(torch.autograd.Function):
+    """`shifted_products` with slopes for maps and taps (3, C)."""
+
+    @staticmethod
+    def forward(ctx: Any, maps: Tensor, taps: Tensor, axis: int) -> Tensor:
+        ctx.save_for_backward(maps, taps)
+        ctx.axis = axis
+        return shifted_products(maps, taps, axis)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
+        maps, taps = ctx.saved_tensors
+        return shifted_products(grad, taps.flip(0), ctx.axis), _tap_slopes(maps, grad, ctx.axis), None
+
+
+# --- Broadcasted residual learning ---
+
+
+class SubSpectralNorm(nn.Module):
+    """Sub-spectral normalisation: a batch norm for each of S sub-bands. The parameters; `FreqResidual` computes.
+
+    Source: Chang et al., ICASSP 2021 (arXiv 2103.13620), section 2.
+    """
+
+    def __init__(self, channels: int, bands: int) -> None:
+        super().__init__()
+        self.eps, self.momentum = 1e-5, 0.1
+        self.weight = nn.Parameter(torch.ones(bands, channels))
+        self.bias = nn.Parameter(torch.zeros(bands, channels))
+        self.register_buffer("running_mean", torch.zeros(bands, channels))
+        self.register_buffer("running_var", torch.ones(bands, channels))
+
+
+class _FreqResidual(torch.autograd.Function):
+    """x + a and mean_F a with a = SSN(DWConv_freq(z)) by the statistics of the batch.
+
+    Sub-band by sub-band, so that what one pass over memory has fetched is still in the cache for the next.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, maps: Tensor, inner: Tensor, taps: Tensor, weight: Tensor, bias: Tensor, norm: SubSpectralNorm
+    ) -> tuple[Tensor, Tensor]:
+        filtered, out = torch.empty_like(maps), torch.empty_like(maps)
+        means, variances, mean = [], [], 0.0
+        for band, bins in enumerate(_sub_bands(len(maps), norm)):
+            rows = _filter(inner, taps, bins, out=filtered[bins]).view(-1, maps.shape[-1])
+            band_mean, variance = torch.ops.aten.batch_norm_update_stats(
+                rows, norm.running_mean[band], norm.running_var[band], norm.momentum
+            )
+            means.append(band_mean)
+            variances.append(variance)
+            scale = weight[band] * (variance + norm.eps).rsqrt()
+            target = torch.addcmul(bias[band] - band_mean * scale, filtered[bins], scale, out=out[bins])
+            mean = mean + target.sum(0)
+            target.add_(maps[bins])
+        ctx.save_for_backward(inner, filtered, taps, weight, torch.stack(means), torch.stack(variances))
+        ctx.norm, ctx.is_residual = norm, inner is maps
+        return out, mean / len(maps)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor, grad_mean: Tensor) -> tuple[Tensor | None, ...]:
+        inner, filtered, taps, weight, means, variances = ctx.saved_tensors
+        inverse = (variances + ctx.norm.eps).rsqrt()
+        grad_weight, grad_bias = torch.empty_like(weight), torch.empty_like(weight)
+        through = torch.empty_like(filtered)
+        count, channels = filtered[0].numel() // filtered.shape[-1] * len(filtered) // len(weight), filtered.shape[-1]
+        shared = grad_mean / len(filtered)
+        for band, bins in enumerate(_sub_bands(len(filtered), ctx.norm)):
+            slopes = grad[bins] + shared  # of a
+            _, grad_weight[band], grad_bias[band] = torch.ops.aten.native_batch_norm_backward(
+                slopes.view(-1, channels), filtered[bins].view(-1, channels), None, None, None, means[band],
+                inverse[band], True, ctx.norm.eps, [False, True, True],
+            )  # fmt: skip
+            # The slope of a norm is linear in what comes from above and in its input; so it needs no normalised copy.
+            gain = weight[band] * inverse[band]
+            slant = -gain * inverse[band] * grad_weight[band] / count
+            level = -gain * grad_bias[band] / count - slant * means[band]
+            torch.addcmul(level, filtered[bins], slant, out=through[bins]).addcmul_(slopes, gain)
+        grad_inner, backward_taps = torch.empty_like(inner), taps.flip(0)
+        for bins in _sub_bands(len(inner), ctx.norm):
+            start = grad[bins] if ctx.is_residual else None
+            _filter(through, backward_taps, bins, out=grad_inner[bins], start=start)
+        grad_taps = _tap_slopes(inner, through, axis=0)
+        grads = (grad_inner, None) if ctx.is_residual else (grad, grad_inner)
+        return *grads, grad_taps, grad_weight, grad_bias, None
+
+
+def _sub_bands(bins: int, norm: SubSpectralNorm) -> list[slice]:
+    width = bins // len(norm.weight)
+    return [slice(first, first + width) for first in range(0, bins, width)]
+
+
+def _filter(maps: Tensor, taps: Tensor, bins: slice, out: Tensor, start: Tensor | None = None) -> Tensor:
+    """Some bins of `shifted_products` over frequency, written to `out`."""
+    before, here, after = taps
+    if start is None:
+        torch.mul(maps[bins], here, out=out)
+    else:
+        torch.addcmul(start, maps[bins], here, out=out)
+    first, last = max(bins.start, 1), min(bins.stop, len(maps) - 1)
+    out[first - bins.start :].addcmul_(maps[first - 1 : bins.stop - 1], before)
+    out[: last - bins.start].addcmul_(maps[bins.start + 1 : last + 1], after)
+    return out
+
+
+class FreqResidual(FoldedLayer):
+    """x + a and mean_F a, with a = SSN(DWConv_freq(z)): x and z (F, B, T, C) -> (F, B, T, C) and (B, T, C)."""
+
+    def __init__(self, channels: int, bins: int, bands: int) -> None:
+        super().__init__()
+        self.bins = bins
+        self.taps = taps_of(channels)
+        self.norm = SubSpectralNorm(channels, bands)
+
+    def forward(self, maps: Tensor, inner: Tensor) -> tuple[Tensor, Tensor]:
+        if self.training:
+            return _FreqResidual.apply(maps, inner, self.taps, self.norm.weight, self.norm.bias, self.norm)
+        taps, bias = self.constants()
+        inner = shifted_products(inner, taps, axis=0, start=bias)
+        return inner + maps, inner.mean(0)
+
+    def fold(self) -> tuple[Tensor, Tensor]:
+        norm = self.norm
+        scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
+        shift = norm.bias - norm.running_mean * scale
+        scale, shift = (part.repeat_interleave(self.bins // len(part), 0) for part in (scale, shift))
+        return (self.taps[:, None] * scale)[:, :, None, None], shift[:, None, None]
+
+    @staticmethod
+    def macs(output: tuple[Tensor, Tensor]) -> int:
+        """Multiply-accumulates of a call that gave `output`: no counter of matrix products sees them."""
+        return 3 * output[0].numel()
+
+
+class TimeBranch(FoldedLayer):
+    """The branch without frequency: depthwise convolution over time, batch norm, SiLU: (B, T, C) -> the same."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.taps = taps_of(channels)
+        self.norm = nn.BatchNorm1d(channels)
+
+    def forward(self, mean: Tensor, mask: Tensor | None) -> Tensor:
+        """`mean` (B, T, C) is of all bins; `mask` (B, T) marks the frames that the convolution may see."""
+        if mask is not None:
+            mean = mean.masked_fill(mask.logical_not()[..., None], 0.0)
+        if self.training:
+            return F.silu(batch_norm(self.norm, _ShiftedProducts.apply(mean, self.taps, 1)))
+        taps, bias = self.constants()
+        return F.silu(shifted_products(mean, taps, axis=1, start=bias))
+
+    def fold(self) -> tuple[Tensor, Tensor]:
+        scale, shift = affine_of(self.norm)
+        return self.taps * scale, shift
+
+    @staticmethod
+    def macs(output: Tensor) -> int:
+        """Multiply-accumulates of a call that gave `output`: no counter of matrix products sees them."""
+        return 3 * output.numel()
+
+
+class BroadcastResidual(nn.Module):
+    """Broadcasted residual learning: x + a + broadcast_F(f(mean_F a)), a = SSN(DWConv_freq(x)).
+
+    Source: Kim et al., Interspeech 2021 (arXiv 2106.04140), section 2.2; f without its 1x1 convolution: reconstruction.
+    """
+
+    def __init__(self, channels: int, bins: int, bands: int) -> None:
+        super().__init__()
+        self.freq = FreqResidual(channels, bins, bands)
+        self.time = TimeBranch(channels)
+
+    def parts(self, maps: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+        """x + a, (F, B, T, C), and what is to be broadcast over it, (B, T, C)."""
+        residual, mean = self.freq(maps, maps)
+        return residual, self.time(mean, mask)
+
+    def forward(self, maps: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Maps (F, B, T, C), mask (B, T) or None -> the same shape."""
+        residual, shared = self.parts(maps, mask)
+        return residual.add_(shared)
+
+
+# --- 1x1 convolution ---
+
+
+class _PointwiseNorm(torch.autograd.Function):
+    """1x1 convolution and batch norm of rows (N, in), the statistics taken from mean and covariance of the rows."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, weight: Tensor, gain: Tensor, bias: Tensor, norm: nn.BatchNorm1d) -> Tensor:
+        count = len(rows)
+        mean, gram = rows.mean(0), rows.T @ rows
+        means = weight @ mean
+        variances = ((weight @ (gram / count - torch.outer(mean, mean))) * weight).sum(1).clamp(min=0)
+        norm.running_mean.lerp_(means, norm.momentum)
+        norm.running_var.lerp_(variances * (count / max(count - 1, 1)), norm.momentum)
+        norm.num_batches_tracked += 1
+        inverse_deviations = (variances + norm.eps).rsqrt()
+        folded = weight * (gain * inverse_deviations)[:, None]
+        ctx.save_for_backward(rows, weight, gain, mean, gram, means, inverse_deviations, folded)
+        return torch.addmm(bias - folded @ mean, rows, folded.T)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        rows, weight, gain, mean, gram, means, inverse_deviations, folded = ctx.saved_tensors
+        count = len(rows)
+        moments, grad_bias = grad.T @ rows, grad.sum(0)
+        grad_gain = inverse_deviations * ((moments * weight).sum(1) - means * grad_bias)
+        # As the slope of any batch norm: gain times what comes from above, a multiple of the input, and a constant.
+        scale = gain * inverse_deviations
+        slant = -scale * inverse_deviations * grad_gain / count
+        level = -scale * grad_bias / count - slant * means
+        grad_weight = scale[:, None] * moments + slant[:, None] * (weight @ gram) + torch.outer(level, mean * count)
+        grad_rows = torch.addmm(level @ weight, rows, weight.T @ (slant[:, None] * weight)).addmm_(grad, folded)
+        return grad_rows, grad_weight, grad_gain, grad_bias, None
+
+
+class PointwiseNorm(FoldedLayer):
+    """1x1 convolution and batch norm in one product: maps (..., in) -> (..., out).
+
+    In training the statistics of the product come from mean and covariance of its input: after a widening convolution
+    that is a small product in the place of several passes over the widened maps, and the same numbers.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(out_channels, in_channels))
+        nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))
+        self.norm = nn.BatchNorm1d(out_channels)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        if not self.training:
+            return F.linear(maps, *self.constants())
+        with torch.autocast(maps.device.type, enabled=False):  # a covariance in half precision is noise
+            rows = full_precision(maps).reshape(-1, maps.shape[-1])
+            out = _PointwiseNorm.apply(rows, self.weight, self.norm.weight, self.norm.bias, self.norm)
+        return out.view(*maps.shape[:-1], -1)
+
+    def fold(self) -> tuple[Tensor, Tensor]:
+        scale, shift = affine_of(self.norm)
+        return self.weight * scale[:, None], shift
