@@ -22,7 +22,7 @@ def outputs(seed: int, width: int = 6) -> Outputs:
 
 
 def partners(student_dim: int = 6, teacher_dim: int = 6) -> Partners:
-    return Partners(outputs(1, student_dim), outputs(2, teacher_dim), HeadConfig(), 7)
+    return Partners(outputs(1, student_dim), outputs(2, teacher_dim), HeadConfig(), 7, 100)
 
 
 def term(student_dim: int = 6, teacher_dim: int = 6, **section: object) -> Term:

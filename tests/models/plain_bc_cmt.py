@@ -136,6 +136,7 @@ class PlainNetwork(nn.Module):
 
     def __init__(self, config: bc_cmt.Config) -> None:
         super().__init__()
+        self.config = config
         width, channels = config.stem_channels, config.stem_channels
         self.stem = nn.Sequential(
             nn.Conv2d(1, width, 3, config.stem_stride, 1, bias=False), nn.BatchNorm2d(width), nn.GELU(),

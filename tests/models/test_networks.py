@@ -16,8 +16,13 @@ SMALL = [
     ("resnet", {"depth": 18, "width": 4, "embed_dim": 24}),
     ("resnet", {"depth": 34, "width": 4, "embed_dim": 24, "pooling": "attentive", "global_context": True}),
     ("campplus", {"embed_dim": 24, "channels": 16, "growth": 4}),
+    ("bc_cmt", {"embed_dim": 24, "channels": [8, 8, 16, 16], "depth": [1, 1, 1, 1]}),
+    ("bc_cmt", {"embed_dim": 24, "channels": [8, 8, 16, 16], "depth": [1, 1, 1, 1], "attention": "2d"}),
 ]
-SMALL_IDS = ["ecapa", "ecapa-statistics", "ecapa-no-context", "resnet18", "resnet34-attentive", "campplus"]
+SMALL_IDS = [
+    *("ecapa", "ecapa-statistics", "ecapa-no-context", "resnet18", "resnet34-attentive", "campplus"),
+    *("bc_cmt", "bc_cmt-2d"),
+]
 
 
 def _small(name: str, options: dict) -> nn.Module:
@@ -107,8 +112,9 @@ def test_a_length_beyond_the_batch_is_refused(network):
         (0, [(2, 32, 101)] * 3),
         (3, [(2, 4, 80, 101), (2, 8, 40, 51), (2, 16, 20, 26), (2, 32, 10, 13)]),
         (5, [(2, 32, 51), (2, 64, 51), (2, 64, 51)]),
+        (6, [(2, 8, 40, 51), (2, 8, 20, 51), (2, 16, 10, 51), (2, 16, 5, 51)]),
     ],
-    ids=["ecapa", "resnet", "campplus"],
+    ids=["ecapa", "resnet", "campplus", "bc_cmt"],
 )
 def test_maps_go_from_shallow_to_deep_and_lead_to_the_same_embedding(index, shapes):
     network = _small(*SMALL[index])
@@ -152,7 +158,7 @@ def test_mel_bins_that_8_does_not_divide():
     [
         ("ecapa", {}, "did you mean 'ecapa_tdnn'"),
         ("pooling", {}, "unknown name 'pooling'"),
-        ("os", {}, "known: campplus, ecapa_tdnn, "),
+        ("os", {}, "known: bc_cmt, campplus, ecapa_tdnn, "),
         ("ecapa_tdnn", {"chanels": 8}, "did you mean 'channels'"),
         ("ecapa_tdnn", {"channels": 100}, "scale 8 must"),
         ("ecapa_tdnn", {"embed_dim": 0}, "width"),

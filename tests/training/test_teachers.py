@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 import torch
 
+from tests.training.conftest import SMALL
 from wespeaker_lite import trained_model
 from wespeaker_lite.config import to_mapping
 from wespeaker_lite.data.arks import ArkWriter
 from wespeaker_lite.data.crops import CropDataset
 from wespeaker_lite.errors import InputError
-from wespeaker_lite.experiment import Experiment
+from wespeaker_lite.experiment import Experiment, from_given
 from wespeaker_lite.training.job import build_learner
 from wespeaker_lite.training.trainer import Trainer
 
@@ -132,3 +133,52 @@ def test_other_speakers_or_other_features_do_not_fit(
     other = student(small, BOTH, features={"num_mels": 12})
     with pytest.raises(InputError, match="teacher reads 10 mel bins, the student 12"):
         build_learner(other, dataset, str(teacher))
+
+
+BC_CMT = {"name": "bc_cmt", "channels": [8, 8], "depth": [1, 1], "strides": [1, 1], "bands": 5, "embed_dim": 8,
+          "pool_bottleneck": 4}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def attentive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An untrained BC-CMT of the five speakers, deeper than the student."""
+    config = to_mapping(from_given({**SMALL, "model": {**BC_CMT, "depth": [1, 2]}}, "attentive"))
+    torch.manual_seed(7)
+    model = trained_model.build_model(config)
+    head = trained_model.build_head(config, model.embed_dim, 5)
+    path = tmp_path_factory.mktemp("attentive") / "final.pt"
+    trained_model.save(path, trained_model.TrainedModel(config, model, head, [f"s{n}" for n in range(5)]))
+    return path
+
+
+def test_attention_maps_labels_and_embeddings_teach_together(small_data: Path, attentive: Path, tmp_path: Path) -> None:
+    terms = [{"name": "attention", "weight": 10.0}, *BOTH]
+    given = {**SMALL, "model": BC_CMT, "distill": {"teacher": "conf/t.yaml", "terms": terms}}
+    experiment = from_given({**given, "train": {**SMALL["train"], "epochs": 2}}, "student")
+    dataset = CropDataset(small_data, experiment.crop, 0)
+    learner = build_learner(experiment, dataset, str(attentive))
+    before = {name: value.clone() for name, value in learner.teacher.state_dict().items()}
+    Trainer(learner, dataset, experiment, tmp_path).run()
+    assert all(torch.equal(value, before[name]) for name, value in learner.teacher.state_dict().items())
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert all({"loss", "class", "attention", "label", "embedding"} <= line.keys() for line in lines)
+    trained_model.load(tmp_path / "final.pt")
+
+
+def test_the_teachers_maps_hold_no_graph(small_data: Path, attentive: Path) -> None:
+    given = {**SMALL, "model": BC_CMT, "distill": {"teacher": "conf/t.yaml", "terms": [{"name": "attention"}]}}
+    dataset = CropDataset(small_data, from_given(given, "student").crop, 0)
+    learner = build_learner(from_given(given, "student"), dataset, str(attentive))
+    shown = learner.teacher(torch.randn(2, 40, 10), torch.tensor([0, 1]), torch.tensor([0, 1]), inside=True)
+    parts = [part for stage in shown.attention for block in stage for part in vars(block).values()]
+    assert len(parts) == 9
+    assert not any(part.requires_grad or part.grad_fn for part in (*parts, *shown.maps, shown.embedding))
+
+
+def test_other_strides_over_time_clash(small_data: Path, attentive: Path) -> None:
+    model = {**BC_CMT, "stem_stride": [2, 1]}
+    given = {**SMALL, "model": model, "distill": {"teacher": "conf/t.yaml", "terms": [{"name": "attention"}]}}
+    experiment = from_given(given, "student")
+    dataset = CropDataset(small_data, experiment.crop, 0)
+    with pytest.raises(InputError, match=r"40 x 40 \(one query in 1 frames\), the teacher's 20 x 20"):
+        build_learner(experiment, dataset, str(attentive))

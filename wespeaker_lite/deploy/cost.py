@@ -3,7 +3,7 @@
 import contextlib
 import statistics
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,13 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from wespeaker_lite import distill, plugins
+from wespeaker_lite.config import to_mapping
+from wespeaker_lite.distill.outputs import outputs_of
+from wespeaker_lite.distill.term import Partners
 from wespeaker_lite.errors import InputError
+from wespeaker_lite.experiment import Experiment
+from wespeaker_lite.models.margin import build_head
 
 FRAMES_PER_SECOND = 100  # frames of 10 ms; 1 s of audio without context gives 98, peers count 100
 
@@ -39,12 +45,20 @@ def count_macs(model: nn.Module, num_mels: int, frames: int = FRAMES_PER_SECOND)
     """Multiply-accumulates of one utterance of `frames` frames in eval mode: convolutions and matrix products.
 
     What is linear in the number of activations (norms, non-linearities, pooling sums) is not counted, as in the
-    tables of papers.
+    tables of papers. A layer that convolves in a way of its own says what that takes, by `macs(output)`.
     """
+    own: list[int] = []
+    hooks = [
+        module.register_forward_hook(lambda layer, _, output: own.append(layer.macs(output)))
+        for module in model.modules()
+        if hasattr(module, "macs")
+    ]
     # Only the plain attention is taken apart into products that the counter knows; the fused CPU one is not.
     with _evaluating(model), torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         model(_noise(model, frames, num_mels))
-    return counter.get_total_flops() // 2
+    for hook in hooks:
+        hook.remove()
+    return counter.get_total_flops() // 2 + sum(own)
 
 
 def latency(model: nn.Module, num_mels: int, options: LatencyOptions) -> dict[str, float]:
@@ -89,11 +103,31 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
         model.train(training)
 
 
-def report(model: nn.Module, num_mels: int, head: nn.Module | None, timing: LatencyOptions | None) -> dict[str, Any]:
+def training_parts(experiment: Experiment, model: nn.Module, classes: int) -> dict[str, nn.Module]:
+    """What a config trains beside its network `model` and never deploys, by name, for so many training speakers.
+
+    The head, and those KD terms that need no pretrained teacher; what others train hangs on the teacher's sizes.
+    """
+    head = build_head(to_mapping(experiment.head), model.embed_dim, classes)
+    package = distill.__name__
+    sections = experiment.distill.terms
+    alone = [section for section in sections if not plugins.find(package, section, package)[0].Term.needs_teacher]
+    if not alone:
+        return {"head": head}
+    frames = experiment.crop.frames
+    with _evaluating(model), torch.no_grad():
+        crop, label = _noise(model, frames, experiment.features.num_mels), torch.zeros(1, dtype=torch.long)
+        shown = outputs_of(model, None, crop, label, inside=True)
+    return {"head": head, **distill.build_terms(alone, Partners(shown, None, experiment.head, classes, frames))}
+
+
+def report(
+    model: nn.Module, num_mels: int, training_only: Mapping[str, nn.Module], timing: LatencyOptions | None
+) -> dict[str, Any]:
     """The cost of what is deployed, what only training needs apart from it, and the latency if `timing` is given."""
     result: dict[str, Any] = {"params": count_parameters(model), "macs_1s": count_macs(model, num_mels)}
-    if head is not None:
-        result["training_only_params"] = {"head": count_parameters(head)}
+    if training_only:
+        result["training_only_params"] = {name: count_parameters(part) for name, part in training_only.items()}
     if timing is not None:
         result["latency_seconds"] = latency(model, num_mels, timing)
         result["latency_threads"] = timing.threads

@@ -13,13 +13,14 @@ from wespeaker_lite.models.margin import HeadConfig
 class Partners:
     """Whom a term is built for: outputs of student and teacher for a crop without sound, from which it takes its sizes.
 
-    head, classes: of the student's head, for a term that has one of its own.
+    head, classes: of the student's head, for a term that has one of its own. frames: of that crop.
     """
 
     student: Outputs
     teacher: Outputs | None
     head: HeadConfig
     classes: int
+    frames: int
 
 
 class Term(nn.Module):

@@ -30,9 +30,9 @@ from wespeaker_lite.models.pooling import DEVIATION_FLOOR, AttentiveStatisticsPo
 class Config:
     """Hyper-parameters; the defaults are the size Tiny.
 
-    channels, depth, strides: of each stage; a stride is over frequency, before the stage. stem_stride: over frequency and
-    time. bands: of sub-spectral normalisation. groups: of the 1x1 convolutions around the attention. reduction: with
-    `attention: 2d`, by how much each stage shrinks keys and values on both axes.
+    channels, depth, strides: of each stage; a stride is over frequency, before the stage. stem_stride: over frequency
+    and time. bands: of sub-spectral normalisation. groups: of the 1x1 convolutions around the attention. reduction:
+    with `attention: 2d`, by how much each stage shrinks keys and values on both axes.
     """
 
     channels: tuple[int, ...] = (16, 32, 64, 64)
@@ -73,8 +73,8 @@ class Config:
         for number, stride in enumerate(self.strides, start=1):
             if bins % stride or bins // stride % self.bands:
                 raise InputError(
-                    f"model (bc_cmt): stage {number} gets {bins} frequency bins of {num_mels} mels; stride {stride} and "
-                    f"then {self.bands} bands must divide them: change model.strides, model.bands or features.num_mels"
+                    f"model (bc_cmt): stage {number} gets {bins} frequency bins of {num_mels} mels; stride {stride} "
+                    f"and then {self.bands} bands must divide them: change model.strides, model.bands or the mels"
                 )
             bins //= stride
             result.append(bins)
@@ -166,7 +166,7 @@ class TimeAttention(nn.Module):
 
 
 class MapAttention(nn.Module):
-    """The conventional self-attention over frequency and time, keys and values on a shrunk map: (F, B, T, C) -> the same.
+    """The conventional self-attention over frequency and time: (F, B, T, C) -> the same. Keys and values are shrunk.
 
     Guo et al. (arXiv 2107.06263), section 3.2, with grouped 1x1 convolutions; keys and values share one shrunk map.
     """
@@ -224,10 +224,8 @@ class FeedForward(nn.Module):
         self.norm = nn.BatchNorm1d(channels)
 
     def forward(self, maps: Tensor, mask: Tensor | None) -> Tensor:
-        wide, shared = self.residual.parts(F.gelu(self.widen(maps)), mask)
-        # The convolution is linear, so what is equal in all bins goes through it once.
-        inner = self.narrow(wide).add_(self.narrow(shared))
-        return maps + batch_norm(self.norm, inner)
+        wide = self.residual(F.gelu(self.widen(maps)), mask)
+        return maps + batch_norm(self.norm, self.narrow(wide))
 
 
 class Block(nn.Module):
@@ -251,7 +249,7 @@ class Block(nn.Module):
 
 
 class FrequencyPooling(nn.Module):
-    """Attentive mean and deviation over frequency, a weight for each bin, frame and channel: (F, B, T, C) -> (B, 2C, T).
+    """Attentive mean and deviation over frequency, a weight for each bin and channel: (F, B, T, C) -> (B, 2C, T).
 
     The first half of FSDASP, which the paper names; the second is attentive statistics over time. Reconstruction.
     """
@@ -294,7 +292,7 @@ class Model(nn.Module):
         return self._run(feats, lengths).embedding
 
     def activations(self, feats: Tensor) -> Activations:
-        """The embeddings, the outputs of the stages, (B, C, F, T'), and the attention of each block (B, heads, T', d)."""
+        """The embeddings, the outputs of the stages, (B, C, F, T'), and the attention of each block."""
         return self._run(feats, None)
 
     def _run(self, feats: Tensor, lengths: Tensor | None) -> Activations:

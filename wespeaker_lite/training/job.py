@@ -74,7 +74,7 @@ def build_learner(
     with torch.no_grad():
         shown = outputs_of(student.eval(), None, silence, nobody, inside=True)
         taught = guide.eval()(silence, nobody, nobody, inside=True) if guide is not None else None
-    partners = Partners(shown, taught, experiment.head, len(dataset.classes))
+    partners = Partners(shown, taught, experiment.head, len(dataset.classes), experiment.crop.frames)
     return Learner(student.train(), head, distill.build_terms(experiment.distill.terms, partners), guide)
 
 

@@ -1,0 +1,165 @@
+"""KD of attention maps against loops in float64, its pairs, and what does not compare."""
+
+import math
+
+import pytest
+import torch
+
+from wespeaker_lite import distill, models
+from wespeaker_lite.distill.outputs import Outputs, outputs_of
+from wespeaker_lite.distill.term import Partners, Term
+from wespeaker_lite.errors import InputError
+from wespeaker_lite.models.activations import Attention
+from wespeaker_lite.models.margin import HeadConfig
+
+LABELS = torch.arange(2)
+
+
+def block(seed: int, heads: int = 3, frames: int = 5, width: int = 4) -> Attention:
+    draw = torch.Generator().manual_seed(seed)
+    shape = (2, heads, frames, width)
+    return Attention(*(torch.randn(shape, generator=draw, dtype=torch.float64).requires_grad_() for _ in range(3)))
+
+
+def outputs(*stages: list[Attention]) -> Outputs:
+    return Outputs(torch.zeros(2, 6), attention=list(stages))
+
+
+def term(student: Outputs, teacher: Outputs | None, **options: object) -> Term:
+    partners = Partners(student, teacher, HeadConfig(), 7, frames=10)
+    (built,) = distill.build_terms([{"name": "attention", **options}], partners).values()
+    return built
+
+
+def loss_of(student: Outputs, teacher: Outputs, **options: object) -> torch.Tensor:
+    (loss,) = term(student, teacher, **options)(student, teacher, LABELS).values()
+    return loss
+
+
+def scores_by_hand(left: torch.Tensor, right: torch.Tensor) -> list[list[float]]:
+    width = left.shape[-1]
+    return [[sum((a * b).tolist()) / math.sqrt(width) for b in right] for a in left]
+
+
+def row_kl(teacher: list[float], student: list[float]) -> float:
+    p, q = ([math.exp(score) for score in row] for row in (teacher, student))
+    return sum(a / sum(p) * math.log((a / sum(p)) / (b / sum(q))) for a, b in zip(p, q, strict=True))
+
+
+def by_hand(ours: Attention, theirs: Attention, distance: str) -> float:
+    batch, heads, frames, _ = ours.query.shape
+    total = 0.0
+    for utterance in range(batch):
+        for head in range(heads):
+            names = ("value", "value") if distance == "values" else ("query", "key")
+            taught, teaching = (
+                scores_by_hand(*(getattr(each, name)[utterance, head].detach() for name in names))
+                for each in (ours, theirs)
+            )
+            for mine, target in zip(taught, teaching, strict=True):
+                if distance == "scores":
+                    total += sum((a - b) ** 2 for a, b in zip(mine, target, strict=True)) / frames
+                else:
+                    total += row_kl(target, mine)
+    return total / (batch * heads * frames)
+
+
+@pytest.mark.parametrize("distance", ["kl", "scores", "values"])
+def test_distances_are_means_over_pairs_heads_and_rows(distance: str) -> None:
+    student = outputs([block(0), block(1)], [block(2)])
+    teacher = outputs([block(3, width=6)], [block(4, width=6), block(5, width=6), block(6, width=6)])
+    expected = by_hand(student.attention[0][1], teacher.attention[0][0], distance)
+    expected += by_hand(student.attention[1][0], teacher.attention[1][2], distance)
+    assert loss_of(student, teacher, distance=distance).item() == pytest.approx(expected / 2)
+
+
+def test_uniform_pairs_blocks_of_the_same_relative_depth() -> None:
+    student = outputs([block(0)], [block(1)])
+    teacher = outputs([block(2), block(3), block(4)], [block(5), block(6)])
+    expected = by_hand(student.attention[0][0], teacher.attention[0][2], "kl")
+    expected += by_hand(student.attention[1][0], teacher.attention[1][1], "kl")
+    assert loss_of(student, teacher, pairs="uniform").item() == pytest.approx(expected / 2)
+
+
+@pytest.mark.parametrize("distance", ["kl", "scores", "values"])
+def test_mean_of_heads_compares_other_numbers_of_heads(distance: str) -> None:
+    ours, theirs = block(0, heads=3), block(1, heads=2)
+    loss = loss_of(outputs([ours]), outputs([theirs]), heads="mean", distance=distance)
+    maps = []
+    for each in (ours, theirs):
+        left, right = (each.value, each.value) if distance == "values" else (each.query, each.key)
+        scores = torch.einsum("bhid,bhjd->bhij", left, right) / 2
+        maps.append((scores if distance == "scores" else scores.softmax(-1)).mean(1))
+    difference = (maps[0] - maps[1]).square() if distance == "scores" else maps[1] * (maps[1] / maps[0]).log()
+    expected = difference.mean() if distance == "scores" else difference.sum(-1).mean()
+    assert loss.item() == pytest.approx(expected.item())
+
+
+@pytest.mark.parametrize("distance", ["kl", "scores", "values"])
+@pytest.mark.parametrize("heads", ["match", "mean"])
+def test_slopes_reach_the_student_alone_and_are_right(distance: str, heads: str) -> None:
+    teacher = outputs([block(7)])
+    inputs = vars(block(0)).values()
+
+    def loss(*parts: torch.Tensor) -> torch.Tensor:
+        return loss_of(outputs([Attention(*parts)]), teacher, distance=distance, heads=heads)
+
+    assert torch.autograd.gradcheck(loss, tuple(inputs))
+    loss(*inputs).backward()
+    assert all(part.grad is None for part in vars(teacher.attention[0][0]).values())
+
+
+@pytest.mark.parametrize("distance", ["kl", "scores", "values"])
+def test_a_student_like_its_teacher_costs_nothing_and_any_other_does(distance: str) -> None:
+    same = outputs([block(0)], [block(1)])
+    assert loss_of(same, same, distance=distance).item() == pytest.approx(0, abs=1e-12)
+    assert loss_of(outputs([block(2)], [block(3)]), same, distance=distance).item() > 0.01
+
+
+@pytest.mark.parametrize(
+    ("student", "teacher", "options", "message"),
+    [
+        (outputs(), outputs([block(0)]), {}, "the student has none"),
+        (outputs([block(0)]), outputs(), {}, "the teacher has none"),
+        (
+            outputs([block(0)]),
+            outputs([block(1)], [block(2)]),
+            {},
+            "student has 1 and the teacher 2: set pairs: uniform",
+        ),
+        (outputs([block(0)]), outputs([block(1, heads=2)]), {}, "student has 3 and the teacher 2: set heads: mean"),
+        (
+            outputs([block(0)]),
+            outputs([block(1, frames=10)]),
+            {},
+            r"5 x 5 \(one query in 2 frames\), the teacher's 10 x 10 \(one query in 1 frames\): their strides",
+        ),
+        (outputs([block(0)]), outputs([block(1)]), {"distance": "mse"}, "kl"),
+    ],
+)
+def test_what_does_not_compare_is_said(student: Outputs, teacher: Outputs, options: dict, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        term(student, teacher, **options)
+
+
+def test_half_precision_is_compared_in_single() -> None:
+    ours, theirs = (Attention(*(part.detach().bfloat16() for part in vars(block(seed)).values())) for seed in (0, 1))
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = loss_of(outputs([ours]), outputs([theirs]))
+    exact = [Attention(*(part.double() for part in vars(each).values())) for each in (ours, theirs)]
+    assert loss.dtype == torch.float32
+    assert loss.item() == pytest.approx(loss_of(outputs([exact[0]]), outputs([exact[1]])).item(), rel=1e-5)
+
+
+def test_networks_of_other_sizes_teach_each_other() -> None:
+    small = {"depth": [1, 1, 1, 1], "channels": [8, 8, 8, 8]}
+    student = models.build("bc_cmt", small, 80)
+    teacher = models.build("bc_cmt", {**small, "channels": [16, 16, 32, 32], "depth": [1, 1, 2, 1]}, 80).eval()
+    feats = torch.randn(2, 40, 80)
+    taught = outputs_of(student, None, feats, LABELS, inside=True)
+    with torch.no_grad():
+        teaching = outputs_of(teacher, None, feats, LABELS, inside=True)
+    loss_of(taught, teaching).backward()
+    moved = [name for name, parameter in student.named_parameters() if parameter.grad is not None]
+    assert {"stages.3.0.attention.query.weight", "stem.conv1.weight"} <= set(moved)
+    assert not [name for name in moved if "value" in name.split(".") and name.startswith("stages.3")]

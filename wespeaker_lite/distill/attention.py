@@ -1,0 +1,116 @@
+"""KD of self-attention maps: each frame of the student attends to the frames that the teacher's attends to.
+
+Source: Choi et al., IEEE/ACM TASLP 32 (2024) 4580-4595 (abstract); layers, heads and distances are a reconstruction
+from MiniLM (Wang et al. 2020, arXiv 2002.10957) and TinyBERT (Jiao et al. 2020, arXiv 1909.10351). A map's size depends
+on neither channels nor frequency bins, so networks of different sizes compare.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from wespeaker_lite.distill.outputs import Outputs
+from wespeaker_lite.distill.term import Partners
+from wespeaker_lite.distill.term import Term as Base
+from wespeaker_lite.errors import InputError
+from wespeaker_lite.models.activations import Attention
+from wespeaker_lite.models.masking import full_precision
+
+
+@dataclass(frozen=True)
+class Config:
+    """How the maps are compared.
+
+    distance: `kl` of the maps' rows; `scores`, the mean squared difference before the softmax; `values`, the kl of
+    value relations softmax(v v^T / sqrt(d)). pairs: `stage`, the last blocks of each stage; `uniform`, each block of
+    the student with the teacher's at the same relative depth. heads: `match` them one by one, or compare their `mean`.
+    """
+
+    weight: float = 1.0
+    ramp_epochs: float = 0.0
+    distance: Literal["kl", "scores", "values"] = "kl"
+    pairs: Literal["stage", "uniform"] = "stage"
+    heads: Literal["match", "mean"] = "match"
+
+
+class Term(Base):
+    """The distance of attention maps, a mean over pairs of blocks, utterances, heads and rows (or scores)."""
+
+    looks_inside = ("student", "teacher")
+
+    def __init__(self, config: Config, partners: Partners) -> None:
+        """Check that the maps of student and teacher compare.
+
+        Raises:
+            InputError: where one has none, or stages, heads or frame rates differ.
+        """
+        super().__init__(config, partners)
+        for who, outputs in (("student", partners.student), ("teacher", partners.teacher)):
+            if not outputs.attention:
+                raise InputError(f"distill: the attention term needs attention maps, and the {who} has none")
+        for ours, theirs in self._pairs(partners.student, partners.teacher):
+            _check_sizes(ours, theirs, partners.frames)
+            if config.heads == "match" and ours.query.shape[1] != theirs.query.shape[1]:
+                raise InputError(
+                    f"distill: the attention term matches heads, but the student has {ours.query.shape[1]} and the "
+                    f"teacher {theirs.query.shape[1]}: set heads: mean"
+                )
+
+    def forward(self, student: Outputs, teacher: Outputs, labels: Tensor) -> dict[str, Tensor]:
+        """Return the loss."""
+        with torch.autocast(student.embedding.device.type, enabled=False):
+            distances = [self._distance(ours, theirs) for ours, theirs in self._pairs(student, teacher)]
+        return {self.name: torch.stack(distances).mean()}
+
+    def _pairs(self, student: Outputs, teacher: Outputs) -> list[tuple[Attention, Attention]]:
+        if self.config.pairs == "uniform":
+            ours, theirs = ([block for stage in outputs.attention for block in stage] for outputs in (student, teacher))
+            return [(block, theirs[-(-(index + 1) * len(theirs) // len(ours)) - 1]) for index, block in enumerate(ours)]
+        ours, theirs = len(student.attention), len(teacher.attention)
+        if ours != theirs:
+            raise InputError(
+                f"distill: the attention term pairs stages, but the student has {ours} and the teacher {theirs}: "
+                "set pairs: uniform"
+            )
+        return [(ours[-1], theirs[-1]) for ours, theirs in zip(student.attention, teacher.attention, strict=True)]
+
+    def _distance(self, ours: Attention, theirs: Attention) -> Tensor:
+        scores, targets = self._scores(ours), self._scores(theirs).detach()
+        averaged = self.config.heads == "mean"
+        if self.config.distance == "scores":
+            if averaged:
+                scores, targets = scores.mean(1), targets.mean(1)
+            return F.mse_loss(scores, targets)
+        log_rows, target_rows = _log_rows(scores, averaged), _log_rows(targets, averaged)
+        rows = log_rows.shape[:-1].numel()
+        return F.kl_div(log_rows, target_rows, reduction="sum", log_target=True) / rows
+
+    def _scores(self, attention: Attention) -> Tensor:
+        """What is compared before the softmax, (B, heads, rows, columns), in float32 at least."""
+        query, key, value = (full_precision(part) for part in (attention.query, attention.key, attention.value))
+        if self.config.distance == "values":
+            query = key = value
+        return Attention(query, key, value).scores()
+
+
+def _log_rows(scores: Tensor, averaged: bool) -> Tensor:
+    """The logarithm of the maps, (B, heads, rows, columns), or of their mean over heads, (B, rows, columns)."""
+    log_rows = F.log_softmax(scores, dim=-1)
+    if not averaged:
+        return log_rows
+    return log_rows.exp().mean(1).clamp(min=torch.finfo(scores.dtype).tiny).log()
+
+
+def _check_sizes(ours: Attention, theirs: Attention, frames: int) -> None:
+    sizes = [(each.query.shape[2], each.key.shape[2]) for each in (ours, theirs)]
+    if sizes[0] == sizes[1]:
+        return
+    said = [f"{q} x {k} (one query in {frames / q:.2g} frames)" for q, k in sizes]
+    raise InputError(
+        f"distill: the attention term compares maps of one size, but for a crop of {frames} frames the student's is "
+        f"{said[0]}, the teacher's {said[1]}: their strides over time (model.stem_stride) and their kind of attention "
+        "must be the same"
+    )
