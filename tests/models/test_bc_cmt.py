@@ -13,7 +13,7 @@ from wespeaker_lite import models
 from wespeaker_lite.deploy.cost import count_macs, count_parameters
 from wespeaker_lite.errors import InputError
 from wespeaker_lite.models.bc_cmt import Config, FeedForward, FrequencyPooling, MapAttention, Model, TimeAttention
-from wespeaker_lite.models.broadcasting import BroadcastResidual, PointwiseNorm, shifted_products
+from wespeaker_lite.models.broadcasting import BroadcastResidual, FreqResidual, PointwiseNorm, shifted_products
 
 SIZES = {
     "tiny": {},
@@ -186,7 +186,11 @@ def test_attention_over_time_head_by_head_and_row_by_row() -> None:
     layer = stir(TimeAttention(8, 10, LITTLE).double())
     maps = noise(10, 2, 6, 8)
     normed = (maps - maps.mean((0, 1, 2))) / (maps.var((0, 1, 2), correction=0) + 1e-5).sqrt()
-    residual, mean = layer.freq(maps, normed * layer.norm.weight + layer.norm.bias)
+    inner = FreqResidual(8, 10, 5).double()
+    inner.load_state_dict(layer.freq.state_dict())
+    normed = normed * layer.norm.weight + layer.norm.bias
+    filtered, mean = inner(normed)
+    residual = maps + filtered - normed
     query, key, value = (linear(mean) for linear in (layer.query, layer.key, layer.value))
     attended = torch.zeros_like(mean)
     for utterance in range(2):

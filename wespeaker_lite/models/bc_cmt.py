@@ -17,9 +17,11 @@ from wespeaker_lite.errors import InputError
 from wespeaker_lite.models.activations import Activations, Attention
 from wespeaker_lite.models.broadcasting import (
     BroadcastResidual,
+    FoldedLayer,
     Folding,
     FreqResidual,
     PointwiseNorm,
+    affine_of,
     batch_norm,
 )
 from wespeaker_lite.models.masking import apply_mask, full_precision, time_mask
@@ -153,14 +155,14 @@ class TimeAttention(nn.Module):
         super().__init__()
         self.heads = config.heads
         self.norm = nn.BatchNorm1d(channels)
-        self.freq = FreqResidual(channels, bins, config.bands)
+        self.freq = FreqResidual(channels, bins, config.bands, self.norm)
         self.query = GroupedLinear(channels, channels, config.groups)
         self.key = GroupedLinear(channels, channels, config.groups)
         self.value = GroupedLinear(channels, channels, config.groups)
         self.out = GroupedLinear(channels, channels, config.groups)
 
     def forward(self, maps: Tensor, mask: Tensor | None) -> tuple[Tensor, Attention]:
-        residual, mean = self.freq(maps, batch_norm(self.norm, maps))
+        residual, mean = self.freq(maps)
         shown = Attention(*(_heads(linear(mean), self.heads) for linear in (self.query, self.key, self.value)))
         return residual.add_(self.out(_attend(shown, mask))), shown
 
@@ -212,7 +214,7 @@ def _tokens(maps: Tensor) -> Tensor:
     return maps.transpose(0, 1).flatten(1, 2)
 
 
-class FeedForward(nn.Module):
+class FeedForward(FoldedLayer):
     """BC-IRFFN: widen, GELU, broadcasted residual, narrow, and a residual around it all: (F, B, T, C) -> the same."""
 
     def __init__(self, channels: int, bins: int, config: Config) -> None:
@@ -225,7 +227,13 @@ class FeedForward(nn.Module):
 
     def forward(self, maps: Tensor, mask: Tensor | None) -> Tensor:
         wide = self.residual(F.gelu(self.widen(maps)), mask)
-        return maps + batch_norm(self.norm, self.narrow(wide))
+        if self.training:
+            return maps + batch_norm(self.norm, self.narrow(wide))
+        return F.linear(wide, *self.constants()).add_(maps)
+
+    def fold(self) -> tuple[Tensor, Tensor]:
+        scale, shift = affine_of(self.norm)
+        return self.narrow.weight * scale[:, None], shift
 
 
 class Block(nn.Module):

@@ -229,27 +229,41 @@ def _filter(maps: Tensor, taps: Tensor, bins: slice, out: Tensor, start: Tensor 
 
 
 class FreqResidual(FoldedLayer):
-    """x + a and mean_F a, with a = SSN(DWConv_freq(z)): x and z (F, B, T, C) -> (F, B, T, C) and (B, T, C)."""
+    """x + a and mean_F a, with a = SSN(DWConv_freq(x)): x (F, B, T, C) -> (F, B, T, C) and (B, T, C).
 
-    def __init__(self, channels: int, bins: int, bands: int) -> None:
+    entry: a batch norm of the layer around this one, through which x goes on its way to a.
+    """
+
+    def __init__(self, channels: int, bins: int, bands: int, entry: nn.BatchNorm1d | None = None) -> None:
         super().__init__()
         self.bins = bins
         self.taps = taps_of(channels)
         self.norm = SubSpectralNorm(channels, bands)
+        self._entry = (entry,)  # a tuple, for it is the other layer's
 
-    def forward(self, maps: Tensor, inner: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, maps: Tensor) -> tuple[Tensor, Tensor]:
         if self.training:
+            (entry,) = self._entry
+            inner = maps if entry is None else batch_norm(entry, maps)
             return _FreqResidual.apply(maps, inner, self.taps, self.norm.weight, self.norm.bias, self.norm)
-        taps, bias = self.constants()
-        inner = shifted_products(inner, taps, axis=0, start=bias)
-        return inner + maps, inner.mean(0)
+        taps, start = self.constants()
+        filtered = shifted_products(maps, taps, axis=0, start=start)
+        mean = filtered.mean(0)
+        return filtered.add_(maps), mean
 
     def fold(self) -> tuple[Tensor, Tensor]:
-        norm = self.norm
+        norm, taps, (entry,) = self.norm, self.taps[:, None].expand(-1, self.bins, -1), self._entry
         scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
         shift = norm.bias - norm.running_mean * scale
         scale, shift = (part.repeat_interleave(self.bins // len(part), 0) for part in (scale, shift))
-        return (self.taps[:, None] * scale)[:, :, None, None], shift[:, None, None]
+        if entry is not None:
+            entry_scale, entry_shift = affine_of(entry)
+            # What the entry adds is constant but at the ends, where a tap meets zeros.
+            present = torch.ones_like(taps[..., :1])
+            present[0, 0] = present[2, -1] = 0
+            shift = shift + scale * entry_shift * (taps * present).sum(0)
+            taps = taps * entry_scale
+        return (taps * scale)[:, :, None, None], shift[:, None, None]
 
     @staticmethod
     def macs(output: tuple[Tensor, Tensor]) -> int:
@@ -297,7 +311,7 @@ class BroadcastResidual(nn.Module):
 
     def forward(self, maps: Tensor, mask: Tensor | None = None) -> Tensor:
         """Maps (F, B, T, C), mask (B, T) or None -> the same shape."""
-        residual, mean = self.freq(maps, maps)
+        residual, mean = self.freq(maps)
         return residual.add_(self.time(mean, mask))
 
 

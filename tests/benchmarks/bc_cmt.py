@@ -1,0 +1,82 @@
+"""BC-CMT's layers against plain PyTorch layers: training, inference, and latency beside other networks.
+
+    OMP_NUM_THREADS=1 python -m tests.benchmarks.bc_cmt [--threads 1] [--batch 16]
+
+The two sides have the same weights, give the same numbers (tests/models/test_bc_cmt.py) and take turns; medians are
+given. Rates are a machine's, ratios carry over. Tiny throughout, float32.
+"""
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from tests.models.plain_bc_cmt import PlainNetwork
+from wespeaker_lite import models
+from wespeaker_lite.deploy.cost import LatencyOptions, latency
+
+TURNS = 7
+NETWORKS = {
+    "BC-CMT Tiny": ("bc_cmt", {}),
+    "BC-CMT Tiny 2-D": ("bc_cmt", {"attention": "2d"}),
+    "ECAPA c512": ("ecapa_tdnn", {"channels": 512}),
+    "ResNet34": ("resnet", {"depth": 34}),
+}
+
+
+def compare(fast: Callable[[], object], plain: Callable[[], object], turns: int = TURNS) -> tuple[float, float]:
+    """Median seconds of both, in turns."""
+    times: tuple[list[float], list[float]] = ([], [])
+    for turn in range(turns + 1):
+        for side, run in zip(times, (fast, plain), strict=True):
+            started = time.perf_counter()
+            run()
+            if turn:  # the first one warms up
+                side.append(time.perf_counter() - started)
+    return statistics.median(times[0]), statistics.median(times[1])
+
+
+def training_step(network: nn.Module, feats: torch.Tensor) -> Callable[[], object]:
+    """A pass forward and backward."""
+
+    def step() -> None:
+        network.zero_grad()
+        network(feats).square().sum().backward()
+
+    return step
+
+
+def main() -> None:
+    """Print a table of ratios and one of latencies."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--batch", type=int, default=16)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    fast = models.build("bc_cmt", {}, 80)
+    plain = PlainNetwork(models.bc_cmt.Config()).load(fast)
+    for seconds in (1, 2):
+        feats = torch.randn(args.batch, 100 * seconds, 80)
+        ours, theirs = compare(training_step(fast, feats), training_step(plain, feats))
+        print(
+            f"training, {seconds} s crops, batch {args.batch}: {args.batch / ours:.1f} crops/s, plain layers "
+            f"{args.batch / theirs:.1f}, ratio {theirs / ours:.2f}"
+        )
+    fast.eval(), plain.eval()
+    with torch.inference_mode():
+        for seconds in (1, 2, 3, 5, 10):
+            feats = torch.randn(1, 100 * seconds, 80)
+            ours, theirs = compare(lambda x=feats: fast(x), lambda x=feats: plain(x), turns=15)
+            rate = f"{1e3 * ours:.1f} ms, plain layers {1e3 * theirs:.1f}, ratio {theirs / ours:.2f}"
+            print(f"inference of {seconds} s: {rate}")
+    options = LatencyOptions(threads=args.threads)
+    for name, (network, config) in NETWORKS.items():
+        print(name, json.dumps(latency(models.build(network, config, 80).eval(), 80, options)))
+
+
+if __name__ == "__main__":
+    main()
