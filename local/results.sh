@@ -22,18 +22,20 @@ experiment() {
   bash "$root/run.sh" --corpus "$1" --config "conf/$2.yaml" --seed "$3" "${options[@]}" "${@:4}"
 }
 
-# tables CORPUS BASELINE NAME:CONF ...: compare what is there of these, all seeds, with cosine and AS-norm.
+# tables CORPUS NAME:CONF ...: compare what is there of these, all seeds, with the first one, by cosine and AS-norm.
 tables() {
-  local corpus=$1 baseline=$2 exp=exp/$1 systems=() system folders scoring
+  local corpus=$1 exp=exp/$1 baseline=() systems=() system folders scoring
   cd "$root" && . ./path.sh
-  for system in "${@:3}"; do
+  for system in "${@:2}"; do
     folders=$(find "$exp" -maxdepth 2 -path "$exp/${system#*:}*/results.json" -printf '%h\n' | sort |
       grep -xE "$exp/${system#*:}(_s[0-9]+)?" | paste -sd,) || continue
     systems+=(--row "${system%%:*}=$folders")
+    if [ "$system" = "$2" ]; then baseline=(--baseline "${system%%:*}"); fi
   done
+  if [ ${#systems[@]} -eq 0 ]; then echo "none of these rows is there yet: ${*:2}" && return; fi
   for scoring in cosine asnorm; do
     python -m wespeaker_lite.bin.compare --utt2spk "data/$corpus/test/utt2spk" --trials trials_O trials_H \
-      --scoring "$scoring" "${systems[@]}" --baseline "$baseline"
+      --scoring "$scoring" "${systems[@]}" "${baseline[@]}"
     echo
   done
 }

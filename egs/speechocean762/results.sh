@@ -19,8 +19,8 @@ for row in "${rows[@]}"; do
     label_*) student ecapa_c128_label_kd "${row#*_}" --set distill.source=utterance ;;
     embed_*) student ecapa_c128_embed_kd "${row#*_}" --set distill.source=utterance ;;
     table)
-      tables speechocean762 "ECAPA c128, plain" "ECAPA c512, teacher:ecapa_c512" "ECAPA c128, plain:ecapa_c128" \
-        "ECAPA c128, label KD:ecapa_c128_label_kd" "ECAPA c128, embedding KD:ecapa_c128_embed_kd"
+      tables speechocean762 "ECAPA c128, plain:ecapa_c128" "ECAPA c128, label KD:ecapa_c128_label_kd" \
+        "ECAPA c128, embedding KD:ecapa_c128_embed_kd" "ECAPA c512, teacher:ecapa_c512"
       ;;
     *) echo "$0: no row '$row'; see --help" >&2 && exit 1 ;;
   esac

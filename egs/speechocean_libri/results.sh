@@ -23,10 +23,10 @@ for row in "${rows[@]}"; do
   case $row in
     *:*) experiment speechocean_libri "${row%:*}" "${row#*:}" ;;
     table)
-      tables speechocean_libri "Tiny" "Tiny:bc_cmt_tiny" "Tiny, attention KD:bc_cmt_tiny_attn_kd" "Tiny 2-D:bc_cmt_tiny_2d" \
+      tables speechocean_libri "Tiny:bc_cmt_tiny" "Tiny, attention KD:bc_cmt_tiny_attn_kd" "Tiny 2-D:bc_cmt_tiny_2d" \
         "Tiny, embedding KD (CAM++):bc_cmt_tiny_embed_kd" "Tiny, label KD:bc_cmt_tiny_label_kd" \
         "Tiny, all KD:bc_cmt_tiny_all_kd" "Small:bc_cmt_small" "Base:bc_cmt_base"
-      (tables speechocean_libri "ECAPA c128" "ECAPA c128:ecapa_c128" "ECAPA c128, SKDFE:ecapa_c128_skdfe" \
+      (tables speechocean_libri "ECAPA c128:ecapa_c128" "ECAPA c128, SKDFE:ecapa_c128_skdfe" \
         "ECAPA c512:ecapa_c512" "ECAPA c512, SKDFE:ecapa_c512_skdfe" "ResNet18:resnet18" \
         "ResNet18, SKDFE:resnet18_skdfe" "ResNet34:resnet34" "ResNet34, SKDFE:resnet34_skdfe")
       ;;
