@@ -1,8 +1,28 @@
 #!/usr/bin/env bash
-# Stage 7: the report: DET curves, histograms of scores, and intervals by bootstrap over speakers.
+# Stage 7: the report: DET curves, histograms of scores, intervals by bootstrap over speakers; where attention maps were
+# distilled, also those of the teacher, of this student, and of its twin that learned without KD.
 set -euo pipefail
 . "$(dirname "$0")/common.sh"
 
-if fresh "$exp/.report.stamp" --files "$exp/results.json" "$data/$test_set/utt2spk"; then exit; fi
-python -m wespeaker_lite.bin.report --out "$exp" --utt2spk "$data/$test_set/utt2spk"
-stamp "$exp/report/report.md"
+inputs=("$exp/results.json" "$data/$test_set/utt2spk")
+systems=() maps='' terms=$(setting distill.terms)
+# Pairs that are not the last blocks of stages are not what the picture shows.
+attention="'name': 'attention'[^}]*'pairs': 'stage'"
+if $trained && [[ $terms =~ $attention ]]; then
+  teacher=$(setting distill.teacher)
+  twin=$(python -m wespeaker_lite.bin.draw_attention --twin-of "$exp")
+  [ -n "$twin" ] || say "nothing in exp/$corpus was trained as $name, but without KD: such attention maps are not shown"
+  for system in "exp/$corpus/$(basename "$teacher" .yaml)" ${twin:+"$twin"} "$exp"; do
+    systems+=(--system "$(basename "$system")=$system/final.pt")
+    inputs+=("$system/.train.stamp")
+  done
+  inputs+=("$data/$test_set/.fbank.stamp")
+  maps=$exp/report/attention
+fi
+if fresh "$exp/.report.stamp" --files "${inputs[@]}"; then exit; fi
+rm -f "$exp"/report/attention.{png,json}
+if [ -n "$maps" ]; then
+  python -m wespeaker_lite.bin.draw_attention "${systems[@]}" --data "$data/$test_set" --out "$maps.png"
+fi
+python -m wespeaker_lite.bin.report --out "$exp" --utt2spk "$data/$test_set/utt2spk" ${maps:+--attention "$maps.json"}
+stamp "$exp/report/report.md" ${maps:+"$maps.json"}

@@ -17,10 +17,12 @@ def main() -> None:
     parser.add_argument("--utt2spk", metavar="FILE", help="speakers of the test set; without it no intervals")
     parser.add_argument("--replicates", type=int, default=1000, help="of the bootstrap (default %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the bootstrap (default %(default)s)")
+    parser.add_argument("--attention", metavar="JSON", help="figures by draw_attention in DIR/report, to be shown too")
     options = parser.parse_args()
 
     utt2spk = read_table(options.utt2spk) if options.utt2spk else None
-    print(write_report(options.out, BootstrapOptions(utt2spk, options.replicates, options.seed)), end="")
+    bootstrap = BootstrapOptions(utt2spk, options.replicates, options.seed)
+    print(write_report(options.out, bootstrap, options.attention), end="")
 
 
 if __name__ == "__main__":

@@ -40,7 +40,7 @@ def extract(model: str | Path, data: Path, prefix: str | Path, batching: Batchin
     embeddings: dict[str, np.ndarray] = {}
     with tqdm(total=len(frames), desc="utterances", disable=not sys.stderr.isatty()) as bar:
         for utterances in batches_of_like_length(frames, batching):
-            crops = [_features(utterance, places[utterance], trained) for utterance in utterances]
+            crops = [read_features(utterance, places[utterance], trained) for utterance in utterances]
             for utterance, vector in zip(utterances, embed(network, crops, device), strict=True):
                 if not vector.isfinite().all():
                     raise InputError(f"{utterance}: its embedding is not finite")
@@ -78,7 +78,12 @@ def batches_of_like_length(frames: dict[str, int], batching: Batching) -> Iterat
         yield batch
 
 
-def _features(utterance: str, place: Location, trained: trained_model.TrainedModel) -> Tensor:
+def read_features(utterance: str, place: Location, trained: trained_model.TrainedModel) -> Tensor:
+    """The features (T, F) of a whole utterance as a trained model wants them, mean-subtracted if it was so trained.
+
+    Raises:
+        InputError: naming the utterance, where it has not the mel bins that the model reads, or cannot be read.
+    """
     feats = torch.from_numpy(read_array(utterance, place))
     if feats.shape[1] != trained.num_mels:
         raise InputError(f"{utterance}: {feats.shape[1]} mel bins, but the model reads {trained.num_mels}")

@@ -1,7 +1,7 @@
-"""DET curves and score histograms as PNG, where matplotlib is installed (an extra)."""
+"""DET curves, score histograms and attention maps as PNG, where matplotlib is installed (an extra)."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import NormalDist
@@ -40,10 +40,7 @@ def draw_pictures(folder: str | Path, scored: Mapping[tuple[str, str], Scored]) 
 
     Histograms of an earlier run are removed. Gives False, and says how to get matplotlib, where it is not installed.
     """
-    try:
-        import matplotlib.figure  # noqa: F401  its Figure needs no display, and leaves matplotlib's global state alone
-    except ImportError:
-        log.warning("pictures not drawn: matplotlib is not installed; run: tools/install.sh --extras plots")
+    if not _can_draw():
         return False
     folder = Path(folder)
     for stale in folder.glob("hist_*.png"):
@@ -52,6 +49,48 @@ def draw_pictures(folder: str | Path, scored: Mapping[tuple[str, str], Scored]) 
     for (trials, scoring), one in scored.items():
         _save(_histogram_figure(f"{trials}, {scoring}", one), folder / f"hist_{trials}_{scoring}.png")
     return True
+
+
+def draw_attention_maps(path: str | Path, maps: Mapping[str, Sequence[np.ndarray]], seconds: float) -> bool:
+    """Draw maps over `seconds` of speech: a row for each system's name, a column for each stage's map (T', T').
+
+    Gives False, and says how to get matplotlib, where it is not installed.
+    """
+    if not _can_draw():
+        return False
+    _save(_attention_figure(maps, seconds), Path(path))
+    return True
+
+
+def _can_draw() -> bool:
+    try:
+        import matplotlib.figure  # noqa: F401  its Figure needs no display, and leaves matplotlib's global state alone
+    except ImportError:
+        log.warning("pictures not drawn: matplotlib is not installed; run: tools/install.sh --extras plots")
+        return False
+    return True
+
+
+def _attention_figure(maps: Mapping[str, Sequence[np.ndarray]], seconds: float) -> "Figure":
+    """Weights are shown as multiples of a flat map's, in one range of colours for each stage."""
+    from matplotlib.figure import Figure
+
+    stages = list(zip(*maps.values(), strict=True))
+    size = (0.8 + 2.2 * len(stages), 0.8 + 2.2 * len(maps))
+    figure = Figure(figsize=size, dpi=150, layout="constrained")
+    grid = figure.subplots(len(maps), len(stages), sharex=True, sharey=True, squeeze=False)
+    for column, stage in enumerate(stages):
+        weights = [each * each.shape[1] for each in stage]
+        low, high = np.quantile(weights, [0.01, 0.99])  # a few peaks would leave the rest dark
+        for axes, each in zip(grid[:, column], weights, strict=True):
+            image = axes.imshow(each, vmin=low, vmax=high, extent=(0, seconds, 0, seconds), origin="lower")
+        bar = figure.colorbar(image, ax=grid[:, column], location="bottom", extend="both", label="weight (flat: 1)")
+        bar.locator.set_params(nbins=4)
+        grid[0, column].set_title(f"stage {column + 1}")
+        grid[-1, column].set_xlabel("key (s)")
+    for name, axes in zip(maps, grid[:, 0], strict=True):
+        axes.set_ylabel(f"{name}\nquery (s)")
+    return figure
 
 
 def _det_figure(scored: Mapping[tuple[str, str], Scored]) -> "Figure":

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -18,7 +19,7 @@ from wespeaker_lite.scoring.bootstrap import (
     resample_speakers,
 )
 from wespeaker_lite.scoring.plots import Scored, draw_pictures
-from wespeaker_lite.scoring.results import METRICS, iter_results, read_results, show, table, title
+from wespeaker_lite.scoring.results import METRICS, iter_results, read_json, read_results, show, table, title
 from wespeaker_lite.scoring.scores import check_same_trials, read_scores
 
 log = logging.getLogger(__name__)
@@ -37,8 +38,10 @@ class BootstrapOptions:
             raise InputError(f"--replicates {self.replicates}: the ends of an interval need at least 100")
 
 
-def write_report(experiment: str | Path, options: BootstrapOptions) -> str:
+def write_report(experiment: str | Path, options: BootstrapOptions, attention: str | Path | None = None) -> str:
     """Write `report/report.md` and the pictures of a scored experiment; gives the text of report.md.
+
+    attention: the figures that `attention_maps.write_attention` has left in `report/`, to be shown too.
 
     Raises:
         InputError: where results or scores are missing, or a score file is not of the run that wrote results.json.
@@ -63,6 +66,8 @@ def write_report(experiment: str | Path, options: BootstrapOptions) -> str:
     pictures = draw_pictures(experiment / "report", scored)
     if pictures:
         text += "\n![DET curves](det.png)\n"
+    if attention is not None:
+        text += _attention(read_json(Path(attention)))
     write_text(experiment / "report" / "report.md", text)
     return text
 
@@ -99,3 +104,20 @@ def _text(name: str, results: Mapping[str, object], figures: str, options: Boots
     if options.utt2spk is not None:
         lines.append(f"In brackets: 95 % intervals by bootstrap over speakers, {options.replicates} replicates.\n")
     return "\n".join([*lines, figures])
+
+
+def _attention(figures: Mapping[str, Any]) -> str:
+    """How near the students' attention maps are to the teacher's, and the picture, where it was drawn."""
+    teacher, divergence = figures["teacher"], {**figures["kl"], "(all alike)": figures["flat"]}
+    rows = [[name, *(f"{value:.3g}" for value in values)] for name, values in divergence.items()]
+    text = (
+        f"\nSelf-attention of the last block of each stage, averaged over heads: KL({teacher} || student) in nats, the "
+        f"mean over rows and the first {figures['utterances']} test utterances, at most {figures['seconds']:g} s of "
+        "each. The last row is of a student that attends to all frames alike.\n\n"
+    ) + table(["student", *(f"stage {number}" for number in range(1, len(rows[0])))], rows)
+    if figures["picture"]:
+        text += (
+            f"\n![Attention maps]({figures['picture']})\n\nThe maps for the beginning of {figures['utterance']}: "
+            "each row of a map is a query and shows where in time it looks.\n"
+        )
+    return text

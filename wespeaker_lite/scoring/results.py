@@ -43,7 +43,7 @@ def read_results(experiment: str | Path) -> dict[str, Any]:
     path = Path(experiment) / "results.json"
     if not path.exists():
         raise InputError(f"{path}: no such file; run stage 6 first")
-    results = _read_json(path)
+    results = read_json(path)
     if not isinstance(results.get("trials"), dict):
         raise InputError(f"{path}: no trial lists in it; run stage 6 again")
     return results
@@ -55,14 +55,19 @@ def read_cost(path: str | Path) -> dict[str, int]:
     Raises:
         InputError: where the file is not JSON or lacks one of them.
     """
-    cost = _read_json(Path(path))
+    cost = read_json(Path(path))
     missing = [key for key in COST_KEYS if key not in cost]
     if missing:
         raise InputError(f"{path}: no {missing[0]!r} in it; it is made by: python -m wespeaker_lite.bin.cost")
     return {key: cost[key] for key in COST_KEYS}
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a file that holds one JSON object.
+
+    Raises:
+        InputError: where it holds anything else.
+    """
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, UnicodeDecodeError) as error:

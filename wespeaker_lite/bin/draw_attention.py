@@ -1,0 +1,41 @@
+r"""Draw the self-attention maps of a teacher and its students for one utterance, and measure how near they are.
+
+PNG shows the first utterance of the data dir. Beside it a .json gets, for each student and stage, the mean
+KL(teacher's row || student's row) of the first utterances.
+
+Example:
+    python -m wespeaker_lite.bin.draw_attention --system teacher=exp/x/bc_cmt_base/final.pt \
+        --system plain=exp/x/bc_cmt_tiny/final.pt --system kd=exp/x/bc_cmt_tiny_attn_kd/final.pt \
+        --data data/x/test --out exp/x/bc_cmt_tiny_attn_kd/report/attention.png
+"""
+
+import argparse
+
+from wespeaker_lite.bin import run
+from wespeaker_lite.scoring.twins import find_twin
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    actions = parser.add_mutually_exclusive_group(required=True)
+    actions.add_argument("--system", action="append", metavar="NAME=final.pt", help="the teacher, then each student")
+    actions.add_argument("--twin-of", metavar="EXP", help="only print the experiment that differs from EXP by its KD")
+    parser.add_argument("--data", metavar="DIR", help="data dir with feats.scp")
+    parser.add_argument("--out", metavar="PNG", help="the picture")
+    parser.add_argument("--utterances", type=int, default=20, help="to measure (default %(default)s)")
+    parser.add_argument("--seconds", type=float, default=3.0, help="of each utterance (default %(default)s)")
+    options = parser.parse_args()
+    if options.twin_of:
+        print(find_twin(options.twin_of) or "")
+        return
+    if not options.data or not options.out:
+        parser.error("--system needs --data and --out")
+    # Here, since it imports torch, and a report that is done already only asks for the twin.
+    from wespeaker_lite.scoring.attention_maps import Excerpt, load_systems, write_attention
+
+    excerpt = Excerpt(options.utterances, options.seconds)
+    write_attention(load_systems(options.system), options.data, options.out, excerpt)
+
+
+if __name__ == "__main__":
+    run(main)
