@@ -46,7 +46,7 @@ def test_parameters_equal_a_count_by_hand():
 def test_measuring_leaves_the_model_and_the_random_state_as_they_were():
     model, threads = Stack().train(), torch.get_num_threads()
     statistics, state = model.norm.running_mean.clone(), torch.get_rng_state()
-    report(model, 8, None, LatencyOptions(seconds=(0.2,), threads=threads + 1, repeats=1))
+    report(model, 8, {}, LatencyOptions(seconds=(0.2,), threads=threads + 1, repeats=1))
     assert model.training
     assert torch.equal(model.norm.running_mean, statistics)
     assert torch.equal(torch.get_rng_state(), state)
@@ -79,7 +79,7 @@ def test_latency_runs_each_length_as_often_as_asked():
 
 def test_a_report_keeps_what_only_training_needs_apart():
     head = build_head({"subcenters": 2}, 6, 10)
-    assert report(Stack(), 8, head, None) == {
+    assert report(Stack(), 8, {"head": head}, None) == {
         "params": count_parameters(Stack()),
         "macs_1s": count_macs(Stack(), 8, 100),
         "training_only_params": {"head": 2 * 10 * 6},
@@ -103,3 +103,24 @@ def test_the_program_prints_one_json_object(tmp_path, monkeypatch, capsys):
     assert printed["params"] == count_parameters(models.build("ecapa_tdnn", {"channels": 16, "embed_dim": 8}, 80))
     assert printed["training_only_params"] == {"head": 3 * 5 * 8}
     assert list(printed["latency_seconds"]) == ["1", "2", "3", "5", "10"]
+
+
+def test_a_self_teacher_is_counted_apart(tmp_path, monkeypatch, capsys):
+    from wespeaker_lite.bin import cost
+
+    config = tmp_path / "net.yaml"
+    config.write_text(
+        "model: {name: ecapa_tdnn, channels: 16, embed_dim: 8}\n"
+        "distill: {teacher: t.yaml, terms: [{name: self_teacher, pooling: statistics}, {name: embedding}]}\n"
+    )
+    monkeypatch.setattr(sys, "argv", ["cost", "--config", str(config), "--classes", "5"])
+    cost.main()
+    printed = json.loads(capsys.readouterr().out)
+    plain = models.build("ecapa_tdnn", {"channels": 16, "embed_dim": 8}, 80)
+    assert printed["params"] == count_parameters(plain)
+    assert printed["macs_1s"] == count_macs(plain, 80)
+    pointwise, refined = 16 * 16 + 2 * 16, 2 * (16 * 3 + 16 * 16 + 2 * 16)
+    # three laterals and two more, two joins each way of two and three maps; statistics, embedding, head
+    enhancement = 5 * pointwise + 4 * (pointwise + refined) + 2 * 2 + 2 * 3
+    self_teacher = enhancement + (2 * 16 * 8 + 8) + 5 * 8
+    assert printed["training_only_params"] == {"head": 5 * 8, "self_teacher": self_teacher}

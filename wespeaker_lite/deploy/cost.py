@@ -47,18 +47,24 @@ def count_macs(model: nn.Module, num_mels: int, frames: int = FRAMES_PER_SECOND)
     What is linear in the number of activations (norms, non-linearities, pooling sums) is not counted, as in the
     tables of papers. A layer that convolves in a way of its own says what that takes, by `macs(output)`.
     """
-    own: list[int] = []
-    hooks = [
-        module.register_forward_hook(lambda layer, _, output: own.append(layer.macs(output)))
-        for module in model.modules()
-        if hasattr(module, "macs")
-    ]
     # Only the plain attention is taken apart into products that the counter knows; the fused CPU one is not.
-    with _evaluating(model), torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+    plain = sdpa_kernel(SDPBackend.MATH)
+    with _evaluating(model), torch.no_grad(), plain, _own_macs(model) as own, FlopCounterMode(display=False) as counter:
         model(_noise(model, frames, num_mels))
-    for hook in hooks:
-        hook.remove()
     return counter.get_total_flops() // 2 + sum(own)
+
+
+@contextlib.contextmanager
+def _own_macs(model: nn.Module) -> Iterator[list[int]]:
+    """Collect what the layers with a `macs` say of their passes."""
+    own: list[int] = []
+    layers = [module for module in model.modules() if hasattr(module, "macs")]
+    hooks = [layer.register_forward_hook(lambda layer, _, output: own.append(layer.macs(output))) for layer in layers]
+    try:
+        yield own
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def latency(model: nn.Module, num_mels: int, options: LatencyOptions) -> dict[str, float]:

@@ -1,0 +1,246 @@
+"""SKDFE: the student is taught by a network that refines the student's own maps, in the same pass.
+
+Self-knowledge distillation via feature enhancement (Liu et al., ICASSP 2022, doi 10.1109/icassp43922.2022.9746529), of
+which only the abstract is public: a reconstruction after FRSKD (Ji et al., CVPR 2021, arXiv 2103.08273). Whatever
+network shows maps that get coarser by whole strides can have a self-teacher; none is known here by name.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from wespeaker_lite.config import to_mapping
+from wespeaker_lite.distill.label import softened_kl
+from wespeaker_lite.distill.outputs import Outputs, logits_of
+from wespeaker_lite.distill.term import Partners, ramp
+from wespeaker_lite.distill.term import Term as Base
+from wespeaker_lite.errors import InputError
+from wespeaker_lite.models.margin import build_head
+from wespeaker_lite.models.masking import full_precision
+from wespeaker_lite.models.pooling import build_pooling
+
+
+@dataclass(frozen=True)
+class Config:
+    """alpha and beta weigh the label and the feature level (0: off), both ramped over the first `ramp_epochs`.
+
+    width: channels of the self-teacher per channel of the student's map. depth: depthwise convolutions after a fusion.
+    match: whether a 1x1 convolution also joins maps of equal channels, or is left out there, which is cheaper.
+    pooling: best of the student's kind. logits: margin-free scaled cosines, or with the margin (as ENSKD, arXiv
+    2309.14838). distance: of a map from its refinement; see `DISTANCES`.
+    """
+
+    width: float = 1.0
+    depth: int = 2
+    match: Literal["always", "unequal"] = "always"
+    pooling: Literal["attentive", "statistics"] = "attentive"
+    alpha: float = 2.0
+    beta: float = 1.0
+    ramp_epochs: float = 0.0
+    temperature: float = 4.0
+    logits: Literal["cosine", "margin"] = "cosine"
+    distance: Literal["attention", "cosine", "mse"] = "attention"
+
+    def __post_init__(self) -> None:
+        if self.width <= 0 or self.depth < 1:
+            raise ValueError("expected width > 0 and depth >= 1")
+        if self.alpha < 0 or self.beta < 0 or self.temperature <= 0:
+            raise ValueError("expected alpha >= 0, beta >= 0 and temperature > 0")
+
+
+class Term(Base):
+    """Losses `self_class` (weight 1), `self_label` (alpha) and `self_feature` (beta); a level of weight 0 is not made.
+
+    self_class: the self-teacher's own classification, which also reaches the student through its maps. self_label:
+    T^2 * KL(self-teacher || student), as `softened_kl`. self_feature: the distance of each map and its refinement,
+    summed over maps. In the last two the self-teacher's side is detached.
+    """
+
+    needs_teacher = False
+    looks_inside = ("student",)
+
+    def __init__(self, config: Config, partners: Partners) -> None:
+        """Take the sizes from the student's maps.
+
+        Raises:
+            InputError: for fewer than two maps, or maps that do not nest; naming their sizes.
+        """
+        super().__init__(config, partners)
+        maps = [_as_planes(m) for m in partners.student.maps]
+        _check_sizes(maps)
+        channels = [m.shape[1] for m in maps]
+        self.enhancement = Enhancement(channels, (3 if maps[0].shape[2] > 1 else 1, 3), config)
+        wide = self.enhancement.channels
+        self.pooling = build_pooling(config.pooling, wide[-1] * maps[-1].shape[2], bottleneck=128, global_context=True)
+        embed_dim = partners.student.embedding.shape[1]
+        self.embedding = nn.Linear(self.pooling.out_dim, embed_dim)
+        self.head = build_head(to_mapping(partners.head), embed_dim, partners.classes)
+        adapted = config.beta > 0 and config.distance != "attention"
+        self.adaptors = nn.ModuleList(
+            nn.Conv2d(ours, theirs, 1) if adapted else nn.Identity()
+            for ours, theirs in zip(channels, wide, strict=True)
+        )
+
+    def forward(self, student: Outputs, teacher: Outputs | None, labels: Tensor) -> dict[str, Tensor]:
+        """Return the losses that the config asks for; a pretrained teacher, if there is one, has no part in them."""
+        maps = [_as_planes(m) for m in student.maps]
+        refined = self.enhancement(maps)
+        embedding = self.embedding(self.pooling(refined[-1]))
+        cosine_logits, margin_logits = logits_of(self.head, embedding, labels)
+        losses = {"self_class": F.cross_entropy(margin_logits.float(), labels)}
+        if self.config.alpha > 0:
+            taught = getattr(student, f"{self.config.logits}_logits")
+            teaching = cosine_logits if self.config.logits == "cosine" else margin_logits
+            losses["self_label"] = softened_kl(taught, teaching, self.config.temperature)
+        if self.config.beta > 0:
+            losses["self_feature"] = self._feature_distance(maps, refined)
+        return losses
+
+    def weights(self, epoch: float) -> dict[str, float]:
+        """The weights of the three losses."""
+        growth = ramp(epoch, self.config.ramp_epochs)
+        return {"self_class": 1.0, "self_label": self.config.alpha * growth, "self_feature": self.config.beta * growth}
+
+    def _feature_distance(self, maps: Sequence[Tensor], refined: Sequence[Tensor]) -> Tensor:
+        distance = DISTANCES[self.config.distance]
+        adapted = [adaptor(m) for adaptor, m in zip(self.adaptors, maps, strict=True)]
+        with torch.autocast(maps[0].device.type, enabled=False):
+            return sum(
+                distance(full_precision(ours), full_precision(theirs.detach()))
+                for ours, theirs in zip(adapted, refined, strict=True)
+            )
+
+
+class Enhancement(nn.Module):
+    """Maps F_i, (B, channels[i], bands, frames) from shallow to deep, to refinements R_i of width * channels[i].
+
+    Reconstruction: P_n = L_n and P_i = join(L_i, P_{i+1}) from deep to shallow; then R_1 = P_1 and
+    R_i = join(L'_i, P_i, R_{i-1}) back again. L and L' are two sets of 1x1 laterals.
+    """
+
+    def __init__(self, channels: Sequence[int], kernel: tuple[int, int], config: Config) -> None:
+        super().__init__()
+        self.channels = [max(1, round(config.width * count)) for count in channels]
+        pairs = list(zip(channels, self.channels, strict=True))
+        self.laterals = nn.ModuleList(pointwise(*pair) for pair in pairs)
+        self.second_laterals = nn.ModuleList(pointwise(*pair) for pair in pairs[1:])
+        steps = list(pairwise(self.channels))
+        self.top_down = nn.ModuleList(Join(deep, shallow, 1, kernel, config) for shallow, deep in steps)
+        self.bottom_up = nn.ModuleList(Join(shallow, deep, 2, kernel, config) for shallow, deep in steps)
+
+    def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
+        passed = [lateral(m) for lateral, m in zip(self.laterals, maps, strict=True)]
+        for index in reversed(range(len(self.top_down))):
+            passed[index] = self.top_down[index](passed[index + 1], passed[index])
+        refined = passed[:1]
+        for join, lateral, own, down in zip(self.bottom_up, self.second_laterals, maps[1:], passed[1:], strict=True):
+            refined.append(join(refined[-1], lateral(own), down))
+        return refined
+
+
+class Join(nn.Module):
+    """A neighbour's map, brought to size and channels of `own` maps, is fused with them and refined.
+
+    The learned weights of the fusion are a softmax: they sum to 1 exactly, and none can die, as one that a ReLU holds
+    at 0 would.
+    """
+
+    def __init__(
+        self, neighbour_channels: int, channels: int, own: int, kernel: tuple[int, int], config: Config
+    ) -> None:
+        super().__init__()
+        needed = config.match == "always" or neighbour_channels != channels
+        self.match = pointwise(neighbour_channels, channels) if needed else nn.Identity()
+        self.scores = nn.Parameter(torch.zeros(1 + own))
+        self.refine = depthwise(channels, kernel, config.depth)
+
+    def forward(self, neighbour: Tensor, *own: Tensor) -> Tensor:
+        size = own[0].shape[2:]
+        first, *weights = torch.softmax(self.scores, dim=0)
+        # All that is done to the neighbour alone is done where it is small: behind pooling, before interpolation.
+        fused = enlarge(first * self.match(shrink(neighbour, size)), size)
+        for weight, m in zip(weights, own, strict=True):
+            fused = torch.addcmul(fused, weight, m)
+        return self.refine(fused)
+
+
+def pointwise(in_channels: int, out_channels: int) -> nn.Sequential:
+    """1x1 convolution, batch norm, ReLU."""
+    return nn.Sequential(
+        nn.Conv2d(in_channels, out_channels, 1, bias=False), nn.BatchNorm2d(out_channels), nn.ReLU(inplace=True)
+    )
+
+
+def depthwise(channels: int, kernel: tuple[int, int], depth: int) -> nn.Sequential:
+    """`depth` times depthwise convolution, 1x1 convolution and batch norm, with ReLU between."""
+    padding = (kernel[0] // 2, kernel[1] // 2)
+    layers: list[nn.Module] = []
+    for _ in range(depth):
+        layers += [
+            nn.Conv2d(channels, channels, kernel, padding=padding, groups=channels, bias=False),
+            nn.Conv2d(channels, channels, 1, bias=False),
+            nn.BatchNorm2d(channels),
+            nn.ReLU(inplace=True),
+        ]
+    return nn.Sequential(*layers[:-1])
+
+
+def shrink(maps: Tensor, size: Sequence[int]) -> Tensor:
+    """Max pooling down to `size`, kernel 3 and padding 1 on each axis that gets smaller; a map no larger is kept."""
+    strides = [-(-a // b) for a, b in zip(maps.shape[2:], size, strict=True)]
+    if max(strides) == 1:
+        return maps
+    kernel = [3 if stride > 1 else 1 for stride in strides]
+    return F.max_pool2d(maps, kernel, strides, padding=[k // 2 for k in kernel])
+
+
+def enlarge(maps: Tensor, size: Sequence[int]) -> Tensor:
+    """Repeat each value until the map has `size`; one of that size is kept."""
+    return maps if maps.shape[2:] == size else F.interpolate(maps, size)
+
+
+def attention_transfer(ours: Tensor, theirs: Tensor) -> Tensor:
+    """Squared difference of unit-length energy maps, summed over positions (Zagoruyko and Komodakis, ICLR 2017)."""
+    return (_energy(ours) - _energy(theirs)).square().sum(dim=1).mean()
+
+
+def _energy(maps: Tensor) -> Tensor:
+    # The length of the channels at a position, squared: one pass over the maps, and the mean's divisor cancels out.
+    return F.normalize(torch.linalg.vector_norm(maps, dim=1).square().flatten(1), dim=1)
+
+
+def cosine(ours: Tensor, theirs: Tensor) -> Tensor:
+    """1 - cos of the channels at a position, averaged over positions."""
+    return (1.0 - F.cosine_similarity(ours, theirs, dim=1)).mean()
+
+
+# Of maps (B, C, bands, frames) in float32, the student's and its refinement; means over the batch. None grows with the
+# number of positions: attention maps have unit length, the others are means. In these the student's map goes through a
+# trained 1x1 adaptor: it may have fewer channels than its refinement, and ends in a ReLU where that ends in a norm.
+DISTANCES = {"attention": attention_transfer, "cosine": cosine, "mse": F.mse_loss}
+
+
+def _as_planes(maps: Tensor) -> Tensor:
+    """Maps (B, C, T) as planes of one band (B, C, 1, T), so that one code serves both kinds.
+
+    Channels go innermost: on a CPU max pooling is then 5 times as fast, and norms and convolutions gain too.
+    """
+    planes = maps.unsqueeze(2) if maps.dim() == 3 else maps
+    return planes.contiguous(memory_format=torch.channels_last)
+
+
+def _check_sizes(maps: Sequence[Tensor]) -> None:
+    sizes = [tuple(m.shape[2:]) for m in maps]
+    named = ", ".join("x".join(map(str, size)) for size in sizes) or "none"
+    if len(maps) < 2:
+        raise InputError(f"self_teacher: the student must show two maps or more (bands x frames); it shows {named}")
+    for fine, coarse in pairwise(sizes):
+        if any(-(-a // -(-a // b)) != b for a, b in zip(fine, coarse, strict=True)):
+            raise InputError(
+                f"self_teacher: the student's maps (bands x frames) must get smaller by whole strides; they are {named}"
+            )
