@@ -27,7 +27,7 @@ tables() {
   local corpus=$1 exp=exp/$1 baseline=() systems=() system folders scoring
   cd "$root" && . ./path.sh
   for system in "${@:2}"; do
-    folders=$(find "$exp" -maxdepth 2 -path "$exp/${system#*:}*/results.json" -printf '%h\n' | sort |
+    folders=$(find "$exp" -maxdepth 2 -path "$exp/${system#*:}*/results.json" -printf '%h\n' 2> /dev/null | sort |
       grep -xE "$exp/${system#*:}(_s[0-9]+)?" | paste -sd,) || continue
     systems+=(--row "${system%%:*}=$folders")
     if [ "$system" = "$2" ]; then baseline=(--baseline "${system%%:*}"); fi

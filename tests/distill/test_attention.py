@@ -21,8 +21,8 @@ def block(seed: int, heads: int = 3, frames: int = 5, width: int = 4) -> Attenti
     return Attention(*(torch.randn(shape, generator=draw, dtype=torch.float64).requires_grad_() for _ in range(3)))
 
 
-def outputs(*stages: list[Attention]) -> Outputs:
-    return Outputs(torch.zeros(2, 6), attention=list(stages))
+def outputs(*stages: list[Attention], frames: int = 5) -> Outputs:
+    return Outputs(torch.zeros(2, 6), maps=[torch.zeros(2, 3, 4, frames)], attention=list(stages))
 
 
 def term(student: Outputs, teacher: Outputs | None, **options: object) -> Term:
@@ -130,10 +130,11 @@ def test_a_student_like_its_teacher_costs_nothing_and_any_other_does(distance: s
         (outputs([block(0)]), outputs([block(1, heads=2)]), {}, "student has 3 and the teacher 2: set heads: mean"),
         (
             outputs([block(0)]),
-            outputs([block(1, frames=10)]),
+            outputs([block(1, frames=10)], frames=10),
             {},
-            r"5 x 5 \(one query in 2 frames\), the teacher's 10 x 10 \(one query in 1 frames\): their strides",
+            r"the student's stride over time is 2, the teacher's 1 \(model.stem_stride\)",
         ),
+        (outputs([block(0)]), outputs([block(1, frames=20)]), {}, "student's are 5 x 5, the teacher's 20 x 20: both"),
         (outputs([block(0)]), outputs([block(1)]), {"distance": "mse"}, "kl"),
     ],
 )

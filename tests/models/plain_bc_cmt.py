@@ -63,13 +63,14 @@ class PlainAttention(nn.Module):
         super().__init__()
         self.heads, self.reduction = config.heads, reduction
         self.norm = nn.BatchNorm2d(channels)
-        groups = 8 if reduction else config.groups
         if not reduction:
             self.freq, self.ssn = depthwise(channels, (3, 1)), PlainSubSpectralNorm(channels, config.bands)
         if reduction > 1:
             self.shrink = nn.Conv2d(channels, channels, reduction, reduction, groups=channels)
             self.shrink_norm = nn.BatchNorm2d(channels)
-        self.query, self.key, self.value, self.out = (nn.Conv2d(channels, channels, 1, groups=groups) for _ in range(4))
+        self.query, self.key, self.value, self.out = (
+            nn.Conv2d(channels, channels, 1, groups=config.groups) for _ in range(4)
+        )
 
     def forward(self, maps: Tensor) -> Tensor:
         seen = self.norm(maps)

@@ -51,8 +51,9 @@ class Term(Base):
         for who, outputs in (("student", partners.student), ("teacher", partners.teacher)):
             if not outputs.attention:
                 raise InputError(f"distill: the attention term needs attention maps, and the {who} has none")
+        _check_strides(partners)
         for ours, theirs in self._pairs(partners.student, partners.teacher):
-            _check_sizes(ours, theirs, partners.frames)
+            _check_sizes(ours, theirs)
             if config.heads == "match" and ours.query.shape[1] != theirs.query.shape[1]:
                 raise InputError(
                     f"distill: the attention term matches heads, but the student has {ours.query.shape[1]} and the "
@@ -104,13 +105,20 @@ def _log_rows(scores: Tensor, averaged: bool) -> Tensor:
     return log_rows.exp().mean(1).clamp(min=torch.finfo(scores.dtype).tiny).log()
 
 
-def _check_sizes(ours: Attention, theirs: Attention, frames: int) -> None:
+def _check_strides(partners: Partners) -> None:
+    ours, theirs = (partners.frames / each.maps[-1].shape[-1] for each in (partners.student, partners.teacher))
+    if ours != theirs:
+        raise InputError(
+            f"distill: the attention term compares maps of one frame rate, but the student's stride over time is "
+            f"{ours:.3g}, the teacher's {theirs:.3g} (model.stem_stride)"
+        )
+
+
+def _check_sizes(ours: Attention, theirs: Attention) -> None:
     sizes = [(each.query.shape[2], each.key.shape[2]) for each in (ours, theirs)]
-    if sizes[0] == sizes[1]:
-        return
-    said = [f"{q} x {k} (one query in {frames / q:.2g} frames)" for q, k in sizes]
-    raise InputError(
-        f"distill: the attention term compares maps of one size, but for a crop of {frames} frames the student's is "
-        f"{said[0]}, the teacher's {said[1]}: their strides over time (model.stem_stride) and their kind of attention "
-        "must be the same"
-    )
+    if sizes[0] != sizes[1]:
+        (q, k), (other_q, other_k) = sizes
+        raise InputError(
+            f"distill: the attention term compares maps of one size, but the student's are {q} x {k}, the teacher's "
+            f"{other_q} x {other_k}: both must attend over time, or both over maps of one size (model.attention)"
+        )

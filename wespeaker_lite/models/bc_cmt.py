@@ -130,7 +130,7 @@ class GroupedLinear(nn.Module):
         groups = self.weight.shape[0]
         rows = maps.reshape(-1, groups, self.weight.shape[1]).transpose(0, 1)
         out = torch.baddbmm(self.bias, rows, self.weight)
-        return out.transpose(0, 1).reshape(*maps.shape[:-1], -1)
+        return out.transpose(0, 1).reshape(*maps.shape[:-1], self.bias.numel())
 
 
 def _heads(maps: Tensor, heads: int) -> Tensor:
@@ -173,19 +173,17 @@ class MapAttention(nn.Module):
     Guo et al. (arXiv 2107.06263), section 3.2, with grouped 1x1 convolutions; keys and values share one shrunk map.
     """
 
-    GROUPS = 8
-
     def __init__(self, channels: int, reduction: int, config: Config) -> None:
         super().__init__()
         self.heads, self.reduction = config.heads, reduction
         self.norm = nn.BatchNorm1d(channels)
         if reduction > 1:
             self.shrink = nn.Conv2d(channels, channels, reduction, reduction, groups=channels)
-            self.shrink_norm = nn.BatchNorm2d(channels)
-        self.query = GroupedLinear(channels, channels, self.GROUPS)
-        self.key = GroupedLinear(channels, channels, self.GROUPS)
-        self.value = GroupedLinear(channels, channels, self.GROUPS)
-        self.out = GroupedLinear(channels, channels, self.GROUPS)
+            self.shrink_norm = nn.BatchNorm1d(channels)
+        self.query = GroupedLinear(channels, channels, config.groups)
+        self.key = GroupedLinear(channels, channels, config.groups)
+        self.value = GroupedLinear(channels, channels, config.groups)
+        self.out = GroupedLinear(channels, channels, config.groups)
 
     def forward(self, maps: Tensor, mask: Tensor | None) -> tuple[Tensor, Attention]:
         normed = batch_norm(self.norm, maps)
@@ -203,10 +201,10 @@ class MapAttention(nn.Module):
         image = apply_mask(maps.permute(1, 3, 0, 2), mask)
         # A patch counts where it is speech throughout; what is shorter than a patch fills one with zeros.
         missing = [max(0, self.reduction - size) for size in (frames, bins)]
-        shrunk = self.shrink_norm(self.shrink(F.pad(image, (0, missing[0], 0, missing[1]))))
+        shrunk = self.shrink(F.pad(image, (0, missing[0], 0, missing[1]))).permute(2, 0, 3, 1)
         if mask is not None:
-            mask = time_mask((mask.sum(1) // self.reduction).clamp(min=1), shrunk.shape[3]).repeat(1, shrunk.shape[2])
-        return shrunk.permute(2, 0, 3, 1), mask
+            mask = time_mask((mask.sum(1) // self.reduction).clamp(min=1), shrunk.shape[2]).repeat(1, shrunk.shape[0])
+        return batch_norm(self.shrink_norm, shrunk), mask
 
 
 def _tokens(maps: Tensor) -> Tensor:
@@ -227,7 +225,7 @@ class FeedForward(FoldedLayer):
 
     def forward(self, maps: Tensor, mask: Tensor | None) -> Tensor:
         wide = self.residual(F.gelu(self.widen(maps)), mask)
-        if self.training:
+        if self.norm.training:
             return maps + batch_norm(self.norm, self.narrow(wide))
         return F.linear(wide, *self.constants()).add_(maps)
 
@@ -304,8 +302,7 @@ class Model(nn.Module):
         return self._run(feats, None)
 
     def _run(self, feats: Tensor, lengths: Tensor | None) -> Activations:
-        if not self.training:
-            self.folding.refresh()
+        self.folding.refresh()
         mask = None if lengths is None else time_mask(lengths, feats.shape[1])
         maps = self.stem(feats, mask)
         mask = None if mask is None else mask[:, :: self.time_stride]
@@ -320,11 +317,3 @@ class Model(nn.Module):
         pooled = self.pooling(self.frequency_pooling(maps), mask)
         embedding = self.embedding_norm(self.embedding(self.norm(pooled)))
         return Activations(embedding, outputs, attention)
-
-    def _apply(self, *args: object, **kwargs: object) -> nn.Module:
-        self.folding.clear()  # a move to another device or precision replaces tensors
-        return super()._apply(*args, **kwargs)
-
-    def load_state_dict(self, *args: object, **kwargs: object) -> object:
-        self.folding.clear()
-        return super().load_state_dict(*args, **kwargs)

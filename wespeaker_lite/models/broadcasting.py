@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from wespeaker_lite.models.masking import full_precision
@@ -32,33 +33,44 @@ class FoldedLayer(nn.Module):
 class Folding:
     """Keeps the folded weights of a network's layers as long as nothing they were made from has changed.
 
-    Whether it has is read from the tensors' version counters, since a forgotten refresh would be a wrong embedding.
+    Whether it has is read from the tensors and their version counters at each pass, since a forgotten refresh would be
+    a wrong embedding. What is written past the counters (`tensor.data.mul_()`) goes unnoticed.
     """
 
     def __init__(self, network: nn.Module) -> None:
-        self.layers = [module for module in network.modules() if isinstance(module, FoldedLayer)]
         self.network = (network,)  # a tuple, for the network holds this object
-        self.tensors: list[Tensor] = []
-        self.versions: list[int] = []
+        self.made_from: list[tuple[Tensor, int, int]] = []
 
     def refresh(self) -> None:
-        """Bring the layers' folded weights up to date; where gradients are wanted they make them anew each time."""
-        if torch.is_grad_enabled():
-            self.clear()
+        """Bring the layers' folded weights up to date, before each pass; where they cannot be kept, drop them."""
+        (network,) = self.network
+        tensors = [
+            tensor
+            for module in network.modules()
+            for tensor in (*module._parameters.values(), *module._buffers.values())
+            if tensor is not None
+        ]
+        # Where gradients are wanted, or a program is being exported, each pass makes its own.
+        kept = not torch.is_grad_enabled() and not torch.compiler.is_exporting()
+        if not kept or any(tensor.is_inference() for tensor in tensors):
+            self._set(network, False)
+            self.made_from = []
             return
-        versions = [tensor._version for tensor in self.tensors]
-        if not versions or versions != self.versions:
-            (network,) = self.network
-            self.tensors = [*network.parameters(), *network.buffers()]
-            self.versions = [tensor._version for tensor in self.tensors]
-            for layer in self.layers:
-                layer.folded = layer.fold()
+        made_from = [(tensor, tensor._version, tensor.data_ptr()) for tensor in tensors]
+        if not _same(made_from, self.made_from):
+            self.made_from = []  # should folding be interrupted
+            self._set(network, True)
+            self.made_from = made_from
 
-    def clear(self) -> None:
-        """Forget the folded weights: the tensors that they were made from may have been replaced."""
-        self.tensors, self.versions = [], []
-        for layer in self.layers:
-            layer.folded = None
+    @staticmethod
+    def _set(network: nn.Module, fold: bool) -> None:
+        for layer in network.modules():
+            if isinstance(layer, FoldedLayer):
+                layer.folded = layer.fold() if fold else None
+
+
+def _same(left: list[tuple[Tensor, int, int]], right: list[tuple[Tensor, int, int]]) -> bool:
+    return len(left) == len(right) and all(a[0] is b[0] and a[1:] == b[1:] for a, b in zip(left, right, strict=True))
 
 
 def affine_of(norm: nn.BatchNorm1d) -> tuple[Tensor, Tensor]:
@@ -132,6 +144,7 @@ class _ShiftedProducts(torch.autograd.Function):
         return shifted_products(maps, taps, axis)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
         maps, taps = ctx.saved_tensors
         return shifted_products(grad, taps.flip(0), ctx.axis), _tap_slopes(maps, grad, ctx.axis), None
@@ -183,8 +196,10 @@ class _FreqResidual(torch.autograd.Function):
         return out, mean / len(maps)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor, grad_mean: Tensor) -> tuple[Tensor | None, ...]:
         inner, filtered, taps, weight, means, variances = ctx.saved_tensors
+        grad = grad.contiguous()  # a loss on maps alone comes in their layout
         inverse = (variances + ctx.norm.eps).rsqrt()
         grad_weight, grad_bias = torch.empty_like(weight), torch.empty_like(weight)
         through = torch.empty_like(filtered)
@@ -242,7 +257,7 @@ class FreqResidual(FoldedLayer):
         self._entry = (entry,)  # a tuple, for it is the other layer's
 
     def forward(self, maps: Tensor) -> tuple[Tensor, Tensor]:
-        if self.training:
+        if self.norm.training:
             (entry,) = self._entry
             inner = maps if entry is None else batch_norm(entry, maps)
             return _FreqResidual.apply(maps, inner, self.taps, self.norm.weight, self.norm.bias, self.norm)
@@ -283,7 +298,7 @@ class TimeBranch(FoldedLayer):
         """`mean` (B, T, C) is of all bins; `mask` (B, T) marks the frames that the convolution may see."""
         if mask is not None:
             mean = mean.masked_fill(mask.logical_not()[..., None], 0.0)
-        if self.training:
+        if self.norm.training:
             return F.silu(batch_norm(self.norm, _ShiftedProducts.apply(mean, self.taps, 1)))
         taps, bias = self.constants()
         return F.silu(shifted_products(mean, taps, axis=1, start=bias))
@@ -336,6 +351,7 @@ class _PointwiseNorm(torch.autograd.Function):
         return torch.addmm(bias - folded @ mean, rows, folded.T)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         rows, weight, gain, mean, gram, means, inverse_deviations, folded = ctx.saved_tensors
         count = len(rows)
@@ -354,7 +370,8 @@ class PointwiseNorm(FoldedLayer):
     """1x1 convolution and batch norm in one product: maps (..., in) -> (..., out).
 
     In training the statistics of the product come from mean and covariance of its input: after a widening convolution
-    that is a small product in the place of several passes over the widened maps, and the same numbers.
+    that is a small product in the place of several passes over the widened maps, and the same numbers. It costs digits
+    where means are hundreds of deviations from 0, as the maps of a residual network are not.
     """
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
@@ -364,7 +381,7 @@ class PointwiseNorm(FoldedLayer):
         self.norm = nn.BatchNorm1d(out_channels)
 
     def forward(self, maps: Tensor) -> Tensor:
-        if not self.training:
+        if not self.norm.training:
             return F.linear(maps, *self.constants())
         with torch.autocast(maps.device.type, enabled=False):  # a covariance in half precision is noise
             rows = full_precision(maps).reshape(-1, maps.shape[-1])
