@@ -3,11 +3,10 @@
     OMP_NUM_THREADS=1 python -m tests.benchmarks.bc_cmt [--threads 1] [--batch 16]
 
 The two sides have the same weights, give the same numbers (tests/models/test_bc_cmt.py) and take turns; medians are
-given. Rates are a machine's, ratios carry over. Tiny throughout, float32.
+given. Rates are a machine's, ratios carry over. Tiny throughout.
 """
 
 import argparse
-import json
 import statistics
 import time
 from collections.abc import Callable
@@ -22,7 +21,7 @@ from wespeaker_lite.deploy.cost import LatencyOptions, latency
 TURNS = 7
 NETWORKS = {
     "BC-CMT Tiny": ("bc_cmt", {}),
-    "BC-CMT Tiny 2-D": ("bc_cmt", {"attention": "2d"}),
+    "BC-CMT Tiny 2-D": ("bc_cmt", {"attention": "2d", "groups": 8}),
     "ECAPA c512": ("ecapa_tdnn", {"channels": 512}),
     "ResNet34": ("resnet", {"depth": 34}),
 }
@@ -45,7 +44,7 @@ def training_step(network: nn.Module, feats: torch.Tensor) -> Callable[[], objec
 
     def step() -> None:
         network.zero_grad()
-        network(feats).square().sum().backward()
+        network(feats).float().square().sum().backward()
 
     return step
 
@@ -55,16 +54,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument(
+        "--bf16", action="store_true", help="also in bf16: slow where the CPU has no instructions for it"
+    )
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     fast = models.build("bc_cmt", {}, 80)
     plain = PlainNetwork(models.bc_cmt.Config()).load(fast)
-    for seconds in (1, 2):
+    for seconds, half in ((1, False), (2, False), *([(1, True)] if args.bf16 else [])):
         feats = torch.randn(args.batch, 100 * seconds, 80)
-        ours, theirs = compare(training_step(fast, feats), training_step(plain, feats))
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            ours, theirs = compare(training_step(fast, feats), training_step(plain, feats))
         print(
-            f"training, {seconds} s crops, batch {args.batch}: {args.batch / ours:.1f} crops/s, plain layers "
-            f"{args.batch / theirs:.1f}, ratio {theirs / ours:.2f}"
+            f"training, {seconds} s crops, batch {args.batch}, {'bf16' if half else 'fp32'}: {args.batch / ours:.1f} "
+            f"crops/s, plain layers {args.batch / theirs:.1f}, ratio {theirs / ours:.2f}"
         )
     fast.eval(), plain.eval()
     with torch.inference_mode():
@@ -75,7 +78,9 @@ def main() -> None:
             print(f"inference of {seconds} s: {rate}")
     options = LatencyOptions(threads=args.threads)
     for name, (network, config) in NETWORKS.items():
-        print(name, json.dumps(latency(models.build(network, config, 80).eval(), 80, options)))
+        times = latency(models.build(network, config, 80).eval(), 80, options)
+        said = ", ".join(f"{1e3 * value:.1f} ms for {seconds} s" for seconds, value in times.items())
+        print(f"{name}: {said}; 10 s take {times['10'] / times['1']:.1f} times 1 s")
 
 
 if __name__ == "__main__":
