@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from wespeaker_lite import models, resolved
+from wespeaker_lite import models
 from wespeaker_lite.errors import InputError
 from wespeaker_lite.files import load_tensors, save_tensors
 from wespeaker_lite.models import margin
@@ -70,21 +70,6 @@ def build_model(config: Mapping[str, Any]) -> nn.Module:
 def build_head(config: Mapping[str, Any], embed_dim: int, num_classes: int) -> nn.Module:
     """Build the margin head of a resolved config, with fresh weights."""
     return margin.build_head(config["head"], embed_dim, num_classes)
-
-
-def check_config(path: str | Path, config: str | Path) -> None:
-    """Check that a trained model is the one that a resolved config describes, in all that training depends on.
-
-    Raises:
-        InputError: naming the sections that differ.
-    """
-    theirs, ours = load_record(path)["config"], resolved.read(config)
-    sections = (theirs.keys() | ours.keys()) - {"runtime", "scoring"}
-    different = sorted(name for name in sections if theirs.get(name) != ours.get(name))
-    if different:
-        raise InputError(
-            f"{path} was made with another config than {config} ({', '.join(different)}): run stage 4 first"
-        )
 
 
 def load_record(path: str | Path) -> dict[str, Any]:

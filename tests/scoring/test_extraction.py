@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from wespeaker_lite import trained_model
+from wespeaker_lite import resolved, trained_model
 from wespeaker_lite.config import to_mapping
 from wespeaker_lite.data.arks import ArkWriter
 from wespeaker_lite.data.tables import write_table
@@ -19,6 +19,7 @@ SMALL = {"channels": 16, "embed_dim": 8, "se_bottleneck": 8, "mfa_channels": 24,
 NETWORKS = {
     "ecapa_tdnn": {"name": "ecapa_tdnn", **SMALL},
     "resnet": {"name": "resnet", "depth": 18, "width": 4, "embed_dim": 8},
+    "bc_cmt": {"name": "bc_cmt", "channels": [8, 8], "depth": [1, 1], "strides": [1, 1], "embed_dim": 8},
 }
 
 
@@ -105,3 +106,13 @@ def test_a_cut_or_foreign_model_is_named(data: Path, tmp_path: Path) -> None:
     torch.save({"weights": torch.zeros(1)}, tmp_path / "foreign")
     with pytest.raises(InputError, match="foreign: not a trained model, it lacks classes, config, head, model"):
         extract(tmp_path / "foreign", data, tmp_path / "xvector", Batching())
+
+
+def test_a_model_of_another_config_is_refused(data: Path, tmp_path: Path) -> None:
+    model = make_model(tmp_path, "ecapa_tdnn")
+    config = trained_model.load(model).config
+    resolved.write(tmp_path / "same.yaml", {**config, "runtime": {}, "scoring": {}})
+    resolved.write(tmp_path / "other.yaml", {**config, "seed": 7, "crop": {**config["crop"], "frames": 300}})
+    extract(model, data, tmp_path / "xvector", Batching(), config=str(tmp_path / "same.yaml"))
+    with pytest.raises(InputError, match=r"final.pt was made with another config than .*other.yaml \(crop, seed\)"):
+        extract(model, data, tmp_path / "xvector", Batching(), config=str(tmp_path / "other.yaml"))

@@ -20,12 +20,9 @@ def main() -> None:
     import torch
 
     from wespeaker_lite.scoring.extraction import Batching, extract
-    from wespeaker_lite.trained_model import check_config
 
     torch.set_num_threads(args.threads)
-    if args.config:
-        check_config(args.model, args.config)
-    extract(args.model, Path(args.data), args.out, Batching(frames=args.batch_frames), args.device)
+    extract(args.model, Path(args.data), args.out, Batching(frames=args.batch_frames), args.device, args.config)
 
 
 if __name__ == "__main__":

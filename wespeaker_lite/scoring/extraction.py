@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from wespeaker_lite import trained_model
+from wespeaker_lite import resolved, trained_model
 from wespeaker_lite.data.arks import ArkWriter, Location, read_array, read_scp
 from wespeaker_lite.data.tables import read_table, sorted_keys
 from wespeaker_lite.errors import InputError
@@ -27,13 +27,20 @@ class Batching:
     padding: float = 0.1
 
 
-def extract(model: str | Path, data: Path, prefix: str | Path, batching: Batching, device: str = "cpu") -> None:
+def extract(
+    model: str | Path, data: Path, prefix: str | Path, batching: Batching, device: str = "cpu", config: str = ""
+) -> None:
     """Write PREFIX.ark and PREFIX.scp with an embedding, float32, of every utterance of a data dir.
 
+    config: the resolved config that the model must have been trained with; empty for any.
+
     Raises:
-        InputError: where model or features are missing, do not fit each other, or an embedding is not finite.
+        InputError: where model or features are missing, do not fit each other or the config, or an embedding is not
+            finite.
     """
     trained = trained_model.load(model)
+    if config:
+        _check_config(model, trained, config)
     network = trained.model.to(device)
     places = read_scp(data / "feats.scp")
     frames = {utterance: int(count) for utterance, count in read_table(data / "utt2num_frames").items()}
@@ -76,6 +83,16 @@ def batches_of_like_length(frames: dict[str, int], batching: Batching) -> Iterat
         filled += frames[utterance]
     if batch:
         yield batch
+
+
+def _check_config(model: str | Path, trained: trained_model.TrainedModel, config: str) -> None:
+    theirs, ours = trained.config, resolved.read(config)
+    sections = (theirs.keys() | ours.keys()) - {"runtime", "scoring"}
+    different = sorted(name for name in sections if theirs.get(name) != ours.get(name))
+    if different:
+        raise InputError(
+            f"{model} was made with another config than {config} ({', '.join(different)}): run stage 4 first"
+        )
 
 
 def read_features(utterance: str, place: Location, trained: trained_model.TrainedModel) -> Tensor:
