@@ -10,7 +10,8 @@ use Exporter 'import';
 use File::Basename qw(basename dirname);
 use File::Path qw(make_path);
 
-our @EXPORT_OK = qw(parse_job_line positive_integer job_log job_command job_script quote log_state prepare_log fail);
+our @EXPORT_OK = qw(parse_job_line positive_integer job_log job_name job_command job_script quote log_state prepare_log
+    report_failures mark_cancelled cancelling_signals fail);
 
 my $PROGRAM = basename($0);
 
@@ -75,6 +76,14 @@ sub job_log {
     return with_id($job, $id, $job->{log});
 }
 
+# A name for schedulers, which take not every letter.
+sub job_name {
+    my ($job) = @_;
+    (my $name = basename(with_id($job, '', $job->{log}))) =~ s/\.*log$//;
+    $name =~ s/[^A-Za-z0-9_-]/_/g;
+    return $name =~ /^[A-Za-z]/ ? $name : "job_$name";
+}
+
 # The bash command of job $id.
 sub job_command {
     my ($job, $id) = @_;
@@ -100,9 +109,10 @@ sub quote {
 
 # Bash text that runs a command and writes its log. The command has a bash of its own, so that neither `exit` nor a
 # syntax error in it keeps the last lines from the log; pipefail, since a failure inside a pipe is a failure.
+# $setup are lines of bash before the command, $threads what the job was given.
 sub job_script {
-    my ($log, $command) = @_;
-    my ($log_file, $run) = (quote($log), quote($command));
+    my ($log, $command, $setup, $threads) = @_;
+    my ($log_file, $run) = (quote($log), quote($setup . $command));
     (my $shown = $command) =~ s/\n/\n# /g;
     $shown = quote("# $shown");
     return <<"END";
@@ -111,7 +121,7 @@ printf '%s\\n' $shown "# Started at \$(date)" '#'
 bash -o pipefail -c $run
 code=\$?
 [ -z "\$(tail -c 1 $log_file)" ] || echo
-echo "# Accounting: time=\$SECONDS threads=1"
+echo "# Accounting: time=\$SECONDS threads=$threads"
 echo "# Ended (code \$code) at \$(date), elapsed time \$SECONDS seconds"
 exit "\$code"
 END
@@ -139,6 +149,40 @@ sub prepare_log {
     make_path(dirname($log), { error => \my $errors });
     fail("cannot make the folder of $log: " . join(', ', map { values %$_ } @$errors)) if @$errors;
     unlink $log or !-e $log or fail("cannot replace $log: $!");
+    return;
+}
+
+# The first failures with their last words, then Kaldi's line. $lost->{$id} says how a job ended that could not tell.
+sub report_failures {
+    my ($job, $lost, @failed) = @_;
+    @failed = sort { $a <=> $b } @failed;
+    for my $id (@failed[0 .. ($#failed < 2 ? $#failed : 2)]) {
+        my ($state, $last_words) = log_state(job_log($job, $id));
+        $state = $lost->{$id} if defined $lost->{$id};
+        print STDERR "$PROGRAM: ", job_log($job, $id), " $state: ", $last_words || 'it says nothing', "\n";
+    }
+    my $all = $job->{last} - $job->{first} + 1;
+    if ($all == 1) {
+        print STDERR "$PROGRAM: job failed, log is in ", job_log($job, $job->{first}), "\n";
+    } else {
+        print STDERR "$PROGRAM: " . @failed . " / $all failed, log is in ", job_log($job, '*'), "\n";
+    }
+    return;
+}
+
+# The signals that cancel; what the caller ignores (nohup, a background job) stays ignored.
+sub cancelling_signals {
+    return grep { ($SIG{$_} || '') ne 'IGNORE' } qw(INT TERM HUP QUIT);
+}
+
+# A job that had not started has no log, and gets none.
+sub mark_cancelled {
+    my ($signal, @logs) = @_;
+    for my $log (grep { -e } @logs) {
+        next unless open my $file, '>>', $log;
+        print $file "# Cancelled by signal $signal\n";
+        close $file;
+    }
     return;
 }
 

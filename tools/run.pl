@@ -6,7 +6,8 @@ use warnings;
 
 use File::Basename qw(dirname);
 use lib dirname(__FILE__);
-use JobRunner qw(parse_job_line positive_integer job_log job_command job_script log_state prepare_log fail);
+use JobRunner qw(parse_job_line positive_integer job_log job_command job_script log_state prepare_log report_failures
+    mark_cancelled cancelling_signals fail);
 use POSIX qw(:signal_h :sys_wait_h);
 
 my $USAGE = <<'END';
@@ -48,7 +49,7 @@ my @waiting = grep { $state{$_} eq 'incomplete' || $pick eq 'failed' && $state{$
 prepare_log(job_log($job, $_)) for @waiting;
 
 run_jobs(@waiting);
-report() if @failed;
+report_failures($job, {}, @failed) if @failed;
 exit(@failed ? 1 : 0);
 
 sub take_option {
@@ -90,8 +91,7 @@ sub run_jobs {
     my (%running, $signal);
     my $outside = POSIX::SigSet->new;
     sigprocmask(SIG_BLOCK, POSIX::SigSet->new(SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGCHLD), $outside);
-    # What the caller ignores (nohup, a background job) stays ignored.
-    my @cancelling = grep { ($SIG{$_} || '') ne 'IGNORE' } qw(INT TERM HUP QUIT);
+    my @cancelling = cancelling_signals();
     local @SIG{@cancelling} = (sub { $signal = $_[0] }) x @cancelling;
     local $SIG{CHLD} = sub { };
     while (@queue || %running) {
@@ -115,7 +115,7 @@ sub run_jobs {
 # A job leads a process group of its own, by which it is found again with all that it starts.
 sub start_job {
     my ($id, $own_gpus, $signal_mask) = @_;
-    my $script = job_script(job_log($job, $id), job_command($job, $id));
+    my $script = job_script(job_log($job, $id), job_command($job, $id), '', 1);
     my $pid = fork;
     fail("cannot start job $id: $!") unless defined $pid;
     POSIX::setpgid($pid || $$, $pid || $$);
@@ -138,26 +138,6 @@ sub cancel {
         select undef, undef, undef, 0.1;
     }
     kill 'KILL', map { -$_ } @groups;
-    for my $log (map { job_log($job, $_->{id}) } values %$running) {
-        next unless open my $file, '>>', $log;
-        print $file "# Cancelled by signal $signal\n";
-        close $file;
-    }
+    mark_cancelled($signal, map { job_log($job, $_->{id}) } values %$running);
     exit 2;
-}
-
-# The first failures with their last words, then Kaldi's line.
-sub report {
-    @failed = sort { $a <=> $b } @failed;
-    for my $id (@failed[0 .. ($#failed < 2 ? $#failed : 2)]) {
-        my ($state, $last_words) = log_state(job_log($job, $id));
-        print STDERR 'run.pl: ', job_log($job, $id), " $state: ", $last_words || 'it says nothing', "\n";
-    }
-    my ($count, $all) = (scalar @failed, scalar @ids);
-    if ($all == 1) {
-        print STDERR 'run.pl: job failed, log is in ', job_log($job, $ids[0]), "\n";
-    } else {
-        print STDERR "run.pl: $count / $all failed, log is in ", job_log($job, '*'), "\n";
-    }
-    return;
 }

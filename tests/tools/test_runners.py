@@ -1,0 +1,301 @@
+"""tools/slurm.pl and tools/queue.pl before a scheduler that is a few lines of bash; tests/cluster has the real ones."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+ROOT = Path(__file__).resolve().parents[2]
+
+# Each writes down its words; the submission runs the tasks, unless the test has it do something else.
+SUBMIT = """\
+[ ! -e refuse ] || { cat refuse; exit 3; }
+printf '%%s\\n' "$@" > submitted
+for range; do case $range in --array=*|[0-9]*-[0-9]*) break;; esac; done
+range=${range#--array=}; range=${range%%%%%%*}
+[ -e hold ] || for id in $(seq ${range%%-*} ${range#*-}); do %s=$id bash "${!#}" & done >/dev/null 2>&1
+echo 42
+"""
+STATES = """\
+echo "$@" >> asked
+[ ! -e silent ] || { echo 'cannot reach the controller'; exit 1; }
+[ ! -e states ] || cat states
+"""
+
+
+@dataclass
+class Runner:
+    """A runner in a folder with its scheduler."""
+
+    name: str
+    folder: Path
+    conf: list[str] = field(default_factory=list)
+
+    def make_scheduler(self) -> None:
+        """Put the three programs into bin/."""
+        names = ("sbatch", "squeue", "scancel") if self.name == "slurm" else ("qsub", "qstat", "qdel")
+        task_id = "SLURM_ARRAY_TASK_ID" if self.name == "slurm" else "SGE_TASK_ID"
+        (self.folder / "bin").mkdir(parents=True)
+        for name, script in zip(names, (SUBMIT % task_id, STATES, 'echo "$@" >> cancelled'), strict=True):
+            (self.folder / "bin" / name).write_text("#!/bin/bash\n" + script)
+            (self.folder / "bin" / name).chmod(0o755)
+
+    def start(self, *words: str) -> subprocess.Popen[str]:
+        environment = os.environ | {"PATH": f"{self.folder}/bin:{os.environ['PATH']}"}
+        command = [str(ROOT / "tools" / f"{self.name}.pl"), *self.conf, *words]
+        return subprocess.Popen(command, cwd=self.folder, env=environment, stderr=subprocess.PIPE, text=True)
+
+    def run(self, *words: str) -> tuple[int, str]:
+        process = self.start(*words)
+        message = process.communicate(timeout=60)[1]
+        return process.returncode, message
+
+    def use_conf(self, text: str) -> None:
+        (self.folder / "own.conf").write_text(text)
+        self.conf = ["--config", "own.conf"]
+
+    def has(self, name: str) -> list[str]:
+        """The lines of a file, none where there is none."""
+        path = self.folder / name
+        return path.read_text().splitlines() if path.exists() else []
+
+    def state(self, task: int, state: str) -> str:
+        """A line of squeue or qstat."""
+        if self.name == "slurm":
+            return f"{task}|{state}|None\n"
+        return f"     42 0.5 x  root  {state}  11/22/2026 06:00:00 all.q@n1  1 {task}\n"
+
+
+@pytest.fixture(params=["slurm", "queue"])
+def runner(request: pytest.FixtureRequest, tmp_path: Path) -> Runner:
+    made = Runner(request.param, tmp_path)
+    made.make_scheduler()
+    return made
+
+
+@pytest.fixture
+def slurm(tmp_path: Path) -> Runner:
+    made = Runner("slurm", tmp_path)
+    made.make_scheduler()
+    return made
+
+
+@pytest.mark.parametrize(
+    ("options", "slurm", "queue"),
+    [
+        (["--mem", "4G"], "--mem-per-cpu=4G", "-l mem_free=4G,ram_free=4G"),
+        (["--mem", "0"], "", ""),
+        (["--num-threads", "2"], "--cpus-per-task=2 --ntasks-per-node=1", "-pe smp 2"),
+        (["--num_threads", "2"], "--cpus-per-task=2 --ntasks-per-node=1", "-pe smp 2"),
+        (["--mem", "1G", "--gpu", "1"], "--gres=gpu:1 --mem-per-cpu=1G", "-l gpu=1 -q g.q -l mem_free=1G,ram_free=1G"),
+        (["--gpu", "0"], "", ""),
+        (["-q", "short", "-x", "y z"], "-q short -x y z", "-q short -x y z"),
+    ],
+)
+def test_options_by_the_confs_of_the_repository(runner: Runner, options: list[str], slurm: str, queue: str) -> None:
+    assert runner.run(*options, "JOB=2:3", "log/x.JOB.log", "true") == (0, "")
+    said = " ".join(runner.has("submitted"))
+    first = "--export=PATH --no-requeue" if runner.name == "slurm" else "-v PATH -S /bin/bash -r n"
+    words = slurm if runner.name == "slurm" else queue
+    own = " --parsable " if runner.name == "slurm" else " -terse "
+    assert said.split(own)[0] == f"{first} {words}".strip()
+    log = "--output=log/x.%a.log" if runner.name == "slurm" else f"-o {runner.folder}/log/x.$TASK_ID.log"
+    assert log in said
+    assert said.endswith("log/q/x.sh")
+
+
+def test_time_and_flags(slurm: Runner) -> None:
+    assert slurm.run("--time", "1:00:00", "-H", "-p", "main", "x%.log", "true") == (0, "")
+    said = slurm.has("submitted")
+    assert said[2:6] == ["--time=1:00:00", "-H", "-p", "main"]
+    assert {"--array=1-1", "--output=x%%.log"} <= set(said)
+
+
+def test_smallest_throttle_counts(runner: Runner) -> None:
+    options = ["--max-jobs-run", "3", "-tc", "2", "--max-jobs-run", "4"]
+    assert runner.run(*options, "JOB=1:5", "x.JOB.log", "true") == (0, "")
+    said = " ".join(runner.has("submitted"))
+    assert ("--array=1-5%2 " if runner.name == "slurm" else " -t 1-5 -tc 2 ") in said
+
+
+def test_conf_lines(runner: Runner) -> None:
+    runner.use_conf(
+        """
+# command nothing
+command false
+command bin/{} --name "a b"   # the last one counts
+option big=yes --huge 'x  y'
+option big=*   --size=$0,$0
+default mood=good
+option mood=* --mood $0  # no comment
+""".format("sbatch" if runner.name == "slurm" else "qsub")
+    )
+    assert runner.run("--big", "yes", "x.log", "true") == (0, "")
+    assert runner.has("submitted")[:6] == ["--name", "a b", "--huge", "x  y", "--mood", "good"]
+    assert runner.run("--big", "$(touch BAD) 5", "--mood", "a b", "x.log", "true") == (0, "")
+    assert runner.has("submitted")[2:5] == ["--size=$(touch BAD) 5,$(touch BAD) 5", "--mood", "a b"]
+    assert not (runner.folder / "BAD").exists()
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("colour blue", "own.conf:2: expected"),
+        ("option mem", "own.conf:2: expected"),
+        ("default gpu", "own.conf:2: expected"),
+        ("option mem=* 'x", "own.conf:2: a quote is not closed"),
+    ],
+)
+def test_wrong_conf_names_file_and_line(runner: Runner, line: str, message: str) -> None:
+    runner.use_conf(f"command sbatch\n{line}\n")
+    code, said = runner.run("x.log", "true")
+    assert (code, message in said) == (1, True), said
+    runner.use_conf("option mem=0\n")
+    assert "own.conf: no line says the command" in runner.run("x.log", "true")[1]
+    (runner.folder / "own.conf").unlink()
+    assert "cannot read own.conf" in runner.run("x.log", "true")[1]
+    assert not runner.has("submitted")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--colour", "blue", "x.log", "true"], "has no option colour=blue, nor colour=*"),
+        (["--mem=4G", "x.log", "true"], "write an option and its value as two words, not '--mem=4G'"),
+        (["--max-jobs-run", "0", "x.log", "true"], "--max-jobs-run takes a whole number above 0"),
+        (["--num-threads", "many", "x.log", "true"], "--num-threads takes a whole number above 0"),
+        (["JOB=1:3", "x.log", "true"], "JOB must stand in the log's path"),
+        (["x.log"], "expected a log file and a command"),
+    ],
+)
+def test_wrong_lines_submit_nothing(runner: Runner, words: list[str], message: str) -> None:
+    code, said = runner.run(*words)
+    assert (code, message in said) == (1, True), said
+    assert os.listdir(runner.folder) == ["bin"]
+
+
+@settings(max_examples=5, deadline=None)
+@given(
+    st.lists(
+        st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=12).filter(
+            lambda word: not re.match(r"[\d&]?[<>|;&()]", word)
+        ),
+        min_size=10,
+        max_size=40,
+    )
+)
+def test_words_reach_the_command_as_they_are(tmp_path_factory: pytest.TempPathFactory, words: list[str]) -> None:
+    runner = Runner("queue", tmp_path_factory.mktemp("with space"))
+    runner.make_scheduler()
+    words = ["@TASK@", "@TASK1@", "T\n#$ -l x=y", *words]
+    assert runner.run("T_T=7:7", "x.T_T.log", "printf", "%s\\0", *words, "T_T", ">", "out.T_T") == (0, "")
+    expected = [word.replace("T_T", "7") for word in [*words, "T_T"]]
+    assert (runner.folder / "out.7").read_bytes() == b"".join(word.encode() + b"\0" for word in expected)
+    said = runner.has("submitted")
+    assert said[said.index("-C") + 1] == "", "lines of the script may pass for options"
+
+
+def test_path_sh_is_sourced_and_may_fail(runner: Runner) -> None:
+    (runner.folder / "path.sh").write_text("task=mine\nTOLD='by path.sh'\n")
+    assert runner.run("JOB=1:2", "JOB/x.log", "echo", "JOB", ";", "bash", "-c", "true", "$TOLD") == (0, "")
+    assert runner.has("2/x.log")[3] == "2"
+    assert os.listdir(runner.folder / "q") == ["x.sh"]
+    (runner.folder / "path.sh").write_text("echo no Python here; return 1\n")
+    code, message = runner.run("--num-threads", "3", "x.log", "true")
+    assert (code, f"{runner.name}.pl: x.log failed: no Python here\n" in message) == (1, True)
+    assert runner.has("x.log")[-2].endswith("threads=3")
+
+
+def test_refusal_is_told(runner: Runner) -> None:
+    (runner.folder / "refuse").write_text("no such partition\n")
+    code, message = runner.run("log/x.log", "true")
+    assert (code, "did not take the job (code 3): no such partition" in message) == (1, True)
+    assert os.listdir(runner.folder / "log/q") == ["x.sh"]
+    runner.use_conf("command not-there\n")
+    code, message = runner.run("log/x.log", "true")
+    assert (code, "cannot start not-there" in message) == (1, True)
+
+
+def test_slurms_states_of_lost_tasks(slurm: Runner) -> None:
+    (slurm.folder / "hold").touch()
+    lines = [slurm.state(1, "TIMEOUT"), slurm.state(2, "OUT_OF_MEMORY"), "3|PENDING|launch failed requeued held\n"]
+    (slurm.folder / "states").write_text("".join(lines))
+    code, message = slurm.run("JOB=1:3", "x.JOB.log", "true")
+    assert code == 1
+    assert message.splitlines() == [
+        "slurm.pl: x.1.log was lost (TIMEOUT): it says nothing",
+        "slurm.pl: x.2.log was lost (OUT_OF_MEMORY): it says nothing",
+        "slurm.pl: x.3.log was lost (PENDING, launch failed requeued held): it says nothing",
+        "slurm.pl: 3 / 3 failed, log is in x.*.log",
+    ]
+    assert slurm.has("cancelled") == ["42"], "the held task would stay in the queue"
+
+
+def test_grid_engines_error_state(tmp_path: Path) -> None:
+    runner = Runner("queue", tmp_path)
+    runner.make_scheduler()
+    (tmp_path / "hold").touch()
+    (tmp_path / "states").write_text(runner.state(1, "Eqw"))
+    code, message = runner.run("x.log", "true")
+    assert (code, "was lost (state Eqw" in message) == (1, True)
+    assert runner.has("cancelled") == ["42"]
+
+
+def test_late_sync_file_is_waited_for(slurm: Runner) -> None:
+    """The task is gone from the scheduler, and its sync file comes some seconds later."""
+    (slurm.folder / "hold").touch()
+    process = slurm.start("x.log", "true")
+    while not slurm.has("asked"):
+        time.sleep(0.05)
+    time.sleep(1)
+    (sync,) = (path for path in (slurm.folder / "q").iterdir() if path.is_dir())
+    (sync / "1").write_text("0\n")
+    assert (process.communicate(timeout=30)[1], process.returncode) == ("", 0)
+
+
+def test_vanished_task_is_given_up(slurm: Runner) -> None:
+    (slurm.folder / "hold").touch()
+    code, message = slurm.run("x.log", "true")
+    assert (code, "x.log was lost (the scheduler does not know it any more)" in message) == (1, True)
+
+
+def test_silent_scheduler_is_told_once_and_borne(slurm: Runner) -> None:
+    (slurm.folder / "silent").touch()
+    code, message = slurm.run("x.log", "sleep", "6")
+    assert code == 0
+    assert message == "slurm.pl: the scheduler does not answer; array 42 may run on\n"
+    assert len(slurm.has("asked")) == 2, "the scheduler is asked too often"
+
+
+def test_vanished_folder_ends_it(runner: Runner) -> None:
+    (runner.folder / "hold").touch()
+    process = runner.start("log/x.log", "true")
+    while not runner.has("submitted"):
+        time.sleep(0.05)
+    time.sleep(0.3)
+    shutil.rmtree(runner.folder / "log")
+    assert "log/x.log was lost (" in process.communicate(timeout=30)[1]
+    assert (process.returncode, runner.has("cancelled")) == (1, ["42"])
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_signal_cancels(runner: Runner, name: str) -> None:
+    (runner.folder / "hold").touch()
+    process = runner.start("JOB=1:2", "x.JOB.log", "true")
+    while not runner.has("submitted"):
+        time.sleep(0.05)
+    (runner.folder / "x.1.log").write_text("it runs\n")
+    process.send_signal(getattr(signal, name))
+    message = process.communicate(timeout=30)[1]
+    assert (process.returncode, message) == (2, f"{runner.name}.pl: signal {name[3:]}: cancelling the array 42\n")
+    assert runner.has("cancelled") == ["42"]
+    assert runner.has("x.1.log")[-1] == f"# Cancelled by signal {name[3:]}"
+    assert not (runner.folder / "x.2.log").exists()

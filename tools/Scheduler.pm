@@ -1,0 +1,324 @@
+package Scheduler;
+
+# What queue.pl and slurm.pl share: the conf that turns options into the scheduler's own, the script of an array of
+# tasks, and the wait for it.
+#
+# A task tells its exit code by a file of its own (the sync file), which is quick to look for; the scheduler, whose time
+# all users share, is asked now and then whether the tasks that are still missed are alive.
+
+use strict;
+use warnings;
+
+use Cwd qw(getcwd);
+use Exporter 'import';
+use File::Basename qw(basename dirname);
+use File::Path qw(make_path);
+use lib dirname(__FILE__);
+use JobRunner qw(parse_job_line positive_integer job_log job_command job_script quote prepare_log report_failures
+    mark_cancelled cancelling_signals fail);
+use POSIX ();
+use Text::ParseWords qw(shellwords);
+
+our @EXPORT_OK = qw(run_on_cluster capture);
+
+my $PROGRAM = basename($0);
+my $PATIENCE = 6;        # seconds for the sync file of an ended task to come into sight: file servers may be late
+my $SILENCE = 3600;      # seconds after which a scheduler that does not answer is given up
+my @PAUSE = (0.05, 0.5); # seconds between two looks for sync files, at first and at most
+my @ASK = (2, 10);       # the same for questions to the scheduler
+
+# Runs the job line in @ARGV and ends the program. $cluster is a hash:
+#   conf        the name of the conf file
+#   usage       what --help prints
+#   task_id     the variable in which a task finds its number
+#   flags       a hash: how many values an option with one dash has, where it is not one
+#   submission  ->($job, $script, $limit), the words after those of the conf; they print the array's number
+#   states      ->($number), a hash of [kind, words] by task, undef without an answer. Kinds: alive; ended (its sync
+#               file may still come into sight, as may that of a task that is not listed); leaving (the same, but it
+#               has not yet left its machine); dead.
+#   cancel      ->($number)
+sub run_on_cluster {
+    my ($cluster) = @_;
+    my ($job, $asked) = read_job_line($cluster);
+    my @command = scheduler_command($asked, read_conf($asked->{config}));
+    my @ids = ($job->{first} .. $job->{last});
+    my $signal;
+    local @SIG{ cancelling_signals() } = (sub { $signal = $_[0] }) x cancelling_signals();
+
+    prepare_log(job_log($job, $_)) for @ids;
+    my ($script, $sync) = prepare_queue_files($cluster, $job, $asked->{value}{num_threads} || 1);
+    push @command, @{ $asked->{passed} }, $cluster->{submission}->($job, $script, $asked->{limit});
+    my ($code, $answer) = capture(0, @command);
+    my ($number) = $answer =~ /^(\d+)/m;
+    if ($code != 0 || !defined $number) {
+        remove_sync_files($sync);
+        fail("$command[0] did not take the job (code $code): $answer");
+    }
+    my %how = wait_for_tasks({ cluster => $cluster, number => $number, sync => $sync, signal => \$signal }, @ids);
+    if ($signal) {
+        cancel($cluster, $number, $signal);
+        mark_cancelled($signal, map { job_log($job, $_) } grep { !defined $how{$_} } @ids);
+    }
+    remove_sync_files($sync);
+    exit 2 if $signal;
+    my @failed = grep { $how{$_} ne '0' } @ids;
+    report_failures($job, { map { $_ => $how{$_} } grep { $how{$_} !~ /^\d+$/ } @failed }, @failed) if @failed;
+    exit(@failed ? 1 : 0);
+}
+
+sub read_job_line {
+    my ($cluster) = @_;
+    my %asked = (value => {}, passed => [], limit => undef, config => find_conf($cluster->{conf}));
+    my $take = sub {
+        my ($option, @values) = @_;
+        if ($option eq '--help' || $option eq '-h') {
+            print $cluster->{usage};
+            exit 0;
+        } elsif ($option eq '--config') {
+            $asked{config} = $values[0];
+        } elsif ($option =~ /^--?max[-_]jobs[-_]run$|^-tc$/) {
+            my $limit = positive_integer($option, $values[0]);
+            $asked{limit} = $limit if !defined $asked{limit} || $limit < $asked{limit};
+        } elsif ($option =~ /^--(\w[\w-]*)$/) {
+            $asked{value}{ $1 =~ tr/-/_/r } = $values[0];
+        } elsif ($option =~ /^--/) {
+            fail("write an option and its value as two words, not '$option'");
+        } else {
+            push @{ $asked{passed} }, $option, @values;
+        }
+    };
+    my %flags = ('--help' => 0, '-h' => 0, %{ $cluster->{flags} });
+    my $job = parse_job_line(\@ARGV, sub { defined $flags{ $_[0] } ? $flags{ $_[0] } : 1 }, $take);
+    positive_integer('--num-threads', $asked{value}{num_threads}) if defined $asked{value}{num_threads};
+    return ($job, \%asked);
+}
+
+# conf/ where the user is, else beside the folder of this program.
+sub find_conf {
+    my ($name) = @_;
+    return -e "conf/$name" ? "conf/$name" : dirname(__FILE__) . "/../conf/$name";
+}
+
+# Lines `command WORDS`, `default NAME=VALUE` and `option NAME=VALUE WORDS`, where VALUE may be * and $0 is the value.
+sub read_conf {
+    my ($path) = @_;
+    my %conf = (path => $path, command => [], default => {}, option => {});
+    open my $file, '<', $path or fail("cannot read $path: $!");
+    while (my $line = <$file>) {
+        $line =~ s/(?:^|\s)#.*//s;
+        next if $line =~ /^\s*$/;
+        my ($what, $rest) = $line =~ /^\s*(\S+)\s*(.*?)\s*$/s;
+        my @words = shellwords($rest);
+        fail("$path:$.: a quote is not closed") if $rest ne '' && !@words;
+        if ($what eq 'command' && @words) {
+            $conf{command} = \@words;
+        } elsif ($what eq 'default' && @words == 1 && $words[0] =~ /^(\w+)=(.*)$/) {
+            $conf{default}{$1} = $2;
+        } elsif ($what eq 'option' && @words && $words[0] =~ /^\w+=./) {
+            my $setting = shift @words;
+            $conf{option}{$setting} = \@words;
+        } else {
+            fail("$path:$.: expected 'command WORDS', 'default NAME=VALUE' or 'option NAME=VALUE WORDS'");
+        }
+    }
+    close $file;
+    fail("$path: no line says the command") unless @{ $conf{command} };
+    return \%conf;
+}
+
+# The words that submit, with those that the options ask for. No shell reads them: a value is one word or a part of one.
+sub scheduler_command {
+    my ($asked, $conf) = @_;
+    my %value = (%{ $conf->{default} }, %{ $asked->{value} });
+    my @words = @{ $conf->{command} };
+    for my $name (sort keys %value) {
+        my $option = $conf->{option}{"$name=$value{$name}"} || $conf->{option}{"$name=*"};
+        fail("$conf->{path} has no option $name=$value{$name}, nor $name=*") unless $option;
+        push @words, map { s/\$0/$value{$name}/gr } @$option;
+    }
+    return @words;
+}
+
+# Writes the script and makes the empty folder of the sync files, both in q/ beside the logs.
+sub prepare_queue_files {
+    my ($cluster, $job, $threads) = @_;
+    my $log = $job->{log};
+    $log =~ s/\.?\Q$job->{name}\E//g if defined $job->{name};
+    $log = ".$log" if $log =~ m{^/} && $job->{log} !~ m{^/}; # it was JOB/x.log
+    my $base = basename($log) =~ s/\.log$//r;
+    my $queue = dirname($log) . '/q';
+    make_path($queue, { error => \my $errors });
+    fail("cannot make the folder $queue: " . join ', ', map { values %$_ } @$errors) if @$errors;
+    # The time, since a process number may be taken on another machine too; mkdir tells who came first.
+    my $sync = sprintf '%s/%s.%x-%x', $queue, $base, time, $$;
+    mkdir $sync or fail("cannot make the folder $sync: $!");
+    my $script = "$queue/$base.sh";
+    open my $file, '>', "$sync/script" or fail("cannot write $sync/script: $!");
+    print $file array_script($cluster, $job, $sync, $threads);
+    close $file or fail("cannot write $sync/script: $!");
+    rename "$sync/script", $script or fail("cannot write $script: $!");
+    return ($script, $sync);
+}
+
+# The number of a task is put in when it runs. It is digits only, hence safe at any depth of quoting.
+# The script ends with 1 for whatever code: Grid Engine starts a task again that ends with 99, and holds one with 100.
+sub array_script {
+    my ($cluster, $job, $sync, $threads) = @_;
+    my ($mark, $again) = ('@TASK@', 0);
+    $mark = '@TASK' . ++$again . '@' while grep { index($_, $mark) >= 0 } $job->{log}, @{ $job->{words} };
+    my $setup = "[ ! -f ./path.sh ] || . ./path.sh || exit 1\n";
+    my $task = quote(job_script(job_log($job, $mark), job_command($job, $mark), $setup, $threads));
+    my ($folder, $sync_folder) = map { quote($_) } getcwd(), $sync;
+    return <<"END";
+#!/bin/bash
+# Written by $PROGRAM.
+cd $folder || exit 1
+task=$task
+bash -c "\${task//$mark/\$$cluster->{task_id}}"
+code=\$?
+sync=$sync_folder/\$$cluster->{task_id}
+echo "\$code" >"\$sync.part" && mv "\$sync.part" "\$sync"
+[ "\$code" -eq 0 ]
+END
+}
+
+# Waits until every task has ended, or a signal came. Returns by task its exit code, or words that tell why it has none.
+sub wait_for_tasks {
+    my ($array, @ids) = @_;
+    my %wait = (%$array, left => { map { $_ => 1 } @ids }, how => {}, ended => {}, ask_after => $ASK[0]);
+    $wait{ask_at} = now() + $wait{ask_after};
+    $wait{heard_at} = now();
+    my $pause = $PAUSE[0];
+    while (!${ $wait{signal} }) {
+        my $news = read_sync_files(\%wait);
+        ask_scheduler(\%wait) if !$news && now() >= $wait{ask_at};
+        last unless %{ $wait{left} };
+        $pause = $news ? $PAUSE[0] : $pause * 1.3 < $PAUSE[1] ? $pause * 1.3 : $PAUSE[1];
+        select undef, undef, undef, $pause;
+    }
+    # What the scheduler holds in vain would stay there for ever.
+    $wait{cluster}{cancel}->($wait{number}) if $wait{dead} && !%{ $wait{left} };
+    return %{ $wait{how} };
+}
+
+# Seconds of a clock that nobody sets.
+sub now {
+    return (POSIX::times())[0] / POSIX::sysconf(POSIX::_SC_CLK_TCK());
+}
+
+sub read_sync_files {
+    my ($wait) = @_;
+    my $folder;
+    if (!opendir $folder, $wait->{sync}) {
+        my $reason = "was lost ($wait->{sync}: $!)";
+        settle($wait, $_, $reason) for keys %{ $wait->{left} };
+        return $wait->{dead} = 1;
+    }
+    my @found = grep { $wait->{left}{$_} } readdir $folder;
+    closedir $folder;
+    my $news = 0;
+    for my $id (@found) {
+        open my $file, '<', "$wait->{sync}/$id" or next;
+        my $code = <$file>;
+        close $file;
+        next unless defined $code && $code =~ /^(\d+)\n/;
+        settle($wait, $id, $1);
+        $news++;
+    }
+    return $news;
+}
+
+sub settle {
+    my ($wait, $id, $how) = @_;
+    $wait->{how}{$id} = $how;
+    delete $wait->{left}{$id};
+    return;
+}
+
+sub ask_scheduler {
+    my ($wait) = @_;
+    my $before = now();
+    my $states = $wait->{cluster}{states}->($wait->{number});
+    # A scheduler that is slow to answer is asked less often.
+    my $longest = 20 * (now() - $before);
+    $longest = $ASK[1] if $longest < $ASK[1];
+    $wait->{ask_after} = $wait->{ask_after} * 1.5 < $longest ? $wait->{ask_after} * 1.5 : $longest;
+    $wait->{heard_at} = now() if $states;
+    $states ? judge($wait, $states) : no_answer($wait);
+    $wait->{ask_at} = now() + (%{ $wait->{ended} } ? $ASK[0] : $wait->{ask_after});
+    return;
+}
+
+# Settles the tasks that cannot end any more. To make a file in a folder has its list read anew by NFS.
+sub judge {
+    my ($wait, $states) = @_;
+    my $unknown = ['ended', 'the scheduler does not know it any more'];
+    my %missing = map { $_ => $states->{$_} || $unknown } keys %{ $wait->{left} };
+    delete @missing{ grep { $missing{$_}[0] eq 'alive' } keys %missing };
+    $wait->{ended} = { map { $_ => defined $wait->{ended}{$_} ? $wait->{ended}{$_} : now() } keys %missing };
+    return unless %missing;
+    if (open my $file, '>', "$wait->{sync}/look") { close $file }
+    read_sync_files($wait);
+    for my $id (grep { $wait->{left}{$_} } keys %missing) {
+        my ($kind, $words) = @{ $missing{$id} };
+        next if $kind ne 'dead' && now() - $wait->{ended}{$id} < $PATIENCE;
+        settle($wait, $id, "was lost ($words)");
+        $wait->{dead} ||= $kind eq 'dead';
+    }
+    return;
+}
+
+sub no_answer {
+    my ($wait) = @_;
+    my $silent = now() - $wait->{heard_at};
+    print STDERR "$PROGRAM: the scheduler does not answer; array $wait->{number} may run on\n" unless $wait->{told}++;
+    return if $silent < $SILENCE;
+    settle($wait, $_, "was lost (the scheduler does not answer for $SILENCE s)") for keys %{ $wait->{left} };
+    return;
+}
+
+# Leaves when nothing runs any more, so that the same command may be given again at once.
+sub cancel {
+    my ($cluster, $number, $signal) = @_;
+    print STDERR "$PROGRAM: signal $signal: cancelling the array $number\n";
+    $cluster->{cancel}->($number);
+    for (1 .. 20) {
+        my $states = $cluster->{states}->($number);
+        return if $states && !grep { $_->[0] =~ /alive|leaving/ } values %$states;
+        select undef, undef, undef, 0.5;
+    }
+    print STDERR "$PROGRAM: some tasks of the array $number still run\n";
+    return;
+}
+
+# Runs a program, for no more than so many seconds if not 0; returns its exit code and all that it said. Ctrl-C goes to
+# the whole process group: outside of it, a submission is not cut off when the job is taken and its number not yet told.
+sub capture {
+    my ($seconds, @words) = @_;
+    my $pid = open my $output, '-|';
+    fail("cannot start $words[0]: $!") unless defined $pid;
+    if (!$pid) {
+        POSIX::setpgid(0, 0);
+        open STDIN, '<', '/dev/null' or POSIX::_exit(126);
+        open STDERR, '>&', \*STDOUT or POSIX::_exit(126);
+        alarm $seconds;
+        no warnings 'exec';
+        exec { $words[0] } @words or print "cannot start $words[0]: $!\n" and close STDOUT;
+        POSIX::_exit(127);
+    }
+    my $said = do { local $/; <$output> };
+    close $output;
+    my $code = $? & 127 ? 128 + ($? & 127) : $? >> 8;
+    $said = '' unless defined $said;
+    $said =~ s/\s+\z//;
+    return ($code, $said);
+}
+
+sub remove_sync_files {
+    my ($sync) = @_;
+    unlink glob quotemeta($sync) . '/*';
+    rmdir $sync;
+    return;
+}
+
+1;
