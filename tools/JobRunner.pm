@@ -24,7 +24,7 @@ sub fail {
 
 sub positive_integer {
     my ($option, $text) = @_;
-    fail("$option takes a whole number above 0, not '$text'") unless $text =~ /^[1-9]\d{0,8}$/;
+    fail("$option takes a whole number above 0, not '$text'") unless $text =~ /^[1-9]\d{0,8}\z/;
     return $text + 0;
 }
 
@@ -57,7 +57,7 @@ sub parse_job_line {
 
 sub parse_range {
     my ($word, $range) = @_;
-    $range =~ /^(\d{1,9})(?::(\d{1,9}))?$/ or fail("expected a range like JOB=1:4, not '$word'");
+    $range =~ /^(\d{1,9})(?::(\d{1,9}))?\z/ or fail("expected a range like JOB=1:4, not '$word'");
     my ($first, $last) = ($1, defined $2 ? $2 : $1);
     fail("the range '$word' starts below 1") if $first < 1;
     fail("the range '$word' ends before it starts") if $first > $last;
@@ -94,15 +94,15 @@ sub job_command {
 # NAME=value. Everything else reaches the command as it was given: spaces, quotes, $ and * too.
 sub shell_word {
     my ($word) = @_;
-    return $word if $word =~ /^(?:\|\|?|\|&|&&?|;|\(|\)|\d?>>?|&>>?|\d?<|\d?>&\d)$/;
-    return $1 . quote($2) if $word =~ /^(\d?>>?|&>>?|\d?<)([^<>|&;()]+)$/;
-    return $1 . quote($2) if $word =~ /^([A-Za-z_]\w*=)(.*)$/s;
+    return $word if $word =~ /^(?:\|\|?|\|&|&&?|;|\(|\)|\d?>>?|&>>?|\d?<|\d?>&\d)\z/;
+    return $1 . quote($2) if $word =~ /^(\d?>>?|&>>?|\d?<)([^<>|&;()]+)\z/;
+    return $1 . quote($2) if $word =~ /^([A-Za-z_]\w*=)(.*)\z/s;
     return quote($word);
 }
 
 sub quote {
     my ($text) = @_;
-    return $text if $text =~ m{^[\w./:=,+@%-]+$};
+    return $text if $text =~ m{^[\w./:=,+@%-]+\z}; # not $, which lets a newline pass
     $text =~ s/'/'\\''/g;
     return "'$text'";
 }

@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.tools.signals import take_signals
+
 ROOT = Path(__file__).resolve().parents[2]
 NEEDED = {
     "slurm": "setpriv munged slurmctld slurmd sbatch squeue scancel",
@@ -69,7 +71,9 @@ class Cluster:
         """Start the runner."""
         pipe = subprocess.PIPE
         command = ["setpriv", "--pdeathsig", "TERM", self.runner, *words]
-        return subprocess.Popen(command, cwd=folder, env=self.environment, stdout=pipe, stderr=pipe, text=True)
+        return subprocess.Popen(
+            command, cwd=folder, env=self.environment, stdout=pipe, stderr=pipe, text=True, preexec_fn=take_signals
+        )
 
     def run(self, folder: Path, *words: str) -> tuple[int, str]:
         """The runner's exit code and messages."""

@@ -9,8 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
+
+from tests.tools.signals import take_signals
 
 RUN_PL = Path(__file__).resolve().parents[2] / "tools" / "run.pl"
 
@@ -53,6 +55,7 @@ def add_command(folder: Path, name: str, script: str) -> str:
         max_size=40,
     )
 )
+@example(["0\n", "a b", "line\nline", "'"])
 def test_words_reach_the_command_as_they_are(tmp_path_factory: pytest.TempPathFactory, words: list[str]) -> None:
     folder = tmp_path_factory.mktemp("with space")
     result = run_pl(folder, "the log.txt", "printf", "%s\\0", *words, ">", "out")
@@ -243,12 +246,6 @@ def test_pick_goes_by_the_logs_of_last_time(tmp_path: Path, pick: str, again: st
     assert result.returncode == (1 if failures else 0)
     assert failures in result.stderr
     assert sorted(path.suffix[1:] for path in tmp_path.glob("ran.*")) == list(again)
-
-
-def take_signals(ignored: str) -> None:
-    """Run in the child: the tests may themselves run where signals are ignored (in the background, under nohup)."""
-    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
-        signal.signal(getattr(signal, name), signal.SIG_IGN if name == ignored else signal.SIG_DFL)
 
 
 def start_and_signal(folder: Path, job: str, name: str, ignored: str = "") -> subprocess.Popen[str]:

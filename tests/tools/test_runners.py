@@ -10,8 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
+
+from tests.tools.signals import take_signals
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -51,7 +53,10 @@ class Runner:
     def start(self, *words: str) -> subprocess.Popen[str]:
         environment = os.environ | {"PATH": f"{self.folder}/bin:{os.environ['PATH']}"}
         command = [str(ROOT / "tools" / f"{self.name}.pl"), *self.conf, *words]
-        return subprocess.Popen(command, cwd=self.folder, env=environment, stderr=subprocess.PIPE, text=True)
+        pipe = subprocess.PIPE
+        return subprocess.Popen(
+            command, cwd=self.folder, env=environment, stderr=pipe, text=True, preexec_fn=take_signals
+        )
 
     def run(self, *words: str) -> tuple[int, str]:
         process = self.start(*words)
@@ -192,6 +197,7 @@ def test_wrong_lines_submit_nothing(runner: Runner, words: list[str], message: s
         max_size=40,
     )
 )
+@example(["0\n", "a b", "line\nline", "'"])
 def test_words_reach_the_command_as_they_are(tmp_path_factory: pytest.TempPathFactory, words: list[str]) -> None:
     runner = Runner("queue", tmp_path_factory.mktemp("with space"))
     runner.make_scheduler()
