@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.tools.signals import take_signals
+from tests.tools.runners import take_signals
 
 ROOT = Path(__file__).resolve().parents[2]
 NEEDED = {

@@ -10,9 +10,8 @@ from pathlib import Path
 
 import pytest
 from hypothesis import example, given, settings
-from hypothesis import strategies as st
 
-from tests.tools.signals import take_signals
+from tests.tools.runners import AWKWARD_WORDS, WORDS, take_signals
 
 RUN_PL = Path(__file__).resolve().parents[2] / "tools" / "run.pl"
 
@@ -46,16 +45,8 @@ def add_command(folder: Path, name: str, script: str) -> str:
 
 
 @settings(max_examples=10, deadline=None)
-@given(
-    st.lists(
-        st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=12).filter(
-            lambda word: not re.match(r"[\d&]?[<>|;&()]", word)
-        ),
-        min_size=10,
-        max_size=40,
-    )
-)
-@example(["0\n", "a b", "line\nline", "'"])
+@given(WORDS)
+@example(AWKWARD_WORDS)
 def test_words_reach_the_command_as_they_are(tmp_path_factory: pytest.TempPathFactory, words: list[str]) -> None:
     folder = tmp_path_factory.mktemp("with space")
     result = run_pl(folder, "the log.txt", "printf", "%s\\0", *words, ">", "out")

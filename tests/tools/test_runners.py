@@ -1,7 +1,6 @@
 """tools/slurm.pl and tools/queue.pl before a scheduler that is a few lines of bash; tests/cluster has the real ones."""
 
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -11,9 +10,8 @@ from pathlib import Path
 
 import pytest
 from hypothesis import example, given, settings
-from hypothesis import strategies as st
 
-from tests.tools.signals import take_signals
+from tests.tools.runners import AWKWARD_WORDS, WORDS, take_signals
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -62,6 +60,10 @@ class Runner:
         process = self.start(*words)
         message = process.communicate(timeout=60)[1]
         return process.returncode, message
+
+    def wait_for(self, name: str) -> None:
+        while not self.has(name):
+            time.sleep(0.05)
 
     def use_conf(self, text: str) -> None:
         (self.folder / "own.conf").write_text(text)
@@ -188,16 +190,8 @@ def test_wrong_lines_submit_nothing(runner: Runner, words: list[str], message: s
 
 
 @settings(max_examples=5, deadline=None)
-@given(
-    st.lists(
-        st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=12).filter(
-            lambda word: not re.match(r"[\d&]?[<>|;&()]", word)
-        ),
-        min_size=10,
-        max_size=40,
-    )
-)
-@example(["0\n", "a b", "line\nline", "'"])
+@given(WORDS)
+@example(AWKWARD_WORDS)
 def test_words_reach_the_command_as_they_are(tmp_path_factory: pytest.TempPathFactory, words: list[str]) -> None:
     runner = Runner("queue", tmp_path_factory.mktemp("with space"))
     runner.make_scheduler()
@@ -259,8 +253,7 @@ def test_late_sync_file_is_waited_for(slurm: Runner) -> None:
     """The task is gone from the scheduler, and its sync file comes some seconds later."""
     (slurm.folder / "hold").touch()
     process = slurm.start("x.log", "true")
-    while not slurm.has("asked"):
-        time.sleep(0.05)
+    slurm.wait_for("asked")
     time.sleep(1)
     (sync,) = (path for path in (slurm.folder / "q").iterdir() if path.is_dir())
     (sync / "1").write_text("0\n")
@@ -284,8 +277,7 @@ def test_silent_scheduler_is_told_once_and_borne(slurm: Runner) -> None:
 def test_vanished_folder_ends_it(runner: Runner) -> None:
     (runner.folder / "hold").touch()
     process = runner.start("log/x.log", "true")
-    while not runner.has("submitted"):
-        time.sleep(0.05)
+    runner.wait_for("submitted")
     time.sleep(0.3)
     shutil.rmtree(runner.folder / "log")
     assert "log/x.log was lost (" in process.communicate(timeout=30)[1]
@@ -296,8 +288,7 @@ def test_vanished_folder_ends_it(runner: Runner) -> None:
 def test_signal_cancels(runner: Runner, name: str) -> None:
     (runner.folder / "hold").touch()
     process = runner.start("JOB=1:2", "x.JOB.log", "true")
-    while not runner.has("submitted"):
-        time.sleep(0.05)
+    runner.wait_for("submitted")
     (runner.folder / "x.1.log").write_text("it runs\n")
     process.send_signal(getattr(signal, name))
     message = process.communicate(timeout=30)[1]

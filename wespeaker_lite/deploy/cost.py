@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from wespeaker_lite import distill, plugins
 from wespeaker_lite.config import to_mapping
-from wespeaker_lite.distill.outputs import outputs_of
+from wespeaker_lite.distill.outputs import outputs_for_silence
 from wespeaker_lite.distill.term import Partners
 from wespeaker_lite.errors import InputError
 from wespeaker_lite.experiment import Experiment
@@ -121,9 +121,7 @@ def training_parts(experiment: Experiment, model: nn.Module, classes: int) -> di
     if not alone:
         return {"head": head}
     frames = experiment.crop.frames
-    with _evaluating(model), torch.no_grad():
-        crop, label = _noise(model, frames, experiment.features.num_mels), torch.zeros(1, dtype=torch.long)
-        shown = outputs_of(model, None, crop, label, inside=True)
+    shown = outputs_for_silence(model, frames, experiment.features.num_mels)
     return {"head": head, **distill.build_terms(alone, Partners(shown, None, experiment.head, classes, frames))}
 
 

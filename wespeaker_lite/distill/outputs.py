@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor, nn
 
 from wespeaker_lite.models.activations import Activations, Attention
@@ -29,6 +30,18 @@ def outputs_of(
     """Bring crops (B, T, F) through a network and its head, if it has one; `inside` asks for maps and attention."""
     shown = network.activations(feats) if inside else Activations(network(feats))
     return Outputs(shown.embedding, *logits_of(head, shown.embedding, labels), shown.maps, shown.attention)
+
+
+@torch.no_grad()
+def outputs_for_silence(network: nn.Module, frames: int, num_mels: int) -> Outputs:
+    """What a network shows, in evaluation mode, for one crop without sound: what a term takes its sizes from."""
+    training = network.training
+    place = next(network.parameters()).device
+    silence, nobody = torch.zeros(1, frames, num_mels, device=place), torch.zeros(1, dtype=torch.long, device=place)
+    try:
+        return outputs_of(network.eval(), None, silence, nobody, inside=True)
+    finally:
+        network.train(training)
 
 
 def logits_of(head: nn.Module | None, embedding: Tensor, labels: Tensor) -> tuple[Tensor | None, Tensor | None]:

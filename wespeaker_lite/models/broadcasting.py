@@ -44,14 +44,9 @@ class Folding:
     def refresh(self) -> None:
         """Bring the layers' folded weights up to date, before each pass; where they cannot be kept, drop them."""
         (network,) = self.network
-        tensors = [
-            tensor
-            for module in network.modules()
-            for tensor in (*module._parameters.values(), *module._buffers.values())
-            if tensor is not None
-        ]
         # Where gradients are wanted, or a program is being exported, each pass makes its own.
         kept = not torch.is_grad_enabled() and not torch.compiler.is_exporting()
+        tensors = _tensors_of(network) if kept else []
         if not kept or any(tensor.is_inference() for tensor in tensors):
             self._set(network, False)
             self.made_from = []
@@ -69,12 +64,22 @@ class Folding:
                 layer.folded = layer.fold() if fold else None
 
 
+def _tensors_of(network: nn.Module) -> list[Tensor]:
+    """All parameters and buffers."""
+    return [
+        tensor
+        for module in network.modules()
+        for tensor in (*module._parameters.values(), *module._buffers.values())
+        if tensor is not None
+    ]
+
+
 def _same(left: list[tuple[Tensor, int, int]], right: list[tuple[Tensor, int, int]]) -> bool:
     return len(left) == len(right) and all(a[0] is b[0] and a[1:] == b[1:] for a, b in zip(left, right, strict=True))
 
 
-def affine_of(norm: nn.BatchNorm1d) -> tuple[Tensor, Tensor]:
-    """Scale and shift, (C,) each, that a batch norm is with its running statistics."""
+def affine_of(norm: "nn.BatchNorm1d | SubSpectralNorm") -> tuple[Tensor, Tensor]:
+    """Scale and shift, shaped as its weight each, that a norm is with its running statistics."""
     scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
     return scale, norm.bias - norm.running_mean * scale
 
@@ -171,19 +176,18 @@ class SubSpectralNorm(nn.Module):
 class _FreqResidual(torch.autograd.Function):
     """x + a and mean_F a with a = SSN(DWConv_freq(z)) by the statistics of the batch.
 
-    Sub-band by sub-band, so that what one pass over memory has fetched is still in the cache for the next.
+    Normalised sub-band by sub-band, so that what one pass over memory has fetched is in the cache for the next.
     """
 
     @staticmethod
     def forward(
         ctx: Any, maps: Tensor, inner: Tensor, taps: Tensor, weight: Tensor, bias: Tensor, norm: SubSpectralNorm
     ) -> tuple[Tensor, Tensor]:
-        filtered, out = torch.empty_like(maps), torch.empty_like(maps)
+        filtered, out = shifted_products(inner, taps, axis=0), torch.empty_like(maps)
         means, variances, mean = [], [], 0.0
         for band, bins in enumerate(_sub_bands(len(maps), norm)):
-            rows = _filter(inner, taps, bins, out=filtered[bins]).view(-1, maps.shape[-1])
             band_mean, variance = torch.ops.aten.batch_norm_update_stats(
-                rows, norm.running_mean[band], norm.running_var[band], norm.momentum
+                filtered[bins].view(-1, maps.shape[-1]), norm.running_mean[band], norm.running_var[band], norm.momentum
             )
             means.append(band_mean)
             variances.append(variance)
@@ -203,7 +207,7 @@ class _FreqResidual(torch.autograd.Function):
         inverse = (variances + ctx.norm.eps).rsqrt()
         grad_weight, grad_bias = torch.empty_like(weight), torch.empty_like(weight)
         through = torch.empty_like(filtered)
-        count, channels = filtered[0].numel() // filtered.shape[-1] * len(filtered) // len(weight), filtered.shape[-1]
+        channels, count = filtered.shape[-1], filtered.numel() // weight.numel()
         shared = grad_mean / len(filtered)
         for band, bins in enumerate(_sub_bands(len(filtered), ctx.norm)):
             slopes = grad[bins] + shared  # of a
@@ -216,10 +220,7 @@ class _FreqResidual(torch.autograd.Function):
             slant = -gain * inverse[band] * grad_weight[band] / count
             level = -gain * grad_bias[band] / count - slant * means[band]
             torch.addcmul(level, filtered[bins], slant, out=through[bins]).addcmul_(slopes, gain)
-        grad_inner, backward_taps = torch.empty_like(inner), taps.flip(0)
-        for bins in _sub_bands(len(inner), ctx.norm):
-            start = grad[bins] if ctx.is_residual else None
-            _filter(through, backward_taps, bins, out=grad_inner[bins], start=start)
+        grad_inner = shifted_products(through, taps.flip(0), axis=0, start=grad if ctx.is_residual else None)
         grad_taps = _tap_slopes(inner, through, axis=0)
         grads = (grad_inner, None) if ctx.is_residual else (grad, grad_inner)
         return *grads, grad_taps, grad_weight, grad_bias, None
@@ -228,19 +229,6 @@ class _FreqResidual(torch.autograd.Function):
 def _sub_bands(bins: int, norm: SubSpectralNorm) -> list[slice]:
     width = bins // len(norm.weight)
     return [slice(first, first + width) for first in range(0, bins, width)]
-
-
-def _filter(maps: Tensor, taps: Tensor, bins: slice, out: Tensor, start: Tensor | None = None) -> Tensor:
-    """Some bins of `shifted_products` over frequency, written to `out`."""
-    before, here, after = taps
-    if start is None:
-        torch.mul(maps[bins], here, out=out)
-    else:
-        torch.addcmul(start, maps[bins], here, out=out)
-    first, last = max(bins.start, 1), min(bins.stop, len(maps) - 1)
-    out[first - bins.start :].addcmul_(maps[first - 1 : bins.stop - 1], before)
-    out[: last - bins.start].addcmul_(maps[bins.start + 1 : last + 1], after)
-    return out
 
 
 class FreqResidual(FoldedLayer):
@@ -268,9 +256,7 @@ class FreqResidual(FoldedLayer):
 
     def fold(self) -> tuple[Tensor, Tensor]:
         norm, taps, (entry,) = self.norm, self.taps[:, None].expand(-1, self.bins, -1), self._entry
-        scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
-        shift = norm.bias - norm.running_mean * scale
-        scale, shift = (part.repeat_interleave(self.bins // len(part), 0) for part in (scale, shift))
+        scale, shift = (part.repeat_interleave(self.bins // len(part), 0) for part in affine_of(norm))
         if entry is not None:
             entry_scale, entry_shift = affine_of(entry)
             # What the entry adds is constant but at the ends, where a tap meets zeros.

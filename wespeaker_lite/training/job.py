@@ -13,7 +13,7 @@ import torch
 from wespeaker_lite import distill, trained_model
 from wespeaker_lite.config import to_mapping
 from wespeaker_lite.data.crops import CropDataset
-from wespeaker_lite.distill.outputs import outputs_of
+from wespeaker_lite.distill.outputs import outputs_for_silence
 from wespeaker_lite.distill.teacher import ArkTeacher, NetworkTeacher
 from wespeaker_lite.distill.term import Partners
 from wespeaker_lite.errors import InputError
@@ -69,13 +69,13 @@ def build_learner(
     if not experiment.distill.terms:
         return Learner(student, head)
     guide = build_teacher(experiment, dataset, teacher, teacher_embeddings or experiment.distill.embeddings)
-    silence = torch.zeros(1, experiment.crop.frames, experiment.features.num_mels)
-    nobody = torch.zeros(1, dtype=torch.long)
-    with torch.no_grad():
-        shown = outputs_of(student.eval(), None, silence, nobody, inside=True)
-        taught = guide.eval()(silence, nobody, nobody, inside=True) if guide is not None else None
-    partners = Partners(shown, taught, experiment.head, len(dataset.classes), experiment.crop.frames)
-    return Learner(student.train(), head, distill.build_terms(experiment.distill.terms, partners), guide)
+    frames, num_mels = experiment.crop.frames, experiment.features.num_mels
+    shown, taught = outputs_for_silence(student, frames, num_mels), None
+    if guide is not None:
+        nobody = torch.zeros(1, dtype=torch.long)
+        taught = guide.eval()(torch.zeros(1, frames, num_mels), nobody, nobody, inside=True)
+    partners = Partners(shown, taught, experiment.head, len(dataset.classes), frames)
+    return Learner(student, head, distill.build_terms(experiment.distill.terms, partners), guide)
 
 
 def build_teacher(

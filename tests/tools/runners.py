@@ -1,0 +1,22 @@
+"""What the tests of run.pl, queue.pl and slurm.pl share."""
+
+import re
+import signal
+
+from hypothesis import strategies as st
+
+# Any words but those that a runner takes as operators.
+WORDS = st.lists(
+    st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=12).filter(
+        lambda word: not re.match(r"[\d&]?[<>|;&()]", word)
+    ),
+    min_size=10,
+    max_size=40,
+)
+AWKWARD_WORDS = ["0\n", "a b", "line\nline", "'"]
+
+
+def take_signals(ignored: str = "") -> None:
+    """Run in the child: the tests may themselves run where signals are ignored (in the background, under nohup)."""
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        signal.signal(getattr(signal, name), signal.SIG_IGN if name == ignored else signal.SIG_DFL)
