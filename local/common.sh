@@ -42,7 +42,7 @@ Options:
                       for a --model its own, with that of its corpus before it if it is another)
   --seed N            of the student's weights and crops ($seed)
   --set KEY=VALUE     change a key of the student's config; may be repeated
-  --teacher-set KEY=VALUE   the same for the teacher's config
+  --teacher-set KEY=VALUE   the same for the configs of its teacher and of the model that it starts from
   --stage N, --stop-stage N   first and last stage ($stage to $stop_stage)
   --nj N              jobs of stages 2 and 5 ($nj)
   --cmd CMD           how jobs run: tools/run.pl, with its options ($cmd)
@@ -69,7 +69,7 @@ config=${config#"$ROOT/"}
 . ./path.sh
 
 # The config sections that trained weights depend on.
-training_sections=(seed pretrained features augment crop model head distill train)
+training_sections=(seed pretrained start_from features augment crop model head distill train)
 
 say() { echo "$(date '+%Y-%m-%d %H:%M:%S') $(basename "$0" .sh): $*"; }
 die() { echo "$(basename "$0"): $*" >&2; exit 1; }
@@ -91,6 +91,16 @@ made_sets() { for set_name in $train_set $test_set; do [ ! -e "$data/$set_name/w
 
 # What training reads: the training set, with its speed-perturbed copies where the config asks for them.
 training_set() { if [ -n "$(setting augment.speeds)" ]; then echo "${train_set}_aug"; else echo "$train_set"; fi; }
+
+# The trained model that training begins with, if any: a file as it is named, or what comes of a conf with the same seed.
+starting_model() {
+  local start
+  start=$(setting start_from)
+  case $start in
+    *.yaml | *.yml) echo "exp/$corpus/$(basename "${start%.*}")$suffix/final.pt" ;;
+    *) echo "$start" ;;
+  esac
+}
 
 # The fbanks of a set must be those that this config (or this model) asks for: all configs share one copy.
 check_features() {

@@ -29,6 +29,8 @@ if [ -n "$teacher" ]; then
     options+=(--teacher-embeddings "$teacher_exp/embeddings/$(training_set)/xvector.scp")
   fi
 fi
+start=$(starting_model)
+if [ -n "$start" ]; then inputs+=("$start") options+=(--start-from "$start"); fi
 if fresh "$exp/.train.stamp" --files "${inputs[@]}" --config "$exp/config.yaml" \
   --sections "${training_sections[@]}"; then exit; fi
 say "training $name; everything is in $exp/train.log"

@@ -1,19 +1,32 @@
 #!/usr/bin/env bash
-# Stage 3: train the teacher that the student's config names (and first its own teacher, if it has one); also its embeddings
-# of the training set, where the student learns from those.
+# Stage 3: train what must be there before the student: the teacher that its config names, and the model that it starts
+# from (and first what these need in their turn); also the teacher's embeddings of the training set, if it teaches by those.
 set -euo pipefail
 . "$(dirname "$0")/common.sh"
 
 teacher=$(setting distill.teacher)
+start=$(setting start_from)
 if ! $trained; then say "a trained model is given, no teacher is needed"; exit; fi
-if [ -z "$teacher" ]; then say "$config names no teacher, nothing to do"; exit; fi
-[ "$(basename "$teacher" .yaml)" != "$(basename "$config" .yaml)" ] || die "$config names itself as its teacher"
-say "the teacher of $name is $teacher"
-as_teacher=(--corpus "$corpus" --corpus-dir "$corpus_dir" --config "$teacher" --nj "$nj" --cmd "$cmd" --gpu "$gpu")
-for change in "${teacher_set[@]}"; do as_teacher+=(--set "$change"); done
-bash local/make_fbanks.sh "${as_teacher[@]}" --max-bad "$max_bad" # it may want speeds that its student does not
-bash local/train_teacher.sh "${as_teacher[@]}"
-bash local/train_student.sh "${as_teacher[@]}"
-if [ "$(setting distill.source)" = utterance ]; then
-  bash local/extract_embeddings.sh "${as_teacher[@]}" --sets "$(training_set)"
+if [ -z "$teacher$start" ]; then say "$config names no teacher, nothing to do"; exit; fi
+
+# train_first CONF [OPTION ...]: leaves in `options` those that train it.
+train_first() {
+  [ "$(basename "$1" .yaml)" != "$(basename "$config" .yaml)" ] || die "$config needs itself to be trained before"
+  options=(--corpus "$corpus" --corpus-dir "$corpus_dir" --config "$1" --nj "$nj" --cmd "$cmd" --gpu "$gpu" "${@:2}")
+  for change in "${teacher_set[@]}"; do options+=(--set "$change"); done
+  bash local/make_fbanks.sh "${options[@]}" --max-bad "$max_bad" # it may want speeds that its student does not
+  bash local/train_teacher.sh "${options[@]}"
+  bash local/train_student.sh "${options[@]}"
+}
+
+if [ -n "$teacher" ]; then
+  say "the teacher of $name is $teacher"
+  train_first "$teacher"
+  if [ "$(setting distill.source)" = utterance ]; then
+    bash local/extract_embeddings.sh "${options[@]}" --sets "$(training_set)"
+  fi
+fi
+if [ "$(starting_model)" != "$start" ]; then
+  say "$name starts from $start"
+  train_first "$start" --seed "$seed"
 fi

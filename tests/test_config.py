@@ -88,6 +88,22 @@ def test_the_order_is_conf_overrides_command_line(tmp_path: Path) -> None:
     assert given(tmp_path / "conf.yaml", tmp_path / "none.yaml")["train"]["epochs"] == 2
 
 
+def test_fine_tuning_changes_what_it_starts_from_as_that_is_on_the_corpus(tmp_path: Path) -> None:
+    (tmp_path / "conf.yaml").write_text("train: {epochs: 150, batch_size: 2}\nseed: 1\n")
+    (tmp_path / "overrides.yaml").write_text("train: {epochs: 10, precision: bf16}\n")
+    start = f"start_from: {tmp_path}/conf.yaml\n"
+    (tmp_path / "lm.yaml").write_text(f"{start}train: {{epochs: 5}}\n")
+    tuned = given(tmp_path / "lm.yaml", tmp_path / "overrides.yaml", ["seed=3"])
+    assert tuned["train"] == {"epochs": 5, "batch_size": 2, "precision": "bf16"}
+    assert tuned["seed"] == 3
+    assert given(tmp_path / "lm.yaml")["train"] == {"epochs": 5, "batch_size": 2}
+    (tmp_path / "file.yaml").write_text("start_from: exp/x/final.pt\ntrain: {epochs: 5}\n")
+    assert given(tmp_path / "file.yaml", tmp_path / "overrides.yaml")["train"]["epochs"] == 10
+    (tmp_path / "conf.yaml").write_text(f"start_from: {tmp_path}/lm.yaml\n")
+    with pytest.raises(InputError, match=r"lm.yaml: it starts, by way of others, from itself"):
+        given(tmp_path / "lm.yaml")
+
+
 def test_bad_files_and_words(tmp_path: Path) -> None:
     (tmp_path / "circle.yaml").write_text("base: circle.yaml\n")
     (tmp_path / "broken.yaml").write_text("a: [1\nb: 2\n")

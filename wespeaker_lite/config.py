@@ -79,11 +79,31 @@ def parse_assignments(assignments: Iterable[str]) -> dict[str, Any]:
 
 
 def given(conf: str | Path, overrides: str | Path | None = None, assignments: Iterable[str] = ()) -> dict[str, Any]:
-    """Merge what the user gives, before defaults are filled in: conf YAML < a corpus' overrides < `--set` words."""
+    """Merge what the user gives, before defaults are filled in: conf YAML < a corpus' overrides < `--set` words.
+
+    A conf whose `start_from` is another conf is what that one is on this corpus, overrides included, with its own
+    changes on top: overrides that shorten training must not undo the changes of a fine-tuning.
+
+    Raises:
+        InputError: as `read_yaml`; for a circle of confs that start from each other.
+    """
+    return merge(_on_corpus(Path(conf), overrides, []), parse_assignments(assignments))
+
+
+def _on_corpus(conf: Path, overrides: str | Path | None, starters: list[Path]) -> dict[str, Any]:
+    if conf.resolve() in starters:
+        raise InputError(f"{conf}: it starts, by way of others, from itself")
     mapping = read_yaml(conf)
+    if is_conf(mapping.get("start_from")):
+        return merge(_on_corpus(Path(mapping["start_from"]), overrides, [*starters, conf.resolve()]), mapping)
     if overrides and Path(overrides).exists():
         mapping = merge(mapping, read_yaml(overrides))
-    return merge(mapping, parse_assignments(assignments))
+    return mapping
+
+
+def is_conf(start_from: object) -> bool:
+    """Whether `start_from` names a conf to be trained first, not the file of a trained model."""
+    return str(start_from).endswith((".yaml", ".yml"))
 
 
 def from_mapping(cls: type, mapping: Any, where: str) -> Any:

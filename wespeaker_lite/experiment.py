@@ -7,7 +7,7 @@ from types import ModuleType
 from typing import Any
 
 from wespeaker_lite import plugins
-from wespeaker_lite.config import from_mapping, read_yaml, to_mapping
+from wespeaker_lite.config import from_mapping, given, to_mapping
 from wespeaker_lite.data.augment import AugmentConfig
 from wespeaker_lite.data.crops import CropConfig
 from wespeaker_lite.distill import DistillConfig
@@ -20,11 +20,16 @@ from wespeaker_lite.training import RuntimeConfig, TrainConfig
 
 @dataclass(frozen=True)
 class Experiment:
-    """Everything that a YAML of conf/ can say. `pretrained` names weights from outside, fetched and not trained."""
+    """Everything that a YAML of conf/ can say.
+
+    pretrained: weights from outside, fetched and not trained. start_from: a conf that is trained first, or the final.pt
+    of a trained model; its weights are what training begins with.
+    """
 
     model: dict[str, Any]
     seed: int = 0
     pretrained: str = ""
+    start_from: str = ""
     features: FbankConfig = field(default_factory=FbankConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     crop: CropConfig = field(default_factory=CropConfig)
@@ -59,7 +64,7 @@ def from_given(mapping: Mapping[str, Any], where: str) -> Experiment:
 
 def load(path: str | Path) -> Experiment:
     """Read a conf YAML, or a resolved config, as an experiment."""
-    return from_given(read_yaml(path), str(path))
+    return from_given(given(path), str(path))
 
 
 def _filled(package: str, section: Mapping[str, Any], where: str) -> tuple[ModuleType, dict[str, Any]]:

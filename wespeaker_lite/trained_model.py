@@ -1,11 +1,12 @@
 """The file that training leaves behind: a network, its margin head, its classes, and the config that made them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from wespeaker_lite import models
 from wespeaker_lite.errors import InputError
@@ -70,6 +71,14 @@ def build_model(config: Mapping[str, Any]) -> nn.Module:
 def build_head(config: Mapping[str, Any], embed_dim: int, num_classes: int) -> nn.Module:
     """Build the margin head of a resolved config, with fresh weights."""
     return margin.build_head(config["head"], embed_dim, num_classes)
+
+
+def shared_classes(ours: Sequence[str], theirs: Sequence[str]) -> tuple[Tensor, Tensor]:
+    """The numbers of the classes that stand in both lists, (n,) int64 each, in the order of the first."""
+    place = {name: number for number, name in enumerate(theirs)}
+    pairs = [(number, place[name]) for number, name in enumerate(ours) if name in place]
+    first, second = torch.tensor(pairs, dtype=torch.long).reshape(-1, 2).unbind(1)
+    return first, second
 
 
 def load_record(path: str | Path) -> dict[str, Any]:

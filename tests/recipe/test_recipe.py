@@ -133,22 +133,25 @@ def test_the_number_of_jobs_changes_no_embedding(checkout: Checkout) -> None:
         assert abs(vector - two[name]).max() < 1e-5 * max(1, abs(vector).max())
 
 
-def test_speed_perturbed_copies_are_speakers_of_their_own(checkout: Checkout) -> None:
-    options = (
-        "--config",
-        "conf/teacher.yaml",
-        "--set",
-        "augment.speeds=[0.9, 1.1]",
-        "--name",
-        "perturbed",
-        "--stage",
-        "2",
+def test_fine_tuning_starts_from_a_model_that_also_knew_perturbed_speakers(checkout: Checkout) -> None:
+    (checkout.folder / "conf/perturbed.yaml").write_text("base: teacher.yaml\naugment: {speeds: [0.9, 1.1]}\n")
+    (checkout.folder / "conf/tuned.yaml").write_text(
+        "start_from: conf/perturbed.yaml\naugment: {speeds: []}\nhead: {margin: 0.5}\ntrain: {epochs: 1}\n"
+        "distill: {teacher: conf/perturbed.yaml, terms: [{name: label}]}\n"
     )
-    checkout.good(*options, "--stop-stage", "4")
+    checkout.good("--config", "conf/tuned.yaml", "--stage", "2", "--stop-stage", "4")
     speakers = (checkout.folder / "data/mini/train_aug/spk2utt").read_text().splitlines()
     assert len(speakers) == 18
     said = (checkout.folder / "exp/mini/perturbed/train.log").read_text()
     assert "72 utterances of 18 speakers" in said
+    said = (checkout.folder / "exp/mini/tuned/train.log").read_text()
+    assert "24 utterances of 6 speakers" in said
+    assert "exp/mini/perturbed/final.pt: of its 18 classes 6 are kept, 0 are new" in said
+    assert "the teacher's 18 classes and the student's 6 both know 6" in said
+    tuned = yaml.safe_load((checkout.folder / "exp/mini/tuned/config.yaml").read_text())
+    assert tuned["train"]["epochs"] == 1
+    assert tuned["crop"]["frames"] == 60
+    assert tuned["head"]["margin"] == 0.5
 
 
 def test_a_trained_model_is_evaluated_elsewhere_without_training(checkout: Checkout, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from wespeaker_lite.data.crops import CropDataset
 from wespeaker_lite.errors import InputError
 from wespeaker_lite.experiment import Experiment, from_given
 from wespeaker_lite.training.job import build_learner
+from wespeaker_lite.training.learner import Learner
 from wespeaker_lite.training.trainer import Trainer
 
 Small = Callable[..., Experiment]
@@ -133,6 +134,63 @@ def test_other_speakers_or_other_features_do_not_fit(
     other = student(small, BOTH, features={"num_mels": 12})
     with pytest.raises(InputError, match="teacher reads 10 mel bins, the student 12"):
         build_learner(other, dataset, str(teacher))
+
+
+PERTURBED = [f"{prefix}s{n}" for prefix in ("", "sp0.9-", "sp1.1-") for n in range(5)]
+
+
+def learner_with(small: Small, data: Path, path: Path, classes: list[str], student_classes: list[str]) -> Learner:
+    """A student of some classes, taught labels by an untrained teacher of others."""
+    experiment = student(small, BOTH[:1])
+    torch.manual_seed(7)
+    config = to_mapping(experiment)
+    model = trained_model.build_model(config)
+    head = trained_model.build_head(config, model.embed_dim, len(classes))
+    trained_model.save(path, trained_model.TrainedModel(config, model, head, classes))
+    dataset = CropDataset(data, experiment.crop, 0)
+    dataset.classes = student_classes
+    return build_learner(experiment, dataset, str(path)).eval()
+
+
+def test_a_teacher_of_more_classes_teaches_those_of_the_student(small: Small, small_data: Path, tmp_path: Path) -> None:
+    shuffled = PERTURBED[::-1]
+    learner = learner_with(small, small_data, tmp_path / "final.pt", shuffled, PERTURBED[:5])
+    feats, labels = torch.randn(6, 40, 10), torch.tensor([0, 1, 2, 3, 4, 4])
+    outputs = learner.teacher(feats, labels, labels)
+    trained = trained_model.load(tmp_path / "final.pt")
+    columns = [shuffled.index(name) for name in PERTURBED[:5]]
+    with torch.no_grad():
+        expected = trained.head.scale * trained.head.cosine(trained.model(feats))[:, columns]
+    torch.testing.assert_close(outputs.cosine_logits, expected)
+    assert learner(feats, labels, labels, 0.0).parts["label"] > 0
+
+
+def test_a_teacher_without_perturbed_classes_teaches_crops_at_their_own_speed(
+    small: Small, small_data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    learner = learner_with(small, small_data, tmp_path / "final.pt", PERTURBED[:5], PERTURBED)
+    assert "the teacher's 5 classes and the student's 15 both know 5" in caplog.text
+    feats, labels = torch.randn(4, 40, 10), torch.tensor([3, 7, 0, 14])  # 7 and 14 are perturbed
+    loss = learner(feats, labels, labels, 0.0).parts["label"]
+    with torch.no_grad():
+        ours = 32.0 * learner.head.cosine(learner.student(feats))[:, :5].double()
+        theirs = learner.teacher(feats, labels, labels).cosine_logits.double()
+    expected = 0.0
+    for row in (0, 2):
+        p, q = torch.softmax(theirs[row] / 4.0, 0), torch.softmax(ours[row] / 4.0, 0)
+        expected += 16.0 * float((p * (p / q).log()).sum()) / 4
+    assert loss.item() == pytest.approx(expected, rel=1e-4)
+    none_known = learner(feats[1:2], labels[1:2], labels[1:2], 0.0)
+    assert none_known.parts["label"] == 0
+    none_known.total.backward()
+
+
+def test_speakers_known_at_other_speeds_only_are_no_common_ground(
+    small: Small, small_data: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match="they are played at other speeds"):
+        learner_with(small, small_data, tmp_path / "final.pt", PERTURBED[5:], PERTURBED[:5])
 
 
 BC_CMT = {"name": "bc_cmt", "channels": [8, 8], "depth": [1, 1], "strides": [1, 1], "bands": 5, "embed_dim": 8,

@@ -1,5 +1,6 @@
 """Augmentation: speed and noise on the wave, SpecAugment on crops, and the random draws that crops are made with."""
 
+import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +11,7 @@ from wespeaker_lite.errors import InputError
 
 _GOLDEN = 0x9E3779B97F4A7C15
 _MASK = (1 << 64) - 1
+_SPEED_PREFIX = re.compile(r"^sp\d+(\.\d+)?(e[-+]\d+)?-")
 
 
 def uniforms(seed: int, epoch: int, indices: np.ndarray, count: int) -> np.ndarray:
@@ -100,6 +102,11 @@ def speed_perturb(samples: np.ndarray, factor: float, sample_rate: int = 16000) 
 def speed_prefix(factor: float) -> str:
     """What stands before the ids of a copy, of utterances and speakers alike: sp0.9-, and nothing at speed 1."""
     return "" if factor == 1 else f"sp{factor:g}-"
+
+
+def unperturbed(name: str) -> str:
+    """The id at its own speed: what `speed_prefix` put before it is taken away."""
+    return _SPEED_PREFIX.sub("", name)
 
 
 def add_noise(samples: np.ndarray, noise: np.ndarray, snr_db: float, rng: np.random.Generator) -> np.ndarray:

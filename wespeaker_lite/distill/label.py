@@ -29,7 +29,9 @@ class Config:
 class Term(Base):
     """T^2 * KL(teacher || student) of the softened distributions (Hinton et al. 2015, section 2).
 
-    The KL is summed over classes and averaged over the batch. The teacher's side is detached.
+    The KL is summed over classes and averaged over the batch. The teacher's side is detached. Where the teacher knows
+    only some of the student's classes (no speed-perturbed speakers, say), distributions are over these, and a crop of
+    another class adds 0.
     """
 
     def forward(self, student: Outputs, teacher: Outputs, labels: Tensor) -> dict[str, Tensor]:
@@ -42,7 +44,14 @@ class Term(Base):
         taught, teaching = getattr(student, field), getattr(teacher, field)
         if teaching is None:
             raise InputError("distill: the label term needs a teacher with a head over the training speakers")
-        return {self.name: softened_kl(taught, teaching, self.config.temperature)}
+        share = 1.0
+        if teacher.classes is not None:
+            known = torch.isin(labels, teacher.classes)
+            taught, teaching = taught[known][:, teacher.classes], teaching[known]
+            share = known.float().mean()
+            if not share:
+                return {self.name: taught.sum()}
+        return {self.name: share * softened_kl(taught, teaching, self.config.temperature)}
 
 
 def softened_kl(taught: Tensor, teaching: Tensor, temperature: float) -> Tensor:

@@ -14,7 +14,8 @@ class Outputs:
 
     embedding: (B, D). cosine_logits: (B, classes), the margin-free scaled cosines. margin_logits: (B, classes), with
     the margin of the current epoch on the labelled class. maps and attention: as in `Activations`, where a term looks
-    inside; empty otherwise.
+    inside; empty otherwise. classes: the student's numbers of a teacher's classes, (n,) int64, where its logits are
+    (B, n); None where they are of the very classes of the student.
     """
 
     embedding: Tensor
@@ -22,6 +23,7 @@ class Outputs:
     margin_logits: Tensor | None = None
     maps: list[Tensor] = field(default_factory=list)
     attention: list[list[Attention]] = field(default_factory=list)
+    classes: Tensor | None = None
 
 
 def outputs_of(

@@ -1,5 +1,6 @@
 """Frozen teachers: a trained network that sees the student's crops, or embeddings that were made once per utterance."""
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,8 +10,12 @@ from torch import Tensor, nn
 
 from wespeaker_lite import trained_model
 from wespeaker_lite.data.arks import read_array, read_scp
+from wespeaker_lite.data.augment import unperturbed
 from wespeaker_lite.distill.outputs import Outputs, logits_of, outputs_of
 from wespeaker_lite.errors import InputError
+from wespeaker_lite.trained_model import TrainedModel, build_head, shared_classes
+
+log = logging.getLogger(__name__)
 
 
 class NetworkTeacher(nn.Module):
@@ -26,22 +31,22 @@ class NetworkTeacher(nn.Module):
         trained = trained_model.load(path)
         if trained.num_mels != num_mels:
             raise InputError(f"{path}: the teacher reads {trained.num_mels} mel bins, the student {num_mels}")
-        self.model, self.head = trained.model, trained.head
-        self.embed_dim = trained.model.embed_dim
-        if self.head is not None:
-            _check_classes(path, trained.classes, classes)
+        self.model, self.embed_dim = trained.model, trained.model.embed_dim
+        self.head = TeacherHead(path, trained, classes) if trained.head is not None else None
         self.requires_grad_(False)
 
     @torch.no_grad()
     def forward(self, feats: Tensor, labels: Tensor, indices: Tensor, inside: bool = False) -> Outputs:
         """Crops (B, T, F) and labels (B,) to the teacher's outputs; the indices of utterances are not needed."""
-        return outputs_of(self.model, self.head, feats, labels, inside)
+        outputs = outputs_of(self.model, self.head, feats, labels, inside)
+        outputs.classes = self.head.classes if self.head is not None else None
+        return outputs
 
 
 class ArkTeacher(nn.Module):
     """Embeddings of whole utterances, read once; with a head where the network that made them is at hand."""
 
-    def __init__(self, scp: str | Path, utterances: Sequence[str], head: nn.Module | None = None) -> None:
+    def __init__(self, scp: str | Path, utterances: Sequence[str], head: "TeacherHead | None" = None) -> None:
         """Read the embeddings of all training utterances, (N, D) float32.
 
         Raises:
@@ -61,15 +66,49 @@ class ArkTeacher(nn.Module):
     def forward(self, feats: Tensor, labels: Tensor, indices: Tensor, inside: bool = False) -> Outputs:
         """Indices of utterances (B,) and labels (B,) to the teacher's outputs; there is no inside to look at."""
         embedding = self.table[indices]
-        return Outputs(embedding, *logits_of(self.head, embedding, labels))
+        classes = self.head.classes if self.head is not None else None
+        return Outputs(embedding, *logits_of(self.head, embedding, labels), classes=classes)
 
 
-def _check_classes(path: str | Path, theirs: Sequence[str], ours: Sequence[str]) -> None:
-    if list(theirs) == list(ours):
-        return
-    different = sorted(set(theirs) ^ set(ours))
-    example = f" (such as {different[0]})" if different else " in order"
-    raise InputError(
-        f"{path}: the teacher's head knows {len(theirs)} speakers, the student {len(ours)}, and they are not the same"
-        f"{example}; train the teacher on this training set"
-    )
+class TeacherHead(nn.Module):
+    """A teacher's head over the classes that the student knows as well: not all, where one knows speed-perturbed ones.
+
+    classes: the student's numbers of these, (n,) int64, or None where they are all of both. Its logits are (B, n).
+    """
+
+    def __init__(self, path: str | Path, trained: TrainedModel, classes: Sequence[str]) -> None:
+        """Take the head of the trained model in `path`, for a student of these classes.
+
+        Raises:
+            InputError: where they are trained on other speakers, speed-perturbed ones aside.
+        """
+        super().__init__()
+        self.head, self.scale = trained.head, trained.head.scale
+        self.register_buffer("classes", None, persistent=False)
+        self.register_buffer("place", None, persistent=False)
+        if trained.classes == list(classes):
+            return
+        _check_speakers(path, trained.classes, classes)
+        ours, theirs = shared_classes(classes, trained.classes)
+        self.head = build_head(trained.config, trained.model.embed_dim, len(ours)).eval()
+        self.head.adopt(trained.head, torch.arange(len(ours)), theirs)
+        self.classes, self.place = ours, torch.zeros(len(classes), dtype=torch.long)
+        self.place[ours] = torch.arange(len(ours))
+        log.info(
+            "%s: of the teacher's %d classes and the student's %d both know %d; label KD is over these, on their crops",
+            path, len(trained.classes), len(classes), len(ours),
+        )  # fmt: skip
+
+    def cosines_and_logits(self, embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """As a margin head's; rows of crops whose class is not shared have the margin on some other class."""
+        return self.head.cosines_and_logits(embeddings, labels if self.place is None else self.place[labels])
+
+
+def _check_speakers(path: str | Path, theirs: Sequence[str], ours: Sequence[str]) -> None:
+    different = {unperturbed(name) for name in theirs} ^ {unperturbed(name) for name in ours}
+    if different or not set(theirs) & set(ours):
+        example = f" (such as {min(different)})" if different else ", for they are played at other speeds"
+        raise InputError(
+            f"{path}: the teacher's head knows {len(theirs)} speakers, the student {len(ours)}, and they are not the "
+            f"same{example}; train the teacher on this training set"
+        )

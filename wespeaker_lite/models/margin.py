@@ -72,6 +72,11 @@ class MarginHead(nn.Module):
         _check_margin(margin)
         self.margin = margin
 
+    @torch.no_grad()
+    def adopt(self, other: "MarginHead", ours: Tensor, theirs: Tensor) -> None:
+        """Take over classes from another head of the same kind: its rows `theirs` (n,) become ours at `ours` (n,)."""
+        self.weight[:, ours] = other.weight[:, theirs]
+
     def cosine(self, embeddings: Tensor) -> Tensor:
         """Margin-free cosines to each class's nearest sub-centre: (B, embed_dim) -> (B, classes), float32."""
         with torch.autocast(embeddings.device.type, enabled=False):
@@ -140,6 +145,11 @@ class SoftmaxHead(MarginHead):
 
     def set_margin(self, margin: float) -> None:
         """Without effect: there is no margin here, and a schedule need not know."""
+
+    @torch.no_grad()
+    def adopt(self, other: MarginHead, ours: Tensor, theirs: Tensor) -> None:
+        super().adopt(other, ours, theirs)
+        self.bias[ours] = other.bias[theirs]
 
     def penalise(self, cosines: Tensor, labels: Tensor) -> Tensor:
         """Not to be had: plain logits depend on the lengths of the embeddings, which cosines have lost."""

@@ -5,6 +5,7 @@ import logging
 import platform
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,7 +30,8 @@ log = logging.getLogger(__name__)
 class Job:
     """A resolved config, a data dir and the experiment's folder; a teacher's final.pt or its embeddings, or both.
 
-    inputs: files that the result hangs on. Checkpoints made from others are not gone on from.
+    start_from: final.pt of the model that training begins with, where it does not begin with fresh weights. inputs:
+    files that the result hangs on. Checkpoints made from others are not gone on from.
     """
 
     config: Path
@@ -37,6 +39,7 @@ class Job:
     out: Path
     teacher: str = ""
     teacher_embeddings: str = ""
+    start_from: str = ""
     inputs: tuple[str, ...] = ()
 
 
@@ -56,6 +59,8 @@ def train(job: Job) -> None:
     log.info("%d utterances of %d speakers from %s", len(dataset), len(dataset.classes), job.data)
     torch.manual_seed(experiment.seed)
     learner = build_learner(experiment, dataset, job.teacher, job.teacher_embeddings)
+    if job.start_from:
+        start_from(job.start_from, learner, experiment, dataset.classes)
     Trainer(learner, dataset, experiment, job.out, Inputs(files=job.inputs).digests()).run()
 
 
@@ -76,6 +81,34 @@ def build_learner(
         taught = guide.eval()(torch.zeros(1, frames, num_mels), nobody, nobody, inside=True)
     partners = Partners(shown, taught, experiment.head, len(dataset.classes), frames)
     return Learner(student, head, distill.build_terms(experiment.distill.terms, partners), guide)
+
+
+def start_from(path: str, learner: Learner, experiment: Experiment, classes: Sequence[str]) -> None:
+    """Give student and head the weights of a trained model; classes that it does not know keep fresh ones.
+
+    So a head loses the speed-perturbed speakers in large-margin fine-tuning, and gains those of a user's own corpus.
+
+    Raises:
+        InputError: where the model is another network, reads other features, or its head is of another kind.
+    """
+    trained = trained_model.load(path)
+    for section in ("model", "features"):
+        ours, theirs = to_mapping(getattr(experiment, section)), trained.config[section]
+        different = sorted(key for key in ours.keys() | theirs if ours.get(key) != theirs.get(key))
+        if different:
+            raise InputError(f"{path}: training cannot start from it: its {section} has other {', '.join(different)}")
+    learner.student.load_state_dict(trained.model.state_dict())
+    if trained.head is None:
+        log.info("starting from %s; it has no head, so all %d classes are new", path, len(classes))
+        return
+    ours, theirs = trained_model.shared_classes(classes, trained.classes)
+    if type(trained.head) is not type(learner.head) or len(trained.head.weight) != len(learner.head.weight):
+        raise InputError(f"{path}: its head is of another kind or has other sub-centres than the config's")
+    learner.head.adopt(trained.head, ours, theirs)
+    log.info(
+        "starting from %s: of its %d classes %d are kept, %d are new",
+        path, len(trained.classes), len(ours), len(classes) - len(ours),
+    )  # fmt: skip
 
 
 def build_teacher(
