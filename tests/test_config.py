@@ -104,6 +104,16 @@ def test_fine_tuning_changes_what_it_starts_from_as_that_is_on_the_corpus(tmp_pa
         given(tmp_path / "lm.yaml")
 
 
+def test_the_stages_know_all_sections_that_weights_depend_on(repository: Path) -> None:
+    line = next(
+        line
+        for line in (repository / "local/common.sh").read_text().splitlines()
+        if line.startswith("training_sections=(")
+    )
+    known = [entry.name for entry in dataclasses.fields(Experiment) if entry.name not in ("runtime", "scoring")]
+    assert sorted(line.partition("(")[2].rstrip(")").split()) == sorted(known)
+
+
 def test_bad_files_and_words(tmp_path: Path) -> None:
     (tmp_path / "circle.yaml").write_text("base: circle.yaml\n")
     (tmp_path / "broken.yaml").write_text("a: [1\nb: 2\n")
