@@ -11,7 +11,7 @@ class LearningRateConfig:
 
     name: Literal["cosine", "exponential", "one_cycle", "constant"] = "exponential"
     peak: float = 0.1
-    final: float = 1.0e-5
+    final: float = 5.0e-5
     warmup_epochs: float = 6.0
 
     def __post_init__(self) -> None:
