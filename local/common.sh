@@ -8,6 +8,10 @@ ARGUMENTS=("$@") # parse_options.sh takes them out of $@
 
 corpus=mini
 corpus_dir=
+vox1_dir=
+vox2_dir=
+musan_dir=
+rirs_dir=
 config=
 model=
 name=
@@ -19,6 +23,7 @@ stop_stage=7
 nj=2
 cmd=tools/run.pl
 gpu=0
+processes=0
 max_bad=0
 sets=
 
@@ -36,6 +41,9 @@ Each is a script of local/. What is done is skipped; what a changed config or li
 Options:
   --corpus NAME       a folder of egs/ ($corpus)
   --corpus-dir DIR    where the corpus lies (by default it is put into data/<corpus>/corpus)
+  --vox1-dir DIR, --vox2-dir DIR   VoxCeleb1 and 2, of --corpus voxceleb; stage 0 keeps links to them
+  --musan-dir DIR     noise, music and speech of MUSAN, for augmentation
+  --rirs-dir DIR      room impulse responses of RIRS_NOISES, for augmentation
   --config YAML       the student's conf (by default the one that egs/<corpus>/corpus.conf names)
   --model FILE        evaluate this final.pt: nothing is trained
   --name NAME         the experiment's folder in exp/<corpus>/ (by default the YAML's stem, with _s<seed> for a seed but 0;
@@ -47,6 +55,7 @@ Options:
   --nj N              jobs of stages 2 and 5 ($nj)
   --cmd CMD           how jobs run: tools/run.pl, with its options ($cmd)
   --gpu N             GPUs for training, and for extraction if not 0 ($gpu)
+  --processes N       processes that share a training (0: one for each GPU); they give what one would
   --sets 'A B'        the data dirs that stage 5 extracts (by default those that scoring needs)
   --max-bad N         unreadable utterances that stage 2 may leave out, per job ($max_bad)"
 
@@ -62,11 +71,16 @@ absolute() { [ -z "$1" ] || (cd "$CALLER_DIR" && realpath --canonicalize-missing
 
 # A path that the user gives is relative to where the user is; a conf file may also be named as seen from the root.
 corpus_dir=$(absolute "$corpus_dir")
+vox1_dir=$(absolute "$vox1_dir")
+vox2_dir=$(absolute "$vox2_dir")
+musan_dir=$(absolute "$musan_dir")
+rirs_dir=$(absolute "$rirs_dir")
 model=$(absolute "$model")
 if [ -n "$config" ] && [ -e "$(absolute "$config")" ]; then config=$(absolute "$config"); fi
 cd "$ROOT" || exit 1
 config=${config#"$ROOT/"}
 . ./path.sh
+. tools/lock.sh
 
 # The config sections that trained weights depend on.
 training_sections=(seed pretrained start_from features augment crop model head distill train)
@@ -77,7 +91,13 @@ die() { echo "$(basename "$0"): $*" >&2; exit 1; }
 if [ ! -e "egs/$corpus/corpus.conf" ]; then
   die "--corpus $corpus: no egs/$corpus/corpus.conf; there are: $(cd egs && echo */ | tr -d /)"
 fi
-default_config='' train_set='' test_set='' cohort_set='' trials='' corpus_options=''
+[ -z "$vox1_dir$vox2_dir" ] || [ "$corpus" = voxceleb ] || die "--vox1-dir and --vox2-dir are of --corpus voxceleb"
+for dir in "$vox1_dir" "$vox2_dir" "$musan_dir" "$rirs_dir"; do
+  [ -z "$dir" ] || [ -d "$dir" ] || die "$dir: no such folder"
+done
+default_config='' train_set='' test_set='' cohort_set='' trials=''
+# What stages 0 and 1 depend on, for their stamps; how the corpus is looked at for changes; options of its prepare.sh.
+corpus_options='' corpus_stamp=--trees corpus_arguments=()
 # shellcheck source=/dev/null
 . "egs/$corpus/corpus.conf"
 data=data/$corpus
@@ -89,8 +109,13 @@ setting() { python -m wespeaker_lite.bin.config get "$exp/config.yaml" "$1"; }
 # The sets of this corpus that stage 1 has made; a corpus may come without a training set.
 made_sets() { for set_name in $train_set $test_set; do [ ! -e "$data/$set_name/wav.scp" ] || echo "$set_name"; done; }
 
-# What training reads: the training set, with its speed-perturbed copies where the config asks for them.
-training_set() { if [ -n "$(setting augment.speeds)" ]; then echo "${train_set}_aug"; else echo "$train_set"; fi; }
+# What training reads: the training set, with its copies at other speeds, noisy or in rooms where the config asks for them.
+training_set() {
+  if [ -n "$(setting augment.speeds)$(setting augment.copies)" ]; then echo "${train_set}_aug"; else echo "$train_set"; fi
+}
+
+# Whether noise is mixed into crops while training.
+uses_noise() { [ "$(setting crop.noise.probability)" != 0.0 ]; }
 
 # The trained model that training begins with, if any: a file as it is named, or what comes of a conf with the same seed.
 starting_model() {
@@ -120,6 +145,11 @@ fresh() {
   local code=0
   stamp_and_inputs=("$@")
   python -m wespeaker_lite.bin.stamp check "$@" || code=$?
+  # What experiments share is made by one of them at a time, and while none reads it; who had to wait looks again.
+  if [ "$code" -eq 3 ] && [[ $1 == "$data"/* ]] && ! lock "$data"; then
+    code=0
+    python -m wespeaker_lite.bin.stamp check "$@" || code=$?
+  fi
   [ "$code" -eq 0 ] || [ "$code" -eq 3 ] || exit "$code"
   [ "$code" -ne 0 ] || say "done already ($1)"
   return "$code"
@@ -154,6 +184,7 @@ else
   name=${name:-$(basename "$config" .yaml)$suffix}
 fi
 exp=exp/$corpus/$name
+lock "$exp" || true
 if ! $trained; then
   python -m wespeaker_lite.bin.config from-model --model "$model" --out "$exp/config.yaml"
 else

@@ -4,5 +4,5 @@ set -euo pipefail
 . "$(dirname "$0")/common.sh"
 
 if fresh "$data/.get.stamp" --words "$corpus_dir" "$corpus_options" --files "egs/$corpus/prepare.sh" "egs/$corpus/corpus.conf"; then exit; fi
-"egs/$corpus/prepare.sh" get "$corpus_dir"
+"egs/$corpus/prepare.sh" "${corpus_arguments[@]}" get "$corpus_dir"
 stamp "$corpus_dir"

@@ -1,37 +1,90 @@
 #!/usr/bin/env bash
-# Stage 2: fbanks into arks; of the training set also speed-perturbed copies, where the config asks for them.
+# Stage 2: fbanks into arks; of the training set also copies, at other speeds, with noise, music, babble or in rooms, where
+# the config asks for them (Kaldi's way), and of the noise that is mixed into crops while training.
 set -euo pipefail
 . "$(dirname "$0")/common.sh"
 
-# make_fbank SET FROM SPEED: features of data/<corpus>/FROM, played at SPEED, in data/<corpus>/SET.
+# make_fbank SET FROM [SPEED [KIND]]: features of data/<corpus>/FROM, or of the copy of it that SPEED and KIND name, in
+# data/<corpus>/SET.
 make_fbank() {
-  local dir=$data/$1 from=$data/$2 speed=$3 jobs
-  local inputs=("$from/audio.list" "$from/utt2spk")
+  local dir=$data/$1 from=$data/$2 speed=${3:-1.0} kind=${4-} jobs clips
+  local inputs=("$from/audio.list" "$from/utt2spk") words=("$speed" "$ROOT") options=()
   [ ! -e "$from/segments" ] || inputs+=("$from/segments")
-  if fresh "$dir/.fbank.stamp" --files "${inputs[@]}" --words "$speed" "$ROOT" \
+  if [ -n "$kind" ]; then
+    words+=("$kind" "$seed_of_copies" "$share")
+    options+=(--copy "$kind" --seed "$seed_of_copies")
+    if [ "$kind" = reverb ]; then clips=rirs; else clips=musan; fi
+    if [ -e "$data/$clips/audio.list" ]; then
+      inputs+=("$data/$clips/audio.list")
+      options+=("--$clips" "$data/$clips")
+    fi
+  fi
+  if fresh "$dir/.fbank.stamp" --files "${inputs[@]}" --words "${words[@]}" \
     --config "$exp/config.yaml" --sections features; then return; fi
   rm -rf "$dir/fbank"
+  if [ -n "$kind" ] && [ "$share" != 1.0 ]; then
+    some_of "$from" "$dir/chosen" "$kind"
+    from=$dir/chosen
+  fi
   split_for_jobs "$from" "$dir/split"
   say "fbanks of $1 by $jobs jobs, logs in $dir/log/make_fbank.*.log"
   $cmd "JOB=1:$jobs" "$dir/log/make_fbank.JOB.log" \
     python -m wespeaker_lite.bin.make_fbank --data "$dir/split/JOB" --out "$dir/fbank/feats.JOB" \
-    --features "$(setting features)" --speed "$speed" --max-bad "$max_bad"
-  python -m wespeaker_lite.bin.gather_feats --from "$from" --speed "$speed" --parts "$dir/fbank" --out "$dir"
-  rm -rf "$dir/split"
+    --features "$(setting features)" --speed "$speed" "${options[@]}" --max-bad "$max_bad"
+  python -m wespeaker_lite.bin.gather_feats --from "$from" --speed "$speed" --copy "$kind" --parts "$dir/fbank" --out "$dir"
+  rm -rf "$dir/split" "$dir/chosen"
   setting features > "$dir/features.json"
   stamp "$dir/feats.scp" "$dir/utt2num_frames" "$dir"/fbank/*.ark
 }
 
-[ -n "$(made_sets)" ] || die "$data has neither $train_set nor $test_set: run stage 1 first"
-for set_name in $(made_sets); do make_fbank "$set_name" "$set_name" 1.0; done
+# some_of FROM OUT KIND: a share of the utterances of FROM, others for each kind of copy.
+some_of() {
+  local number kind_seed
+  number=$(awk -v share="$share" 'END { print int(NR * share + 0.5) }' "$1/utt2spk")
+  kind_seed=$(cksum <<< "$3 $seed_of_copies" | cut -d ' ' -f 1)
+  python -m wespeaker_lite.bin.data_dir subset "$1" "$2" --num-utts "$number" --seed "$kind_seed"
+}
 
-speeds=$(setting augment.speeds)
-if $trained && [ -n "$speeds" ] && [ -e "$data/$train_set/wav.scp" ]; then
-  parts=("$data/$train_set")
-  for speed in $speeds; do
-    make_fbank "${train_set}_sp$speed" "$train_set" "$speed"
-    parts+=("$data/${train_set}_sp$speed")
+# list_clips NAME DIR: data/<corpus>/NAME lists what is in DIR; without DIR, what was listed before is taken.
+list_clips() {
+  if [ -z "$2" ] || fresh "$data/$1/.list.stamp" --trees "$2"; then return; fi
+  python -m wespeaker_lite.bin.list_clips "--$1-dir" "$2" --out "$data/$1"
+  stamp "$data/$1/wav.scp"
+}
+
+[ -n "$(made_sets)" ] || die "$data has neither $train_set nor $test_set: run stage 1 first"
+trains=false speeds='' copies='' share='' seed_of_copies=''
+if $trained && [ -e "$data/$train_set/wav.scp" ]; then
+  trains=true speeds=$(setting augment.speeds) copies=$(setting augment.copies)
+  share=$(setting augment.share) seed_of_copies=$(setting augment.seed)
+fi
+if [[ $copies =~ noise|music|babble ]] || { $trains && uses_noise; }; then
+  list_clips musan "$musan_dir"
+  [ -e "$data/musan/wav.scp" ] || die "$exp/config.yaml asks for noise (augment.copies or crop.noise):" \
+    "name the folder of MUSAN, or one like it, by --musan-dir"
+fi
+if [[ $copies =~ reverb ]]; then
+  list_clips rirs "$rirs_dir"
+  [ -e "$data/rirs/wav.scp" ] || say "no --rirs-dir: rooms are simulated"
+fi
+
+for set_name in $(made_sets); do make_fbank "$set_name" "$set_name"; done
+if ! $trains; then exit; fi
+if uses_noise; then make_fbank musan musan; fi
+parts=()
+for speed in 1.0 $speeds; do
+  set_name=$train_set
+  if [ "$speed" != 1.0 ]; then
+    set_name=${train_set}_sp$speed
+    make_fbank "$set_name" "$train_set" "$speed"
+  fi
+  parts+=("$data/$set_name")
+  for kind in $copies; do
+    make_fbank "${set_name}_$kind" "$train_set" "$speed" "$kind"
+    parts+=("$data/${set_name}_$kind")
   done
+done
+if [ ${#parts[@]} -gt 1 ]; then
   if fresh "$data/${train_set}_aug/.fbank.stamp" --files "${parts[@]/%//.fbank.stamp}" --words "$speeds"; then exit; fi
   python -m wespeaker_lite.bin.data_dir combine "$data/${train_set}_aug" "${parts[@]}"
   cp "$data/$train_set/features.json" "$data/${train_set}_aug/"

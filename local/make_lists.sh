@@ -4,8 +4,8 @@ set -euo pipefail
 . "$(dirname "$0")/common.sh"
 
 [ -e "$data/$test_set/wav.scp" ] || rm -f "$data/.lists.stamp"
-if fresh "$data/.lists.stamp" --files "$data/.get.stamp" --words "$corpus_options" --trees "$corpus_dir"; then exit; fi
-"egs/$corpus/prepare.sh" lists "$corpus_dir" "$data"
+if fresh "$data/.lists.stamp" --files "$data/.get.stamp" --words "$corpus_options" "$corpus_stamp" "$corpus_dir"; then exit; fi
+"egs/$corpus/prepare.sh" "${corpus_arguments[@]}" lists "$corpus_dir" "$data"
 for set_name in $(made_sets); do
   python -m wespeaker_lite.bin.data_dir validate "$data/$set_name" --no-feats
   python -m wespeaker_lite.bin.list_audio "$data/$set_name"

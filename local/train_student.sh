@@ -12,11 +12,17 @@ if [ -n "$(setting pretrained)" ]; then
   exit
 fi
 
+lock "$data" shared || true
 train_data=$data/$(training_set)
 [ -e "$train_data/utt2spk" ] || die "$corpus has no training set ($train_data); evaluate a trained model with --model FILE"
 inputs=("$train_data/.fbank.stamp" "$train_data/utt2spk")
 check_features "$(training_set)"
 options=()
+if uses_noise; then
+  inputs+=("$data/musan/.fbank.stamp")
+  check_features musan
+  options+=(--noise "$data/musan")
+fi
 embeddings=$(setting distill.embeddings)
 if [ -n "$embeddings" ]; then inputs+=("$embeddings"); fi
 teacher=$(setting distill.teacher)
@@ -33,8 +39,15 @@ start=$(starting_model)
 if [ -n "$start" ]; then inputs+=("$start") options+=(--start-from "$start"); fi
 if fresh "$exp/.train.stamp" --files "${inputs[@]}" --config "$exp/config.yaml" \
   --sections "${training_sections[@]}"; then exit; fi
+program=(python)
+if [ "$processes" -eq 0 ]; then processes=$gpu; fi
+if [ "$processes" -gt 1 ]; then
+  # Without the variable, restarted ranks are given the addresses of dead ones (pytorch issue 135712).
+  program=(env TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 python -m torch.distributed.run --standalone
+    --nproc-per-node "$processes" --max-restarts 1)
+fi
 say "training $name; everything is in $exp/train.log"
 follow "$log" 'epoch .*done|going on|set aside|are of another run|mean is over' \
-  $cmd --gpu "$gpu" "$log" python -m wespeaker_lite.bin.train --config "$exp/config.yaml" --data "$train_data" --out "$exp" \
+  $cmd --gpu "$gpu" "$log" "${program[@]}" -m wespeaker_lite.bin.train --config "$exp/config.yaml" --data "$train_data" --out "$exp" \
   "${options[@]}" --inputs "${inputs[@]}"
 stamp "$exp/final.pt"

@@ -12,7 +12,8 @@ if [ -z "$teacher$start" ]; then say "$config names no teacher, nothing to do"; 
 # train_first CONF [OPTION ...]: leaves in `options` those that train it.
 train_first() {
   [ "$(basename "$1" .yaml)" != "$(basename "$config" .yaml)" ] || die "$config needs itself to be trained before"
-  options=(--corpus "$corpus" --corpus-dir "$corpus_dir" --config "$1" --nj "$nj" --cmd "$cmd" --gpu "$gpu" "${@:2}")
+  options=(--corpus "$corpus" --corpus-dir "$corpus_dir" --config "$1" --nj "$nj" --cmd "$cmd" --gpu "$gpu"
+    --processes "$processes" ${musan_dir:+--musan-dir "$musan_dir"} ${rirs_dir:+--rirs-dir "$rirs_dir"} "${@:2}")
   for change in "${teacher_set[@]}"; do options+=(--set "$change"); done
   bash local/make_fbanks.sh "${options[@]}" --max-bad "$max_bad" # it may want speeds that its student does not
   bash local/train_teacher.sh "${options[@]}"

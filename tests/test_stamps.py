@@ -98,3 +98,37 @@ def test_missing_inputs_and_outputs_are_named(tmp_path: Path, stage: dict) -> No
     for name in ("empty", "nowhere"):
         with pytest.raises(InputError, match=f"{name} was to be made"):
             stamps.write(tmp_path / "stamp", stamps.Inputs(**stage), [str(tmp_path / name)])
+
+
+def test_of_folders_only_the_folders_are_looked_at(tmp_path: Path) -> None:
+    inside = tmp_path / "vox/dev/aac/id00012"
+    for video in ("a", "b"):
+        (inside / video).mkdir(parents=True)
+        (inside / video / "00001.m4a").write_text("audio")
+    (tmp_path / "linked/c").mkdir(parents=True)
+    (tmp_path / "vox/test").mkdir()
+    (tmp_path / "vox/test/id00017").symlink_to(tmp_path / "linked")
+    (tmp_path / "vox/round").symlink_to(tmp_path / "vox")
+
+    def is_fresh() -> bool:
+        fresh = stamps.is_fresh(tmp_path / "stamp", inputs)
+        stamps.write(tmp_path / "stamp", inputs, [])
+        return fresh
+
+    inputs = stamps.Inputs(folders=(str(tmp_path / "vox"),))
+    assert not is_fresh()
+    assert is_fresh()
+    (inside / "b/00001.m4a").write_text("other")  # in its place: the limit of this look
+    assert is_fresh()
+    for change in (
+        lambda: (inside / "b/00002.m4a").write_text("audio"),
+        lambda: (inside / "a/00001.m4a").unlink(),
+        lambda: (inside / "d").mkdir(),
+        lambda: (tmp_path / "linked/c/00001.m4a").write_text("audio"),
+        lambda: (tmp_path / "linked/e").mkdir(),
+    ):
+        change()
+        assert not is_fresh()
+        assert is_fresh()
+    with pytest.raises(InputError, match="nowhere: no such folder"):
+        stamps.is_fresh(tmp_path / "stamp", stamps.Inputs(folders=(str(tmp_path / "nowhere"),)))

@@ -14,6 +14,7 @@ import soundfile
 from wespeaker_lite.bin import make_fbank
 from wespeaker_lite.data.arks import read_array, read_scp
 from wespeaker_lite.data.augment import speed_perturb
+from wespeaker_lite.data.copies import Copy
 from wespeaker_lite.data.tables import read_table, write_table
 from wespeaker_lite.errors import InputError
 from wespeaker_lite.features.fbank import FbankConfig, fbank
@@ -61,7 +62,7 @@ def test_features_frames_and_durations_are_written(directory: Path, repository: 
 
 def test_a_speed_changes_ids_and_lengths(directory: Path) -> None:
     prefix = directory / "fbank" / "feats"
-    make_fbanks(FbankJob(directory, str(prefix), FbankConfig(), speed=0.9))
+    make_fbanks(FbankJob(directory, str(prefix), FbankConfig(), Copy(0.9)))
     feats = read_array("sp0.9-a-1", read_scp(f"{prefix}.scp")["sp0.9-a-1"])
     expected = fbank(speed_perturb(samples_of("a-1"), 0.9), FbankConfig())
     np.testing.assert_allclose(feats, expected, rtol=0, atol=0.51 * (expected.max() - expected.min()) / 255)

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wespeaker_lite.data.arks import ArkWriter, Location, MatrixArk, merge, read_array, read_scp
+from wespeaker_lite.data.arks import ArkWriter, Location, MatrixArk, iter_vectors, merge, read_array, read_scp
 from wespeaker_lite.errors import InputError
 
 MATRICES = {
@@ -124,6 +124,29 @@ def cut(scp: Path, tmp_path: Path, size: int) -> Path:
     (tmp_path / "feats.ark").write_bytes(whole.read_bytes()[:size])
     (tmp_path / "feats.scp").write_text(scp.read_text().replace(str(whole), f"{tmp_path}/feats.ark"))
     return tmp_path / "feats.scp"
+
+
+def test_vectors_are_read_one_after_another_whatever_their_kind(tmp_path: Path) -> None:
+    rng = np.random.default_rng(3)
+    kinds = {"a": np.float32, "b": np.float64, "c": np.float32, "d": np.float32}
+    vectors = {key: rng.standard_normal(5).astype(kind) for key, kind in kinds.items()}
+    for ark, keys in (("one", "ca"), ("two", "bd")):  # not in the order of keys
+        kaldiio.save_ark(f"{tmp_path}/{ark}.ark", {key: vectors[key] for key in keys}, scp=f"{tmp_path}/{ark}.scp")
+    lines = sorted("".join((tmp_path / f"{ark}.scp").read_text() for ark in ("one", "two")).splitlines(keepends=True))
+    (tmp_path / "all.scp").write_text("".join(lines))
+    read = list(iter_vectors(tmp_path / "all.scp"))
+    assert [(number, key) for number, key, _ in read] == [(1, "a"), (2, "b"), (3, "c"), (4, "d")]
+    for _, key, vector in read:
+        assert vector.dtype == np.float32
+        np.testing.assert_array_equal(vector, vectors[key].astype(np.float32))
+    assert [key for _, key, _ in iter_vectors(tmp_path / "all.scp", only={"d", "b"})] == ["b", "d"]
+    with (tmp_path / "two.ark").open("r+b") as file:
+        file.truncate((tmp_path / "two.ark").stat().st_size - 4)
+    with pytest.raises(InputError, match=r"two\.ark: the ark was cut: utterance 'd'"):
+        list(iter_vectors(tmp_path / "all.scp"))
+    (tmp_path / "one.ark").unlink()
+    with pytest.raises(InputError, match=r"one\.ark: no such ark"):
+        list(iter_vectors(tmp_path / "all.scp"))
 
 
 @pytest.mark.parametrize("missing", [1, 80 * 57 + 5, 80 * 57 + 24])  # in the data, in the header, before the offset

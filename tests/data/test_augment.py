@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from wespeaker_lite.data.augment import (
     AugmentConfig,
     SpecAugmentConfig,
-    add_noise,
     pick,
     spec_augment,
     speed_perturb,
@@ -111,23 +110,13 @@ def test_senseless_speeds_are_refused_and_prefixes_are_plain() -> None:
     assert [speed_prefix(factor) for factor in (0.9, 1.0, 1.1)] == ["sp0.9-", "", "sp1.1-"]
 
 
-@pytest.mark.parametrize(("size", "snr"), [(5000, 0.0), (40000, 15.0), (16000, -5.0)])
-def test_noise_is_added_at_the_ratio_asked_for(size: int, snr: float) -> None:
-    rng = np.random.default_rng(0)
-    speech, noise = rng.normal(0, 0.1, 16000).astype(np.float32), rng.normal(0, 3, size).astype(np.float32)
-    noisy = add_noise(speech, noise, snr, rng)
-    assert noisy.dtype == np.float32
-    added = noisy.astype(np.float64) - speech
-    assert 10 * np.log10(np.mean(speech.astype(np.float64) ** 2) / np.mean(added**2)) == pytest.approx(snr, abs=1e-3)
-    assert abs(np.correlate(added, noise[: len(added)] if size < 16001 else noise, "valid")).max() > 0
-
-
-def test_silence_is_no_noise() -> None:
-    with pytest.raises(InputError, match="noise is silent"):
-        add_noise(np.ones(10, dtype=np.float32), np.zeros(10, dtype=np.float32), 0, np.random.default_rng(0))
-
-
 @pytest.mark.parametrize("speeds", [(1.0,), (0.9, 0.9), (0.0,), (-1.0, 1.1)])
 def test_speeds_are_above_0_each_once_and_without_1(speeds: tuple[float, ...]) -> None:
     with pytest.raises(ValueError, match="without 1"):
         AugmentConfig(speeds=speeds)
+
+
+@pytest.mark.parametrize("options", [{"copies": ("noise", "noise")}, {"share": 0.0}, {"share": 1.1}, {"seed": -1}])
+def test_copies_are_named_once_and_are_of_a_share(options: dict) -> None:
+    with pytest.raises(ValueError, match="each once, a share above 0"):
+        AugmentConfig(**options)

@@ -232,6 +232,17 @@ def test_a_split_keeps_recordings_with_their_segments(source: Path, tmp_path: Pa
     assert recordings == [["r1"], ["r2"], ["r2"]]
 
 
+def test_a_table_that_lacks_utterances_is_split_as_the_others(source: Path, tmp_path: Path) -> None:
+    edit(source / "utt2dur", "A-1 2.0\nA-2 3.0\nB-0 4.0\n", "")
+    data_dir.split(source, 3, tmp_path / "out")
+    durations = [tmp_path / "out" / part / "utt2dur" for part in "123"]
+    assert [path.exists() and list(read_table(path)) for path in durations] == [
+        ["A-0"],
+        False,
+        [f"C-{n}" for n in range(4)],
+    ]
+
+
 def test_fewer_speakers_than_parts_says_what_would_do(source: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="3 speakers cannot be split into 4: take 1 to 3, or split with --per-utt"):
         data_dir.split(source, 4, tmp_path / "out")

@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wespeaker_lite.data.tables import iter_table, read_table, sorted_keys, spk2utt_of, write_lines, write_table
@@ -15,6 +15,7 @@ from wespeaker_lite.errors import InputError
 WORDS = st.text(alphabet="aBz019-_./é\uffff\U0001f600", min_size=1, max_size=8)
 
 
+@settings(deadline=None)  # a slow disk is no fault
 @given(table=st.dictionaries(WORDS, WORDS, min_size=1))
 def test_a_table_survives_writing_and_reading(tmp_path_factory: pytest.TempPathFactory, table: dict[str, str]) -> None:
     path = tmp_path_factory.mktemp("tables") / "table"

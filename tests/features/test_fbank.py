@@ -9,7 +9,7 @@ from torchaudio.compliance import kaldi
 
 from wespeaker_lite.data.audio import read_audio
 from wespeaker_lite.errors import InputError
-from wespeaker_lite.features.fbank import FbankConfig, fbank
+from wespeaker_lite.features.fbank import FbankConfig, acoustics_of, fbank
 
 
 def noise(size: int = 16000, scale: float = 0.1, offset: float = 0.0) -> np.ndarray:
@@ -122,3 +122,24 @@ def test_dither_lifts_silence_and_is_the_same_in_every_run() -> None:
 def test_senseless_options_are_refused(options: dict, fault: str) -> None:
     with pytest.raises(ValueError, match=fault):
         FbankConfig(**options)
+
+
+@pytest.mark.parametrize("config", [FbankConfig(), FbankConfig(sample_rate=8000, num_mels=40, frame_shift_ms=8)])
+def test_energies_of_bands_tell_the_power_of_the_sound(config: FbankConfig) -> None:
+    rate = config.sample_rate
+    time, white = np.arange(2 * rate) / rate, np.random.default_rng(0).normal(size=2 * rate)
+    hertz = np.fft.rfftfreq(2 * rate, 1 / rate)
+    dark = np.fft.irfft(np.fft.rfft(white) * (hertz > 80) / np.maximum(hertz, 80))
+    sounds = [0.1 * white, dark / np.abs(dark).max(), 0.3 * np.sin(2 * np.pi * 300 * time)]
+    acoustics = acoustics_of(config)
+    assert acoustics.frame_seconds == config.frame_shift_ms / 1000
+
+    def spread(weights: np.ndarray) -> float:
+        """In dB, of what mel energies say of the power beyond what is true, among the sounds."""
+        levels = [
+            np.mean(np.exp(fbank(sound, config).astype(np.float64)) @ weights) / np.mean(sound**2) for sound in sounds
+        ]
+        return float(np.ptp(10 * np.log10(levels)))
+
+    assert spread(acoustics.band_weights) < 0.7
+    assert spread(np.ones(config.num_mels)) > 10

@@ -4,15 +4,16 @@ from pathlib import Path
 
 import pytest
 
+from wespeaker_lite.data.copies import Copy
 from wespeaker_lite.data.tables import read_table, write_table
 from wespeaker_lite.errors import InputError
 from wespeaker_lite.features.gather import gather
 
 
-def leave_parts(folder: Path, prefix: str = "", number: int = 12) -> None:
+def leave_parts(folder: Path, prefix: str = "", suffix: str = "", number: int = 12) -> None:
     """Twelve jobs with an utterance each: a numeric order, in which 10 comes after 9."""
     for job in range(1, number + 1):
-        key = f"{prefix}s-{job:02d}"
+        key = f"{prefix}s-{job:02d}{suffix}"
         write_table(folder / f"feats.{job}.scp", {key: f"/x/feats.{job}.ark:5"})
         write_table(folder / f"feats.{job}.utt2num_frames", {key: job})
         write_table(folder / f"feats.{job}.utt2dur", {key: "1.5"})
@@ -54,7 +55,16 @@ def test_what_jobs_may_leave_out_is_dropped(source: Path, tmp_path: Path) -> Non
 
 def test_a_speed_makes_speakers_of_its_own(source: Path, tmp_path: Path) -> None:
     leave_parts(tmp_path / "parts", "sp0.9-")
-    gather(source, tmp_path / "parts", tmp_path / "slow", 0.9)
+    gather(source, tmp_path / "parts", tmp_path / "slow", Copy(0.9))
     assert set(read_table(tmp_path / "slow/utt2spk").values()) == {"sp0.9-s"}
     assert read_table(tmp_path / "slow/spk2utt")["sp0.9-s"].split()[0] == "sp0.9-s-01"
     assert "s-01" in read_table(source / "utt2spk")
+
+
+def test_a_noisy_copy_has_ids_of_its_own_and_the_same_speakers(source: Path, tmp_path: Path) -> None:
+    leave_parts(tmp_path / "parts", suffix="-noise", number=11)
+    (tmp_path / "parts/feats.11.bad").write_text("s-12 s-12.wav: 0 bytes\n")
+    gather(source, tmp_path / "parts", tmp_path / "noisy", Copy(kind="noise"))
+    utt2spk = read_table(tmp_path / "noisy/utt2spk")
+    assert utt2spk == {f"s-{job:02d}-noise": "s" for job in range(1, 12)}
+    assert utt2spk.keys() == read_table(tmp_path / "noisy/feats.scp").keys()

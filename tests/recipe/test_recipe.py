@@ -7,8 +7,12 @@ import subprocess
 from pathlib import Path
 
 import kaldiio
+import numpy as np
 import pytest
+import soundfile
 import yaml
+
+from wespeaker_lite.data.tables import read_table
 
 CONF = """\
 model: {name: ecapa_tdnn, channels: 16, embed_dim: 16, se_bottleneck: 8, mfa_channels: 32, attention_bottleneck: 8}
@@ -82,7 +86,8 @@ def checkout(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Chec
 
 
 def times(folder: Path) -> dict[str, int]:
-    return {str(path): path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+    files = (path for path in folder.rglob("*") if path.is_file() and path.name != ".lock")
+    return {str(path): path.stat().st_mtime_ns for path in files}
 
 
 def test_all_stages_leave_what_they_should(checkout: Checkout) -> None:
@@ -97,7 +102,7 @@ def test_all_stages_leave_what_they_should(checkout: Checkout) -> None:
     assert {vector.shape for vector in vectors.values()} == {(16,)}
     results = json.loads((checkout.exp / "results.json").read_text())
     figures = results["trials"]["trials_O"]
-    assert set(figures) == {"cosine", "snorm", "asnorm"}
+    assert set(figures) == {"cosine", "snorm", "asnorm", "asnorm_qmf"}
     assert all(0 <= figure["eer"] <= 1 and 0 <= figure["mindcf_p0.01"] <= 1 for figure in figures.values())
     assert results["params"] > 0
     assert results["macs_1s"] > 0
@@ -152,6 +157,43 @@ def test_fine_tuning_starts_from_a_model_that_also_knew_perturbed_speakers(check
     assert tuned["train"]["epochs"] == 1
     assert tuned["crop"]["frames"] == 60
     assert tuned["head"]["margin"] == 0.5
+
+
+def test_copies_with_noise_and_in_rooms_and_noise_in_crops(checkout: Checkout, tmp_path: Path) -> None:
+    for number in range(3):
+        noise = np.random.default_rng(number).normal(0, 0.1, 8000)
+        (tmp_path / "musan/noise/hum").mkdir(parents=True, exist_ok=True)
+        soundfile.write(tmp_path / f"musan/noise/hum/{number}.wav", noise, 16000)
+    options = [
+        "--config", "conf/teacher.yaml", "--name", "noisy", "--stage", "2", "--set", "augment.copies=[noise, reverb]",
+        "--set", "augment.share=0.5", "--set", "crop.noise={probability: 0.4, kinds: [noise]}",
+        "--set", "crop.reverb.probability=0.3",
+    ]  # fmt: skip
+    musan = ("--musan-dir", str(tmp_path / "musan"))
+    assert "name the folder of MUSAN, or one like it, by --musan-dir" in checkout.bad(*options)
+    assert "rooms are simulated" in checkout.good(*options, *musan, "--stop-stage", "4")
+    data = checkout.folder / "data/mini"
+    utt2spk = read_table(data / "train_aug/utt2spk")
+    assert len(set(utt2spk.values())) == 6
+    clean = read_table(data / "train/utt2spk").keys()
+    copied = {kind: {key for key in utt2spk if key.endswith(f"-{kind}")} for kind in ("noise", "reverb")}
+    assert [len(keys) for keys in copied.values()] == [12, 12]
+    assert len({key.rpartition("-")[0] for key in copied["noise"] | copied["reverb"]}) > 12  # not the same half
+    assert utt2spk.keys() == clean | copied["noise"] | copied["reverb"]
+    assert "48 utterances of 6 speakers" in (checkout.folder / "exp/mini/noisy/train.log").read_text()
+    # done already, with other jobs the same, and only with other noise anew
+    assert "fbanks of" not in checkout.good(*options, "--stop-stage", "4")
+    read = lambda: dict(kaldiio.load_scp(str(data / "train_noise/feats.scp")).items())  # noqa: E731
+    before = read()
+    (data / "train_noise/.fbank.stamp").unlink()
+    checkout.good(*options, "--stop-stage", "2", "--nj", "3")
+    after = read()
+    assert all((before[key] == after[key]).all() for key in before.keys() | after)
+    (tmp_path / "musan/noise/hum/3.wav").touch()
+    assert "hum/3.wav: 0 bytes" in checkout.bad(*options, *musan)
+    (tmp_path / "musan/noise/hum/3.wav").unlink()
+    said = checkout.bad(*options, *musan, "--set", "augment.copies=[babble]")
+    assert "data/mini/musan lists no speech, only noise" in said
 
 
 def test_a_trained_model_is_evaluated_elsewhere_without_training(checkout: Checkout, tmp_path: Path) -> None:
@@ -222,6 +264,18 @@ def test_replaced_audio_reaches_the_features(checkout: Checkout) -> None:
     assert stamp.stat().st_mtime_ns != before
     first.write_bytes(content)
     checkout.good("--stage", "1", "--stop-stage", "2")
+
+
+def test_a_run_waits_for_another_of_the_same_experiment_and_for_who_reads_the_fbanks(checkout: Checkout) -> None:
+    for folder, how, stage, changed in (
+        ("exp/mini/student", "--exclusive", "7", "exp/mini/student/.report.stamp"),
+        ("data/mini", "--shared", "2", "data/mini/test/.fbank.stamp"),
+    ):
+        (checkout.folder / changed).unlink()
+        other = subprocess.Popen(["flock", how, str(checkout.folder / folder / ".lock"), "sleep", "8"])
+        said = checkout.good("--stage", stage, "--stop-stage", stage)
+        assert f"waiting, {folder} is in use by process" in said
+        assert other.wait() == 0
 
 
 def test_a_missing_ark_fails_the_stage_and_names_the_log(checkout: Checkout) -> None:

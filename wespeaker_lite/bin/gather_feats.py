@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from wespeaker_lite.bin import run
+from wespeaker_lite.data.copies import Copy
 from wespeaker_lite.features.gather import gather
 
 
@@ -13,9 +14,11 @@ def main() -> None:
     parser.add_argument("--from", dest="source", required=True, type=Path, help="data dir that the jobs read")
     parser.add_argument("--parts", required=True, type=Path, help="folder of feats.N.scp and so on")
     parser.add_argument("--out", required=True, type=Path, help="data dir to write; may be the same")
-    parser.add_argument("--speed", type=float, default=1.0)
+    parser.add_argument("--speed", type=float, default=1.0, help="of the copy that the parts are of")
+    parser.add_argument("--copy", default="", help="its kind: reverb, noise, music, babble")
     args = parser.parse_args()
-    gather(args.source, args.parts, args.out, args.speed)
+    copy = Copy(args.speed, args.copy)
+    gather(args.source, args.parts, args.out, copy if copy != Copy() else None)
 
 
 if __name__ == "__main__":

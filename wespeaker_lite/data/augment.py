@@ -1,7 +1,8 @@
-"""Augmentation: speed and noise on the wave, SpecAugment on crops, and the random draws that crops are made with."""
+"""Augmentation: copies of a training set, SpecAugment on crops, and the random draws that crops are made with."""
 
 import re
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -78,11 +79,20 @@ def _stretches(draws: np.ndarray, size: int, width: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class AugmentConfig:
-    """Copies of the training set that stage 2 makes: at `speeds`, such as 0.9 and 1.1, with speakers of their own."""
+    """Copies of the training set that stage 2 makes: at `speeds`, such as 0.9 and 1.1, with speakers of their own.
+
+    At each speed, 1 included, there are further `copies` with noise, music, babble or in rooms, of the same speakers;
+    each is of a `share` of the utterances. What is drawn for them hangs on `seed`, not on that of the experiment.
+    """
 
     speeds: tuple[float, ...] = ()
+    copies: tuple[Literal["reverb", "noise", "music", "babble"], ...] = ()
+    share: float = 1.0
+    seed: int = 0
 
     def __post_init__(self) -> None:
+        if len(set(self.copies)) != len(self.copies) or not 0 < self.share <= 1 or self.seed < 0:
+            raise ValueError("expected copies, each once, a share above 0 and up to 1, and a seed of 0 or more")
         if len({1.0, *self.speeds}) != len(self.speeds) + 1 or min(self.speeds, default=1) <= 0:
             raise ValueError("expected speeds above 0, each once, without 1 (which is always there)")
 
@@ -107,13 +117,3 @@ def speed_prefix(factor: float) -> str:
 def unperturbed(name: str) -> str:
     """The id at its own speed: what `speed_prefix` put before it is taken away."""
     return _SPEED_PREFIX.sub("", name)
-
-
-def add_noise(samples: np.ndarray, noise: np.ndarray, snr_db: float, rng: np.random.Generator) -> np.ndarray:
-    """Add a random stretch of noise (repeated if too short) to samples (n,) at a ratio of mean powers of `snr_db`."""
-    start = rng.integers(max(1, len(noise) - len(samples) + 1))
-    stretch = np.resize(noise[start:], len(samples))
-    power, noise_power = np.mean(np.square(samples, dtype=np.float64)), np.mean(np.square(stretch, dtype=np.float64))
-    if noise_power == 0:
-        raise InputError("the stretch of noise is silent: no ratio of powers can be reached with it")
-    return (samples + stretch * np.sqrt(power / noise_power / 10 ** (snr_db / 10))).astype(np.float32)

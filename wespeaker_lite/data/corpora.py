@@ -38,7 +38,12 @@ class CorpusSet:
 
     def of_speakers(self, speakers: Collection[str]) -> "CorpusSet":
         """The part of some speakers."""
-        utt2spk = {utterance: speaker for utterance, speaker in self.utt2spk.items() if speaker in speakers}
+        return self.of_utterances({utterance for utterance, speaker in self.utt2spk.items() if speaker in speakers})
+
+    def of_utterances(self, utterances: Collection[str]) -> "CorpusSet":
+        """The part of some utterances."""
+        utt2spk = {utterance: speaker for utterance, speaker in self.utt2spk.items() if utterance in utterances}
+        speakers = set(utt2spk.values())
         segments = {utterance: self.segments[utterance] for utterance in utt2spk if self.segments}
         recordings = {segment.split()[0] for segment in segments.values()} if segments else utt2spk
         return CorpusSet(
@@ -287,7 +292,7 @@ def read_clips(clips: Clips) -> CorpusSet:
     wavs: dict[str, str] = {}
     utt2spk: dict[str, str] = {}
     met: set[str] = set()
-    for path in sorted(_audio_below(folder.absolute()), key=lambda path: path.name):
+    for path in sorted(audio_below(folder.absolute()), key=lambda path: path.name):
         name = _CLIP_NAME.fullmatch(path.stem)
         if not name:
             raise InputError(f"{path}: expected a name such as SPEAKER-CHAPTER-UTTERANCE{path.suffix}")
@@ -303,11 +308,16 @@ def read_clips(clips: Clips) -> CorpusSet:
     return CorpusSet(wavs, utt2spk)
 
 
-def _audio_below(folder: Path) -> Iterator[Path]:
+def audio_below(folder: Path) -> Iterator[Path]:
+    """Yield the audio files in a folder of any depth, hidden ones left out.
+
+    Raises:
+        InputError: naming a file of a kind that cannot be read, or whose name cannot be printed.
+    """
     files, folders = _entries(folder)
     yield from files
     for inner in folders:
-        yield from _audio_below(inner)
+        yield from audio_below(inner)
 
 
 def read_corpus(folder: str | Path, options: ListOptions) -> tuple[dict[str, CorpusSet], list[Trials]]:

@@ -3,9 +3,8 @@
 import functools
 import logging
 import os
-from array import array
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from itertools import zip_longest
 from pathlib import Path
 from typing import NamedTuple
@@ -13,9 +12,24 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from wespeaker_lite.data.arks import Location, MatrixArk, iter_scp
+from wespeaker_lite.data.arks import MatrixArk, iter_scp
 from wespeaker_lite.data.augment import SpecAugmentConfig, pick, spec_augment, uniforms
-from wespeaker_lite.data.tables import iter_table, sorted_keys
+from wespeaker_lite.data.distortion import (
+    LOG_OF_BITS_0,
+    NAT,
+    NOISE_KINDS,
+    NUM_DRAWS,
+    Acoustics,
+    Noise,
+    NoiseConfig,
+    Reverb,
+    ReverbConfig,
+    Tensors,
+    draw_reverb,
+    draw_snr,
+    energies_of,
+)  # fmt: skip
+from wespeaker_lite.data.lines import Lines, decimals, numbered, read_lines
 from wespeaker_lite.errors import InputError
 
 log = logging.getLogger(__name__)
@@ -25,15 +39,32 @@ _BLOCK = 32  # crops that are decoded at a time: as many as stay in a processor'
 
 @dataclass(frozen=True)
 class CropConfig:
-    """A crop: its length in frames, whether its mean is subtracted, and its masks."""
+    """A crop: its length in frames, whether its mean is subtracted, its masks, and how often it is noisy or in a room.
+
+    A crop gets noise or a room, not both, as in the published recipes.
+    """
 
     frames: int = 200
     cmn: bool = True
     spec_augment: SpecAugmentConfig = field(default_factory=SpecAugmentConfig)
+    noise: NoiseConfig = field(default_factory=NoiseConfig)
+    reverb: ReverbConfig = field(default_factory=ReverbConfig)
 
     def __post_init__(self) -> None:
         if self.frames < 1:
             raise ValueError(f"frames is {self.frames}: a crop has at least one")
+        if self.distorted > 1:
+            raise ValueError("the probabilities of noise and of reverb add up to more than 1")
+
+    @property
+    def distorted(self) -> float:
+        """The share of crops that get noise or a room."""
+        return self.noise.probability + self.reverb.probability
+
+    @property
+    def num_draws(self) -> int:
+        """Draws that a crop needs: its start, its masks, and what distorts it."""
+        return 1 + self.spec_augment.num_draws + (NUM_DRAWS if self.distorted else 0)
 
 
 class Request(NamedTuple):
@@ -44,10 +75,11 @@ class Request(NamedTuple):
 
 
 @dataclass
-class Batch:
+class Batch(Tensors):
     """A batch of crops: indices of their utterances (B,) int64, labels (B,) int64, and features, still as bytes.
 
     A worker hands over bytes, a quarter of the memory; they become features where they are used, on a GPU after `to`.
+    The first crops are those in rooms, then come those with noise: each kind is worked on as a block.
     """
 
     indices: torch.Tensor
@@ -58,56 +90,55 @@ class Batch:
     frames: torch.Tensor | None  # (B, T, 1) and (B, 1, F) float32: 0 where frames and bands are masked, 1 elsewhere
     bands: torch.Tensor | None
     cmn: bool
+    reverb: Reverb | None = None
+    noise: Noise | None = None
 
     @functools.cached_property
     def feats(self) -> torch.Tensor:
-        """The features (B, T, F) float32: decoded, masked, and without the mean of each crop if `cmn`."""
+        """The features (B, T, F) float32: distorted, decoded, masked, and without the mean of each crop if `cmn`."""
         feats = torch.empty(self.raw.shape, device=self.raw.device)
-        for first in range(0, len(feats), _BLOCK):
-            block = slice(first, first + _BLOCK)
-            self._decode(block, feats[block])
+        for distortion, begin, end in self._parts():
+            for first in range(begin, end, _BLOCK):
+                block = slice(first, min(first + _BLOCK, end))
+                self._decode(block, feats[block], distortion, slice(first - begin, block.stop - begin))
         return feats
 
-    def _decode(self, block: slice, feats: torch.Tensor) -> None:
-        feats.copy_(self.raw[block])
+    def _parts(self) -> Iterator[tuple[Reverb | Noise | None, int, int]]:
+        """The crops in rooms, those with noise, the others: where each kind begins and ends."""
+        rooms = len(self.reverb.decay) if self.reverb else 0
+        noisy = rooms + (len(self.noise.raw) if self.noise else 0)
+        yield from ((self.reverb, 0, rooms), (self.noise, rooms, noisy), (None, noisy, len(self.raw)))
+
+    def _decode(self, block: slice, feats: torch.Tensor, distortion: Reverb | Noise | None, rows: slice) -> None:
+        low, step = self.low[block], self.step[block]
+        if distortion is None:
+            feats.copy_(self.raw[block])
+        else:
+            energies = distortion.add_to(energies_of(self.raw[block], low, step), rows)
+            feats.copy_(energies.view(torch.int32))
+            low, step = torch.full_like(low, LOG_OF_BITS_0), torch.full_like(step, 1 / NAT)
         means = feats.mean(dim=1, keepdim=True)  # sums of bytes are exact in float32: no crop depends on its batch
-        scale = self.step[block] if self.bands is None else self.step[block] * self.bands[block]
+        scale = step if self.bands is None else step * self.bands[block]
         torch.addcmul(-means * scale, feats, scale, out=feats)
         if self.frames is not None:
             feats.mul_(self.frames[block])
         if not self.cmn:
-            feats.add_(self.low[block] + self.step[block] * means)
+            feats.add_(low + step * means)
 
     def to(self, device: torch.device | str) -> "Batch":
         """The same batch on a device."""
-        return self._with_each(lambda tensor: tensor.to(device, non_blocking=True))
+        return self.with_each(lambda tensor: tensor.to(device, non_blocking=True))
 
     def pin_memory(self) -> "Batch":
         """Called by a data loader that copies to a GPU."""
-        return self._with_each(torch.Tensor.pin_memory)
-
-    def _with_each(self, change: Callable[[torch.Tensor], torch.Tensor]) -> "Batch":
-        values = (getattr(self, name) for name in _FIELDS)
-        return Batch(*(change(value) if torch.is_tensor(value) else value for value in values))
-
-    def __getstate__(self) -> dict[str, object]:
-        """To another process go the bytes in shared memory, and the rest as arrays: a tensor costs a file handle."""
-        small = self._with_each(lambda tensor: tensor if tensor is self.raw else tensor.numpy())
-        return {name: getattr(small, name) for name in _FIELDS}
-
-    def __setstate__(self, state: dict[str, object]) -> None:
-        for name, value in state.items():
-            setattr(self, name, torch.from_numpy(value) if isinstance(value, np.ndarray) else value)
-
-
-_FIELDS = tuple(entry.name for entry in fields(Batch))
+        return self.with_each(torch.Tensor.pin_memory)
 
 
 class Names(Sequence[str]):
     """Millions of ids in one block of bytes, which forked workers share as a list of str is not."""
 
-    def __init__(self, names: Iterable[str]) -> None:
-        self._names = np.array([name.encode() for name in names])
+    def __init__(self, names: np.ndarray) -> None:
+        self._names = names  # (n,) S
 
     def __len__(self) -> int:
         return len(self._names)
@@ -121,44 +152,61 @@ class CropDataset(torch.utils.data.Dataset):
 
     Made for `DataLoader(dataset, sampler=EpochSampler(...), batch_size=None)`. `utterances` are the ids, `classes` the
     speakers in byte order; `num_frames` and `labels` hold a number for each utterance. Where a crop begins and what is
-    masked depend on seed, epoch and number alone. An utterance shorter than a crop is repeated to its length. What is
-    held per utterance are elements of arrays, which forked workers share.
+    masked depend on seed, epoch and number alone, as do noise and rooms. An utterance shorter than a crop is repeated
+    to its length. What is held per utterance are elements of arrays, which forked workers share.
+
+    `noise` is such a directory of noise clips, whose speakers are the kinds of noise.
 
     Raises:
-        InputError: where feats.scp, utt2num_frames and utt2spk do not list the same utterances or an ark is missing.
+        InputError: where feats.scp, utt2num_frames and utt2spk do not list the same utterances or an ark is missing, or
+            the config asks for noise, or a kind of it, that is not given.
     """
 
-    def __init__(self, directory: str | Path, config: CropConfig, seed: int) -> None:
-        self.config, self.seed = config, seed
+    def __init__(
+        self, directory: str | Path, config: CropConfig, seed: int, noise: str | Path | None = None,
+        acoustics: Acoustics | None = None,
+    ) -> None:  # fmt: skip
+        self.config, self.seed, self.acoustics = config, seed, acoustics or Acoustics()
         self._read_tables(Path(directory))
         self._maps: dict[int, MatrixArk] = {}
-        self.num_mels = self._map(0).matrix(self.utterances[0], int(self._offsets[0])).columns
+        self.num_mels = self._map(self._ark_of[0]).matrix(self.utterances[0], int(self._offsets[0])).columns
         short = int(np.count_nonzero(self.num_frames < config.frames))
         if short:
             log.info(
                 "%s: %d of %d utterances are shorter than a crop of %d frames and are repeated to its length",
                 directory, short, len(self), config.frames,
             )  # fmt: skip
+        if config.noise.probability:
+            self._open_noise(noise)
+
+    def _open_noise(self, directory: str | Path | None) -> None:
+        """Open the clips that noise is drawn from, those of the kinds that the config names."""
+        config = self.config.noise
+        if not directory:
+            raise InputError("crop.noise: no features of noise are given; stage 2 makes them, with --musan-dir DIR")
+        self._noise = CropDataset(directory, CropConfig(self.config.frames), self.seed)
+        if self._noise.num_mels != self.num_mels:
+            raise InputError(f"{directory}: noise has {self._noise.num_mels} mel bins, speech {self.num_mels}")
+        missing = [kind for kind in config.kinds if kind not in self._noise.classes]
+        if missing:
+            raise InputError(
+                f"{directory}: there is no {missing[0]}, only {', '.join(self._noise.classes)}: set crop.noise.kinds"
+            )
+        kind_of = np.array([NOISE_KINDS.index(kind) for kind in self._noise.classes])[self._noise.labels]
+        self._noise_clips = np.flatnonzero(np.isin(kind_of, [NOISE_KINDS.index(kind) for kind in config.kinds]))
+        self._noise_kinds = kind_of[self._noise_clips]
 
     def _read_tables(self, directory: Path) -> None:
-        """Read the tables side by side into arrays; they are sorted alike, so that no dict of millions is needed."""
-        ids: list[str] = []
-        arks: dict[str, int] = {}
-        speakers: dict[str, int] = {}
-        columns = tuple(array("q") for _ in range(4))
-        for utterance, speaker, (ark, offset), frames in _side_by_side(directory):
-            if ark not in arks and not os.path.exists(ark):
-                raise InputError(f"{ark}: no such ark; utterance {utterance!r} is said to be in it")
-            ids.append(utterance)
-            numbers = speakers.setdefault(speaker, len(speakers)), arks.setdefault(ark, len(arks)), offset, frames
-            for column, number in zip(columns, numbers, strict=True):
-                column.append(number)
-        speaker_of, self._ark_of, self._offsets, self.num_frames = (np.array(column) for column in columns)
-        self.classes = sorted_keys(speakers)
-        rank = np.empty(len(speakers), dtype=np.int64)  # of a speaker met as n-th, its class
-        rank[[speakers[speaker] for speaker in self.classes]] = np.arange(len(speakers))
-        self.labels = rank[speaker_of]
-        self.utterances, self._arks = Names(ids), list(arks)
+        """Read the tables into arrays; they are sorted alike, so that no dict of millions is needed."""
+        utt2spk, feats, num_frames = _alike(directory, ("utt2spk", "feats.scp", "utt2num_frames"))
+        self.num_frames = decimals(num_frames.column())
+        bad = np.flatnonzero(self.num_frames < 1)
+        if len(bad):
+            frames = num_frames.value(bad[0])
+            raise InputError(f"{directory}/utt2num_frames:{bad[0] + 1}: {frames!r} is no number of frames")
+        self._arks, self._ark_of, self._offsets = _locations(directory / "feats.scp", feats)
+        self.classes, self.labels = numbered(utt2spk.column())
+        self.utterances = Names(utt2spk.keys)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -172,17 +220,42 @@ class CropDataset(torch.utils.data.Dataset):
     def __getitem__(self, request: Request) -> Batch:
         epoch, numbers = request
         config = self.config
+        draws = uniforms(self.seed, epoch, numbers, config.num_draws)
+        reverb = noise = None
+        if config.distorted:
+            order, reverb, noise = self._distortions(draws[:, -NUM_DRAWS:])
+            numbers, draws = numbers[order], draws[order]
         utterances = numbers % len(self)
-        draws = uniforms(self.seed, epoch, numbers, 1 + config.spec_augment.num_draws)
         starts = pick(draws[:, 0], np.maximum(self.num_frames[utterances] - config.frames, 0) + 1)
         raw, low, step = self._read(utterances, starts)
         frames = bands = None
         if config.spec_augment.num_draws:
-            masked = spec_augment(draws[:, 1:], config.frames, self.num_mels, config.spec_augment)
+            masks = draws[:, 1 : 1 + config.spec_augment.num_draws]
+            masked = spec_augment(masks, config.frames, self.num_mels, config.spec_augment)
             frames, bands = (torch.from_numpy(~mask).float() for mask in masked)
             frames, bands = frames[:, :, None], bands[:, None, :]
         labels = torch.from_numpy(self.labels[utterances])
-        return Batch(torch.from_numpy(utterances), labels, raw, low, step, frames, bands, config.cmn)
+        return Batch(torch.from_numpy(utterances), labels, raw, low, step, frames, bands, config.cmn, reverb, noise)
+
+    def _distortions(self, draws: np.ndarray) -> tuple[np.ndarray, Reverb | None, Noise | None]:
+        """Choose by draws (B, NUM_DRAWS) what distorts crops; the order that a batch has them in, rooms and noise."""
+        config = self.config
+        kinds = np.digitize(draws[:, 0], [config.reverb.probability, config.distorted])  # 0 a room, 1 noise, 2 neither
+        order = np.argsort(kinds, kind="stable")
+        in_rooms, noisy = draws[kinds == 0, 1:], draws[kinds == 1, 1:]
+        reverb = draw_reverb(in_rooms, config.reverb, self.acoustics.frame_seconds) if len(in_rooms) else None
+        return order, reverb, self._draw_noise(noisy) if len(noisy) else None
+
+    def _draw_noise(self, draws: np.ndarray) -> Noise:
+        """Stretches of noise by draws (N, 3), of the length of a crop; a clip that is shorter is repeated."""
+        drawn = pick(draws[:, 0], len(self._noise_clips))
+        clips = self._noise_clips[drawn]
+        starts = pick(draws[:, 1], np.maximum(self._noise.num_frames[clips] - self.config.frames, 0) + 1)
+        raw, low, step = self._noise._read(clips, starts)
+        snr = draw_snr(draws[:, 2], self._noise_kinds[drawn], self.config.noise.snr)
+        weights = self.acoustics.band_weights
+        weights = torch.ones(self.num_mels) if weights is None else torch.from_numpy(weights).float()
+        return Noise(raw, low, step, snr, weights)
 
     def _read(self, utterances: np.ndarray, starts: np.ndarray) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Copy the bytes of a batch of crops: (B, T, F) uint8, and the low and the step of each crop, (B, 1, 1)."""
@@ -204,22 +277,33 @@ class CropDataset(torch.utils.data.Dataset):
         return torch.from_numpy(raw).view(-1, frames, mels), low, step
 
 
-def _side_by_side(directory: Path) -> Iterator[tuple[str, str, Location, int]]:
-    """Yield utterance, speaker, location of the features and number of frames."""
-    names = ("utt2spk", "feats.scp", "utt2num_frames")
-    utt2spk, feats, num_frames = (directory / name for name in names)
-    for row in zip_longest(iter_table(utt2spk), iter_scp(feats), iter_table(num_frames)):
-        keys = [record[1] if record else "the end" for record in row]
-        if None in row or len(set(keys)) > 1:
-            places = ", ".join(f"{name} has {key}" for name, key in zip(names, keys, strict=True))
-            raise InputError(
-                f"{directory}: the tables do not list the same utterances: {places}; "
-                f"run: tools/data_dir.sh validate {directory}"
-            )
-        (_, utterance, speaker), (_, _, location), (line, _, frames) = row
-        if not frames.isdecimal() or int(frames) < 1:
-            raise InputError(f"{num_frames}:{line}: {frames!r} is no number of frames")
-        yield utterance, speaker, location, int(frames)
+def _alike(directory: Path, names: Sequence[str]) -> list[Lines]:
+    """Read tables that must list the same utterances."""
+    tables = [read_lines(directory / name) for name in names]
+    if any(not np.array_equal(table.keys, tables[0].keys) for table in tables):
+        columns = ([*(key.decode() for key in table.keys.tolist()), "the end"] for table in tables)
+        keys = next(row for row in zip_longest(*columns, fillvalue="the end") if len(set(row)) > 1)
+        places = ", ".join(f"{name} has {key}" for name, key in zip(names, keys, strict=True))
+        raise InputError(
+            f"{directory}: the tables do not list the same utterances: {places}; "
+            f"run: tools/data_dir.sh validate {directory}"
+        )
+    return tables
+
+
+def _locations(path: Path, feats: Lines) -> tuple[list[str], np.ndarray, np.ndarray]:
+    """Where features are: the arks, and of each utterance the number of its ark and the offset in it."""
+    column, offsets = feats.located()
+    if (offsets < 0).any():
+        locations = [location for _, _, location in iter_scp(path)]  # which names a pipe or a range
+        column = np.array([location.ark.encode() for location in locations])
+        offsets = np.array([location.offset for location in locations])
+    arks, ark_of = numbered(column)
+    for number, ark in enumerate(arks):
+        if not os.path.exists(ark):
+            key = feats.keys[ark_of.tolist().index(number)].decode()
+            raise InputError(f"{ark}: no such ark; utterance {key!r} is said to be in it")
+    return arks, ark_of, offsets
 
 
 class EpochSampler(torch.utils.data.Sampler[Request]):

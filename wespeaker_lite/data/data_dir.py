@@ -1,27 +1,24 @@
 """Kaldi data directories: validate, fix, split, combine, subset.
 
-Every pass reads a table line by line and holds the keys of one, which does for VoxCeleb2 and two speed-perturbed copies
-of it (3.3 million utterances).
+Tables are held as blocks of bytes (`data.lines`), which does for VoxCeleb2 and two speed-perturbed copies of it (3.3
+million utterances).
 """
 
 import filecmp
-import functools
-import heapq
 import logging
 import os
 import re
 import shutil
 import sys
-from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby, zip_longest
-from operator import itemgetter
+from itertools import zip_longest
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from wespeaker_lite.data.lines import Lines, decimals, groups, merged, numbered, pieces, read_lines
 from wespeaker_lite.data.tables import fix_command, iter_table, read_table, sorted_keys, spk2utt_of, write_lines
 from wespeaker_lite.errors import InputError
 
@@ -63,13 +60,25 @@ def read_utt2spk(directory: str | Path) -> dict[str, str]:
     Raises:
         InputError: as `iter_table`, and naming the line of a speaker of more than one word.
     """
+    lines = read_speakers(directory)
+    pairs = zip(lines.keys.tolist(), lines.column().tolist(), strict=True)
+    return {utterance.decode(): sys.intern(speaker.decode()) for utterance, speaker in pairs}
+
+
+def read_speakers(directory: str | Path) -> Lines:
+    """Read utt2spk as a block.
+
+    Raises:
+        InputError: as `read_lines`, and naming the line of a speaker of more than one word.
+    """
     path = Path(directory) / "utt2spk"
-    utt2spk = {}
-    for number, utterance, speaker in iter_table(path):
-        if len(speaker.split()) != 1:
-            raise InputError(f"{path}:{number}: expected utterance and speaker, found {utterance!r} {speaker!r}")
-        utt2spk[utterance] = sys.intern(speaker)
-    return utt2spk
+    lines = read_lines(path)
+    spaces = np.flatnonzero(lines.data == ord(" "))
+    if len(spaces) > len(lines):
+        number = int(np.searchsorted(lines.starts, np.setdiff1d(spaces, lines.values - 1)[0])) - 1
+        utterance, speaker = lines.keys[number].decode(), lines.value(number)
+        raise InputError(f"{path}:{number + 1}: expected utterance and speaker, found {utterance!r} {speaker!r}")
+    return lines
 
 
 class Segment(NamedTuple):
@@ -120,10 +129,9 @@ def validate(directory: str | Path, feats: bool = True, wav: bool = True) -> tup
     """
     directory = Path(directory)
     tables = tables_of(directory)
-    utt2spk = read_utt2spk(directory)
-    spk2utt = spk2utt_of(utt2spk)
-    _check_prefixes(directory, utt2spk)
-    _check_spk2utt(directory, spk2utt)
+    utt2spk = read_speakers(directory)
+    speakers, bounds = _speakers_of(directory, utt2spk)
+    _check_spk2utt(directory, utt2spk, speakers, bounds)
     ignored = (() if feats else MADE_FROM_AUDIO) + (() if wav else AUDIO)
     for name in ("wav.scp", "feats.scp", "utt2num_frames"):
         if name not in tables and name not in ignored:
@@ -131,91 +139,104 @@ def validate(directory: str | Path, feats: bool = True, wav: bool = True) -> tup
             raise InputError(f"{directory / name}: no such file; it is made by {stage}: run that first")
     for name, kind in tables.items():
         if name not in ignored and kind != "recording":
-            _check_table(directory / name, utt2spk if kind == "utterance" else spk2utt, kind)
+            _check_table(directory / name, utt2spk.keys if kind == "utterance" else np.sort(speakers), kind)
     if wav and "segments" in tables:
         _check_recordings(directory)
-    return len(utt2spk), len(spk2utt)
+    return len(utt2spk), len(speakers)
 
 
-def _check_prefixes(directory: Path, utt2spk: Mapping[str, str]) -> None:
-    """Speakers must be prefixes, and keep together: sorting and splitting rely on it."""
-    seen, previous = set(), None
-    for number, (utterance, speaker) in enumerate(utt2spk.items(), start=1):
-        if not utterance.startswith(speaker) or utterance[len(speaker) : len(speaker) + 1] not in JOINTS:
-            raise InputError(
-                f"{directory}/utt2spk:{number}: utterance {utterance!r} does not start with its speaker {speaker!r} "
-                f"and one of {' '.join(JOINTS).strip()}: rename the utterance, in all tables"
-            )
-        if speaker != previous and speaker in seen:
-            raise InputError(
-                f"{directory}/utt2spk:{number}: the utterances of {speaker!r} are parted by those of {previous!r}, "
-                "one id being the beginning of the other: rename one of the speakers"
-            )
-        previous = speaker
-        seen.add(speaker)
+def _speakers_of(directory: Path, utt2spk: Lines) -> tuple[np.ndarray, np.ndarray]:
+    """The speakers as they come, (s,) S, and where their utterances begin and end, (s + 1,).
+
+    They must be prefixes, and keep together: sorting and splitting rely on it.
+    """
+    column = utt2spk.column()
+    sizes = np.char.str_len(column)
+    letters = utt2spk.data[utt2spk.starts[:-1] + sizes]  # behind the speaker; the space, where nothing is
+    is_prefix = np.char.startswith(utt2spk.keys, column) & np.isin(letters, [ord(joint or " ") for joint in JOINTS])
+    if not is_prefix.all():
+        number = int(np.flatnonzero(~is_prefix)[0])
+        raise InputError(
+            f"{directory}/utt2spk:{number + 1}: utterance {utt2spk.keys[number].decode()!r} does not start with its "
+            f"speaker {utt2spk.value(number)!r} and one of {' '.join(JOINTS).strip()}: "
+            "rename the utterance, in all tables"
+        )
+    bounds = groups(column)
+    speakers = column[bounds[:-1]]
+    if len(set(speakers.tolist())) < len(speakers):
+        first = next(n for n in range(len(speakers)) if speakers[n] in speakers[:n])
+        raise InputError(
+            f"{directory}/utt2spk:{bounds[first] + 1}: the utterances of {speakers[first].decode()!r} are parted by "
+            f"those of {speakers[first - 1].decode()!r}, one id being the beginning of the other: "
+            "rename one of the speakers"
+        )
+    return speakers, bounds
 
 
-def _check_spk2utt(directory: Path, spk2utt: Mapping[str, Sequence[str]]) -> None:
+def _check_spk2utt(directory: Path, utt2spk: Lines, speakers: np.ndarray, bounds: np.ndarray) -> None:
     path = directory / "spk2utt"
     mend = f"run: {fix_command(directory)}"
     if not path.exists():
         raise InputError(f"{path}: no such file; {mend}")
-    for found, expected in zip_longest(iter_table(path), spk2utt.items()):
+    expected = ((speakers[n], utt2spk.keys[bounds[n] : bounds[n + 1]]) for n in np.argsort(speakers))
+    for found, right in zip_longest(iter_table(path), expected):
         if found is None:
-            raise InputError(f"{path}: speaker {expected[0]!r} of utt2spk is missing; {mend}")
-        if expected is None or (found[1], found[2].split()) != expected:
+            raise InputError(f"{path}: speaker {right[0].decode()!r} of utt2spk is missing; {mend}")
+        if right is None or (found[1].encode(), found[2].encode().split()) != (right[0], right[1].tolist()):
             raise InputError(f"{path}:{found[0]}: speaker {found[1]!r} does not match utt2spk; {mend}")
 
 
-def _check_table(path: Path, known: Collection[str], kind: str) -> None:
-    """Check values, that all keys are known, and of a table by utterance that all known ones are there."""
+def _check_table(path: Path, known: np.ndarray, kind: str) -> None:
+    """Check values, that all keys are known (n,) S, and of a table by utterance that all known ones are there."""
+    lines = read_lines(path)
     expected, is_good = _value_check(path.name)
-    unknown: list[tuple[int, str]] = []
-    count = 0
-    for number, key, value in iter_table(path):
-        count += 1
-        if key not in known:
-            unknown.append((number, key))
-        if is_good and not is_good(value):
-            raise InputError(f"{path}:{number}: {key!r} has {value!r}, expected {expected}")
+    bad = ~is_good(lines)
+    if bad.any():
+        number = int(np.flatnonzero(bad)[0])
+        key, value = lines.keys[number].decode(), lines.value(number)
+        raise InputError(f"{path}:{number + 1}: {key!r} has {value!r}, expected {expected}")
+    if np.array_equal(lines.keys, known):
+        return
     mend = f"run: {fix_command(path.parent)}"
-    if unknown:
-        number, key = unknown[0]
+    unknown = np.flatnonzero(~np.isin(lines.keys, known))
+    if len(unknown):
         fault = "has no speaker in utt2spk" if kind == "utterance" else "has no utterance in utt2spk"
-        names = _some(key for _, key in unknown)
-        raise InputError(f"{path}:{number}: {kind} {key!r} {fault} ({len(unknown)} such: {names}); {mend}")
-    if kind == "utterance" and count < len(known):
-        present = {key for _, key, _ in iter_table(path)}
-        names = _some(key for key in known if key not in present)
+        names = _some(key.decode() for key in lines.keys[unknown].tolist())
         raise InputError(
-            f"{path}: {len(known) - count} of the {len(known)} utterances of utt2spk are missing: {names}; "
+            f"{path}:{unknown[0] + 1}: {kind} {lines.keys[unknown[0]].decode()!r} {fault} "
+            f"({len(unknown)} such: {names}); {mend}"
+        )
+    if kind == "utterance":
+        names = _some(key.decode() for key in known[~np.isin(known, lines.keys)].tolist())
+        raise InputError(
+            f"{path}: {len(known) - len(lines)} of the {len(known)} utterances of utt2spk are missing: {names}; "
             f"make them, or drop them everywhere: {mend}"
         )
 
 
-def _is_number_of_seconds(value: str) -> bool:
-    return re.fullmatch(r"\d+(\.\d*)?|\.\d+", value) is not None and float(value) > 0
-
-
-def _value_check(name: str) -> tuple[str, Callable[[str], bool] | None]:
-    """What a value of a table should be, and the test of it."""
+def _value_check(name: str) -> tuple[str, Callable[[Lines], np.ndarray]]:
+    """What a value of a table should be, and the test of all of them, (n,) bool."""
     match name:
         case "utt2num_frames":
-            return "a positive number of frames", lambda value: value.isdecimal() and int(value) > 0
+            return "a positive number of frames", lambda lines: decimals(lines.column()) > 0
         case "utt2dur":
-            return "positive seconds", _is_number_of_seconds
+            return "positive seconds", _are_seconds
         case "feats.scp":
-            there: dict[str, bool] = {}
-            return "an offset in an ark that exists", functools.partial(_is_in_ark, there)
-    return "", None
+            return "an offset in an ark that exists", _are_in_arks
+    return "", lambda lines: np.ones(len(lines), dtype=bool)
 
 
-def _is_in_ark(there: dict[str, bool], value: str) -> bool:
+def _are_seconds(lines: Lines) -> np.ndarray:
+    values, numbers = np.unique(lines.column(), return_inverse=True)
+    good = [re.fullmatch(rb"\d+(\.\d*)?|\.\d+", value) is not None and float(value) > 0 for value in values.tolist()]
+    return np.array(good)[numbers]
+
+
+def _are_in_arks(lines: Lines) -> np.ndarray:
     """Whether the ark of `ark:offset` exists; every ark is looked for once."""
-    ark, _, offset = value.rpartition(":")
-    if ark not in there:
-        there[ark] = os.path.exists(ark)
-    return there[ark] and offset.isdecimal()
+    column, offsets = lines.located()
+    arks, numbers = numbered(column)
+    return np.array([os.path.exists(ark) for ark in arks])[numbers] & (offsets >= 0)
 
 
 def _some(keys: Iterable[str]) -> str:
@@ -257,7 +278,7 @@ def fix(directory: str | Path) -> dict[str, int]:
         lines = (f"{key} {table[key]}\n" for key in sorted_keys(keep[kind] & table.keys()))
         if _replace(directory / name, lines):
             changed[name] = len(table.keys() - keep[kind])
-    if _replace(directory / "spk2utt", _spk2utt_lines(read_utt2spk(directory))):
+    if _replace(directory / "spk2utt", _spk2utt_lines(read_speakers(directory))):
         changed["spk2utt"] = 0
     return changed
 
@@ -339,8 +360,12 @@ def _replace(path: Path, lines: Iterable[str]) -> bool:
     return True
 
 
-def _spk2utt_lines(utt2spk: Mapping[str, str]) -> Iterator[str]:
-    return (f"{speaker} {' '.join(utterances)}\n" for speaker, utterances in spk2utt_of(utt2spk).items())
+def _spk2utt_lines(utt2spk: Lines) -> Iterator[bytes]:
+    speakers, speaker_of = numbered(utt2spk.column())
+    keys = utt2spk.keys[np.argsort(speaker_of, kind="stable")]
+    ends = np.cumsum(np.bincount(speaker_of)).tolist()
+    for speaker, first, end in zip(speakers, [0, *ends], ends, strict=False):
+        yield b"%s %s\n" % (speaker.encode(), b" ".join(keys[first:end].tolist()))
 
 
 # split, subset, combine
@@ -355,16 +380,16 @@ def split(directory: str | Path, parts: int, out: str | Path, per_utt: bool = Fa
     Raises:
         InputError: where there are fewer speakers (utterances) than parts.
     """
-    utt2spk = read_utt2spk(directory)
-    sizes = Counter(utt2spk.keys() if per_utt else utt2spk.values())
+    utt2spk = read_speakers(directory)
+    speaker_of = numbered(utt2spk.column())[1]
+    sizes = [1] * len(utt2spk) if per_utt else np.bincount(speaker_of).tolist()
     if at_most:
         parts = min(parts, len(sizes))
     if not 1 <= parts <= len(sizes):
         what, hint = ("utterances", "") if per_utt else ("speakers", ", or split with --per-utt")
         raise InputError(f"{directory}: {len(sizes)} {what} cannot be split into {parts}: take 1 to {len(sizes)}{hint}")
-    shares = dict(zip(sizes, shares_of(list(sizes.values()), parts), strict=True))
-    choices = [(part,) for part in range(parts)]
-    part_of = {utt: choices[shares[utt if per_utt else speaker]] for utt, speaker in utt2spk.items()}
+    shares = np.array(shares_of(sizes, parts))
+    part_of = shares if per_utt else shares[speaker_of]
     _distribute(Path(directory), utt2spk, part_of, [Path(out) / str(part + 1) for part in range(parts)])
     return parts
 
@@ -380,34 +405,31 @@ def shares_of(sizes: Sequence[int], parts: int) -> list[int]:
     return shares
 
 
-def _distribute(
-    directory: Path, utt2spk: Mapping[str, str], part_of: Mapping[str, tuple[int, ...]], outs: Sequence[Path]
-) -> None:
-    """Write to each of `outs` the lines of the utterances that are said to be in it."""
+def _distribute(directory: Path, utt2spk: Lines, part_of: np.ndarray, outs: Sequence[Path]) -> None:
+    """Write to each of `outs` the lines of the utterances whose part (n,) is its number; -1 is none."""
     _check_elsewhere(outs, [directory])
     tables = tables_of(directory)
-    parts = {"utterance": part_of, "speaker": _parts_by(utt2spk.items(), part_of)}
+    owners = {"speaker": utt2spk.column()}
     if "segments" in tables:
-        pairs = ((segment.utterance, segment.recording) for segment in iter_segments(directory / "segments"))
-        parts["recording"] = _parts_by(pairs, part_of)
+        recording_of = {segment.utterance: segment.recording for segment in iter_segments(directory / "segments")}
+        owners["recording"] = np.array([recording_of.get(key.decode(), "").encode() for key in utt2spk.keys.tolist()])
     for name, kind in tables.items():
-        lines: list[list[str]] = [[] for _ in outs]
-        for _, key, value in iter_table(directory / name):
-            for part in parts[kind].get(key, ()):
-                lines[part].append(f"{key} {value}\n")
-        for out, part_lines in zip(outs, lines, strict=True):
-            if part_lines:
-                write_lines(out / name, part_lines)
+        lines = read_lines(directory / name)
+        parts = _part_of_lines(lines, utt2spk, part_of) if kind == "utterance" else None
+        for part, out in enumerate(outs):
+            chosen = np.isin(lines.keys, owners[kind][part_of == part]) if parts is None else parts == part
+            if chosen.any():
+                write_lines(out / name, lines.runs(np.flatnonzero(chosen)))
     for out in outs:
         _finish(out, tables)
 
 
-def _parts_by(pairs: Iterable[tuple[str, str]], part_of: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
-    """Parts of speakers or recordings: all those that one of their utterances is in."""
-    parts: dict[str, set[int]] = {}
-    for utterance, owner in pairs:
-        parts.setdefault(owner, set()).update(part_of.get(utterance, ()))
-    return {owner: tuple(numbers) for owner, numbers in parts.items()}
+def _part_of_lines(lines: Lines, utt2spk: Lines, part_of: np.ndarray) -> np.ndarray:
+    """The part of each line of a table by utterance, -1 where its utterance has none."""
+    if np.array_equal(lines.keys, utt2spk.keys):
+        return part_of
+    places = np.minimum(np.searchsorted(utt2spk.keys, lines.keys), len(utt2spk) - 1)
+    return np.where(utt2spk.keys[places] == lines.keys, part_of[places], -1)
 
 
 def _check_elsewhere(outs: Iterable[Path], sources: Iterable[Path]) -> None:
@@ -419,7 +441,7 @@ def _finish(directory: Path, tables: Collection[str]) -> None:
     """Make spk2utt, and take away tables that an earlier run left and this one did not write."""
     for name in tables_of(directory).keys() - set(tables):
         (directory / name).unlink()
-    write_lines(directory / "spk2utt", _spk2utt_lines(read_utt2spk(directory)))
+    write_lines(directory / "spk2utt", _spk2utt_lines(read_speakers(directory)))
 
 
 @dataclass(frozen=True)
@@ -457,7 +479,9 @@ def subset(directory: str | Path, out: str | Path, selection: Selection) -> int:
         chosen = [chosen[place] for place in rng.permutation(len(chosen))[: selection.num_utts]]
     if not chosen:
         raise InputError(f"{directory}: the selection leaves no utterance")
-    _distribute(Path(directory), utt2spk, dict.fromkeys(chosen, (0,)), [Path(out)])
+    lines, wanted = read_speakers(directory), set(chosen)
+    part_of = np.array([0 if utterance in wanted else -1 for utterance in utt2spk])
+    _distribute(Path(directory), lines, part_of, [Path(out)])
     return len(chosen)
 
 
@@ -494,16 +518,22 @@ def combine(out: str | Path, directories: Sequence[str | Path]) -> int:
     for name, kind in common.items():
         write_lines(Path(out) / name, _joined([source / name for source in sources], kind))
     _finish(Path(out), common)
-    return sum(1 for _ in iter_table(Path(out) / "utt2spk"))
+    return len(read_lines(Path(out) / "utt2spk"))
 
 
-def _joined(paths: Sequence[Path], kind: str) -> Iterator[str]:
-    """Merge sorted tables line by line."""
-    rows = heapq.merge(*(((key, value, path) for _, key, value in iter_table(path)) for path in paths))
-    for key, group in groupby(rows, key=itemgetter(0)):
-        (_, value, path), *others = group
-        for _, other_value, other_path in others:
-            if kind == "utterance" or other_value != value:
-                fault = "is in both" if kind == "utterance" else "has different values in"
-                raise InputError(f"{kind} {key!r} {fault} {path} and {other_path}")
-        yield f"{key} {value}\n"
+def _joined(paths: Sequence[Path], kind: str) -> Iterator[memoryview]:
+    """Merge sorted tables."""
+    sources = [read_lines(path) for path in paths]
+    source, number = merged(sources)
+    keys = np.concatenate([lines.keys for lines in sources])
+    starts = np.cumsum([0, *(len(lines) for lines in sources)])
+    keys = keys[starts[source] + number]
+    again = np.flatnonzero(keys[1:] == keys[:-1]) + 1
+    for place in again.tolist():
+        one, other = (sources[source[at]].value(number[at]) for at in (place - 1, place))
+        if kind == "utterance" or one != other:
+            fault = "is in both" if kind == "utterance" else "has different values in"
+            raise InputError(
+                f"{kind} {keys[place].decode()!r} {fault} {paths[source[place - 1]]} and {paths[source[place]]}"
+            )
+    yield from pieces(sources, np.delete(source, again), np.delete(number, again))

@@ -28,7 +28,7 @@ TIMEOUT = 60  # seconds without a byte
 
 @dataclass(frozen=True)
 class Source:
-    """A .tar.gz on a server, and what is known of it."""
+    """A file on a server, and what is known of it."""
 
     url: str
     size: int | None = None  # bytes
@@ -58,7 +58,11 @@ def fetch_corpus(source: Source, folder: str | Path, keep: str = "*") -> None:
 
 
 def download(source: Source, path: Path) -> None:
-    """Download to `path`.part, going on where an earlier try ended; check it; move it to `path`."""
+    """Download to `path`.part, going on where an earlier try ended; check it; move it to `path`.
+
+    Raises:
+        InputError: where the server refuses or keeps failing, or the file is not the one expected or is damaged.
+    """
     part = path.with_name(f"{path.name}.part")
     path.parent.mkdir(parents=True, exist_ok=True)
     for attempt in range(1, source.attempts + 1):
@@ -129,8 +133,9 @@ def _append(response: http.client.HTTPResponse, part: Path, have: int, total: in
 
 
 def _check(source: Source, part: Path) -> None:
-    """Compare size and SHA-256 where they are known, and always gzip's own checksum; a bad file is removed."""
+    """Compare size and SHA-256 where they are known, and a .gz with its own checksum; a bad file is removed."""
     size, digest, fault = _size(part), hashlib.sha256(), None
+    is_gzip = part.name.removesuffix(".part").endswith(".gz")
     with open(part, "rb") as file:
         while chunk := file.read(CHUNK):
             digest.update(chunk)
@@ -138,13 +143,13 @@ def _check(source: Source, part: Path) -> None:
         fault = f"{size} bytes, expected {source.size}"
     elif source.sha256 and digest.hexdigest() != source.sha256:
         fault = f"SHA-256 is {digest.hexdigest()}, expected {source.sha256}"
-    else:
+    elif is_gzip:
         fault = _gzip_fault(part)
     if fault:
         part.unlink()
         raise InputError(f"{source.url}: {fault}; the download was removed, run again")
-    checks = ["size"] * bool(source.size) + ["SHA-256"] * bool(source.sha256) + ["gzip CRC"]
-    log.info("%s: good by %s; SHA-256 %s", source.url, ", ".join(checks), digest.hexdigest())
+    checks = ["size"] * bool(source.size) + ["SHA-256"] * bool(source.sha256) + ["gzip CRC"] * is_gzip
+    log.info("%s: good by %s; SHA-256 %s", source.url, ", ".join(checks) or "length", digest.hexdigest())
 
 
 def _gzip_fault(path: Path) -> str | None:

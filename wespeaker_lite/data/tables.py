@@ -87,10 +87,10 @@ def write_text(path: str | Path, text: str) -> None:
     write_lines(path, [text])
 
 
-def write_lines(path: str | Path, lines: Iterable[str]) -> None:
-    """Write lines (each with its newline) one by one; the file appears whole or not at all."""
+def write_lines(path: str | Path, lines: Iterable[str | bytes | memoryview]) -> None:
+    """Write lines (each with its newline) one by one, or several as bytes; the file appears whole or not at all."""
     with replacing(path) as file:
-        file.writelines(line.encode() for line in lines)
+        file.writelines(line.encode() if isinstance(line, str) else line for line in lines)
 
 
 @contextmanager

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torchaudio.compliance.kaldi import get_mel_banks
 
+from wespeaker_lite.data.distortion import Acoustics
 from wespeaker_lite.errors import InputError
 
 _PREEMPHASIS = 0.97
@@ -96,6 +97,15 @@ def _windowed(frames: torch.Tensor, config: FbankConfig) -> torch.Tensor:
     torch.sub(frames[:, 1:], frames[:, :-1], alpha=_PREEMPHASIS, out=windowed[:, 1:])
     windowed.sub_(frames.mean(dim=1, keepdim=True), alpha=rest).mul_(_window(config))
     return padded
+
+
+def acoustics_of(config: FbankConfig) -> Acoustics:
+    """What features of this config say of sound; a band's energy counts as it was before pre-emphasis."""
+    banks = _mel_banks(config).double()
+    circle = torch.linspace(0, torch.pi, config.fft_size // 2 + 1, dtype=torch.float64)
+    gain = 1 + _PREEMPHASIS**2 - 2 * _PREEMPHASIS * circle.cos()  # of powers, by y_t = x_t - 0.97 x_{t-1}
+    weights = (banks / gain[:, None]).sum(0) / banks.sum(0)
+    return Acoustics(config.frame_shift / config.sample_rate, weights.numpy())
 
 
 @functools.cache

@@ -4,7 +4,7 @@ import logging
 import re
 from pathlib import Path
 
-from wespeaker_lite.data.augment import speed_prefix
+from wespeaker_lite.data.copies import Copy
 from wespeaker_lite.data.data_dir import fix
 from wespeaker_lite.data.tables import read_table, spk2utt_of, write_table
 from wespeaker_lite.errors import InputError
@@ -14,23 +14,25 @@ log = logging.getLogger(__name__)
 TABLES = {"scp": "feats.scp", "utt2num_frames": "utt2num_frames", "utt2dur": "utt2dur"}
 
 
-def gather(source: Path, parts: Path, out: Path, speed: float = 1.0) -> None:
-    """Write feats.scp, utt2num_frames and utt2dur of `out` from PARTS/feats.N.*; for a speed also utt2spk and spk2utt.
+def gather(source: Path, parts: Path, out: Path, copy: Copy | None = None) -> None:
+    """Write feats.scp, utt2num_frames and utt2dur of `out` from PARTS/feats.N.*; for a copy also utt2spk and spk2utt.
 
     Utterances of `source` that the jobs were allowed to leave out are dropped from `out`.
 
     Raises:
         InputError: where an utterance of `source` is neither among the features nor among those left out.
     """
-    prefix = speed_prefix(speed) if speed != 1 else ""
-    utt2spk = {prefix + utterance: prefix + speaker for utterance, speaker in read_table(source / "utt2spk").items()}
+    as_copy = copy or Copy()
+    pairs = read_table(source / "utt2spk").items()
+    utt2spk = {as_copy.utterance(utterance): as_copy.speaker(speaker) for utterance, speaker in pairs}
     tables = {name: _joined(parts, ending) for ending, name in TABLES.items()}
-    bad = {prefix + line.split()[0] for path in parts.glob("feats.*.bad") for line in path.read_text().splitlines()}
+    lines = [line for path in parts.glob("feats.*.bad") for line in path.read_text().splitlines()]
+    bad = {as_copy.utterance(line.split()[0]) for line in lines}
     for name, table in tables.items():
         lost = sorted(utt2spk.keys() - table.keys() - bad)
         if lost or table.keys() - utt2spk.keys():
             raise InputError(f"{parts}: {name} of the parts lacks {len(lost)} of {len(utt2spk)} utterances: {lost[:3]}")
-    if prefix:
+    if copy:
         write_table(out / "utt2spk", utt2spk)
         speakers = spk2utt_of(utt2spk)
         write_table(out / "spk2utt", {speaker: " ".join(utterances) for speaker, utterances in speakers.items()})

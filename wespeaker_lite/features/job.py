@@ -4,15 +4,14 @@ import logging
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
 from tqdm import tqdm
 
 from wespeaker_lite.data.arks import ArkWriter
 from wespeaker_lite.data.audio import Utterance, Utterances
-from wespeaker_lite.data.augment import speed_perturb, speed_prefix
+from wespeaker_lite.data.copies import Copier, Copy
 from wespeaker_lite.data.tables import write_lines, write_table
 from wespeaker_lite.errors import InputError
 from wespeaker_lite.features.fbank import FbankConfig, fbank
@@ -22,40 +21,44 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class FbankJob:
-    """What to compute, and where to: `out` is a prefix; `max_bad` unreadable utterances may be left out."""
+    """What to compute, and where to: `out` is a prefix; `max_bad` unreadable utterances may be left out.
+
+    Features are of the `copy` of the data, which by default is the data itself.
+    """
 
     data: Path
     out: str
     config: FbankConfig
-    speed: float = 1.0
+    copy: Copy = field(default_factory=Copy)
     max_bad: int = 0
 
 
 def make_fbanks(job: FbankJob) -> None:
     """Write OUT.ark, .scp, .utt2num_frames and .utt2dur, and OUT.bad where utterances had to be left out.
 
-    Every unreadable utterance is logged, with path and reason, before the job fails. At a speed but 1 the audio is
-    played that fast, and the speed's prefix stands before the ids.
+    Every unreadable utterance is logged, with path and reason, before the job fails. Ids are those of the copy.
 
     Raises:
-        InputError: where more than `max_bad` utterances, or all, are unreadable; nothing is left in place then.
+        InputError: where more than `max_bad` utterances, or all, are unreadable, or the copy lacks clips; nothing is
+            left in place then.
         OSError: naming the file, where the disk is full.
     """
     utterances = Utterances(job.data, job.config.sample_rate)
+    copier = Copier(job.copy, job.config.sample_rate)
     started = time.monotonic()
     num_frames: dict[str, int] = {}
     seconds: dict[str, float] = {}
     bad: list[str] = []
     with ArkWriter(job.out) as writer:
         for utterance in _with_progress(utterances):
+            key = job.copy.utterance(utterance.id)
             try:
-                samples = _samples(utterances, utterance, job)
+                samples = copier(key, utterances.read(utterance))
                 feats = fbank(samples, job.config)
             except InputError as error:
                 bad.append(f"{utterance.id} {error}")
                 log.error("%s: %s", utterance.id, error)
                 continue
-            key = speed_prefix(job.speed) + utterance.id
             writer.write(key, feats)
             num_frames[key], seconds[key] = len(feats), len(samples) / job.config.sample_rate
         _check(job, len(utterances), bad)
@@ -67,11 +70,6 @@ def make_fbanks(job: FbankJob) -> None:
         "%d utterances, %.2f hours, in %.1f s: real-time factor %.5f (%.0f x real time)",
         len(seconds), total / 3600, elapsed, elapsed / total, total / elapsed,
     )  # fmt: skip
-
-
-def _samples(utterances: Utterances, utterance: Utterance, job: FbankJob) -> np.ndarray:
-    samples = utterances.read(utterance)
-    return samples if job.speed == 1 else speed_perturb(samples, job.speed, job.config.sample_rate)
 
 
 def _check(job: FbankJob, total: int, bad: list[str]) -> None:

@@ -248,6 +248,9 @@ class FreqResidual(FoldedLayer):
         if self.norm.training:
             (entry,) = self._entry
             inner = maps if entry is None else batch_norm(entry, maps)
+            if type(self.norm) is not SubSpectralNorm:  # one that shares its statistics with other processes
+                branch = self.norm(_ShiftedProducts.apply(inner, self.taps, 0))
+                return maps + branch, branch.mean(0)
             return _FreqResidual.apply(maps, inner, self.taps, self.norm.weight, self.norm.bias, self.norm)
         taps, start = self.constants()
         filtered = shifted_products(maps, taps, axis=0, start=start)
@@ -369,6 +372,8 @@ class PointwiseNorm(FoldedLayer):
     def forward(self, maps: Tensor) -> Tensor:
         if not self.norm.training:
             return F.linear(maps, *self.constants())
+        if type(self.norm) is not nn.BatchNorm1d:  # one that shares its statistics with other processes
+            return batch_norm(self.norm, F.linear(maps, self.weight))
         with torch.autocast(maps.device.type, enabled=False):  # a covariance in half precision is noise
             rows = full_precision(maps).reshape(-1, maps.shape[-1])
             out = _PointwiseNorm.apply(rows, self.weight, self.norm.weight, self.norm.bias, self.norm)

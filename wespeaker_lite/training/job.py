@@ -19,7 +19,9 @@ from wespeaker_lite.distill.teacher import ArkTeacher, NetworkTeacher
 from wespeaker_lite.distill.term import Partners
 from wespeaker_lite.errors import InputError
 from wespeaker_lite.experiment import Experiment, load
+from wespeaker_lite.features.fbank import acoustics_of
 from wespeaker_lite.stamps import Inputs
+from wespeaker_lite.training.distributed import Ranks, joined_ranks
 from wespeaker_lite.training.learner import Learner
 from wespeaker_lite.training.trainer import Trainer
 
@@ -31,7 +33,8 @@ class Job:
     """A resolved config, a data dir and the experiment's folder; a teacher's final.pt or its embeddings, or both.
 
     start_from: final.pt of the model that training begins with, where it does not begin with fresh weights. inputs:
-    files that the result hangs on. Checkpoints made from others are not gone on from.
+    files that the result hangs on. Checkpoints made from others are not gone on from. noise: data dir of noise clips,
+    where crops are to have some.
     """
 
     config: Path
@@ -41,6 +44,7 @@ class Job:
     teacher_embeddings: str = ""
     start_from: str = ""
     inputs: tuple[str, ...] = ()
+    noise: str = ""
 
 
 def train(job: Job) -> None:
@@ -49,19 +53,26 @@ def train(job: Job) -> None:
     Raises:
         InputError: for whatever does not fit: features, teacher, speakers, checkpoints.
     """
-    _log_to(job.out / "train.log")
     experiment = load(job.config)
     if experiment.runtime.threads:
         torch.set_num_threads(experiment.runtime.threads)
-    dataset = CropDataset(job.data, experiment.crop, experiment.seed)
+    with joined_ranks(experiment.runtime.device) as ranks:
+        _log_to(job.out / "train.log", ranks)
+        dataset = _dataset(job, experiment)
+        torch.manual_seed(experiment.seed)
+        learner = build_learner(experiment, dataset, job.teacher, job.teacher_embeddings)
+        if job.start_from:
+            start_from(job.start_from, learner, experiment, dataset.classes)
+        Trainer(learner, dataset, experiment, job.out, Inputs(files=job.inputs).digests(), ranks).run()
+
+
+def _dataset(job: Job, experiment: Experiment) -> CropDataset:
+    acoustics = acoustics_of(experiment.features)
+    dataset = CropDataset(job.data, experiment.crop, experiment.seed, job.noise, acoustics)
     if dataset.num_mels != experiment.features.num_mels:
         raise InputError(f"{job.data}: {dataset.num_mels} mel bins, but the config says {experiment.features.num_mels}")
     log.info("%d utterances of %d speakers from %s", len(dataset), len(dataset.classes), job.data)
-    torch.manual_seed(experiment.seed)
-    learner = build_learner(experiment, dataset, job.teacher, job.teacher_embeddings)
-    if job.start_from:
-        start_from(job.start_from, learner, experiment, dataset.classes)
-    Trainer(learner, dataset, experiment, job.out, Inputs(files=job.inputs).digests()).run()
+    return dataset
 
 
 def build_learner(
@@ -122,8 +133,14 @@ def build_teacher(
     return network
 
 
-def _log_to(path: Path) -> None:
-    """Also log to the experiment's train.log, behind what earlier runs wrote; first, what this run is made of."""
+def _log_to(path: Path, ranks: Ranks) -> None:
+    """Also log to the experiment's train.log, behind what earlier runs wrote; first, what this run is made of.
+
+    Of several ranks the first speaks, the others warn.
+    """
+    if not ranks.is_first:
+        logging.getLogger().setLevel(logging.WARNING)
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     handler = logging.FileHandler(path)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
@@ -132,6 +149,8 @@ def _log_to(path: Path) -> None:
     packages = ("torch", "torchaudio", "numpy", "kaldiio")
     versions = " ".join(f"{package} {importlib.metadata.version(package)}" for package in packages)
     log.info("# revision %s, python %s, %s", _revision(), platform.python_version(), versions)
+    if ranks.count > 1:
+        log.info("%d processes share each batch", ranks.count)
 
 
 def _revision() -> str:

@@ -19,6 +19,7 @@ from wespeaker_lite.errors import InputError
 from wespeaker_lite.experiment import Experiment
 from wespeaker_lite.training import schedule
 from wespeaker_lite.training.checkpoint import CheckpointStore, random_states, set_random_states
+from wespeaker_lite.training.distributed import Ranks
 from wespeaker_lite.training.learner import Learner, Losses
 from wespeaker_lite.training.meters import Meters, MetricsFile, as_words
 from wespeaker_lite.training.optimiser import build_optimiser
@@ -38,9 +39,11 @@ class Trainer:
         experiment: Experiment,
         out: Path,
         inputs: Mapping[str, str] | None = None,
+        ranks: Ranks | None = None,
     ) -> None:
-        """Set up; `inputs` are digests of what the result hangs on besides the config."""
+        """Set up; `inputs` are digests of what the result hangs on besides the config, `ranks` who trains with us."""
         self.learner, self.dataset, self.experiment, self.out = learner, dataset, experiment, out
+        self.ranks = ranks or Ranks()
         training = to_mapping(experiment.training_part())
         self.origin = {"training": training, "classes": dataset.classes, "inputs": dict(inputs or {})}
         self.train, self.runtime = experiment.train, experiment.runtime
@@ -60,10 +63,17 @@ class Trainer:
 
     def run(self) -> None:
         """Train to the end and write `final.pt`, the mean of the last ends of epochs."""
-        self._resume()
-        self.metrics = MetricsFile(self.out / "metrics.jsonl", self.epoch * self.batches + self.batch)
+        with self.ranks.first_goes_first():  # it sets aside what is of another run
+            self._resume()
+        self.ranks.unite(self.learner)
+        if self.ranks.is_first:
+            self.metrics = MetricsFile(self.out / "metrics.jsonl", self.epoch * self.batches + self.batch)
         while self.epoch < self.train.epochs:
             self._train_epoch()
+        if self.ranks.is_first:
+            self._finish()
+
+    def _finish(self) -> None:
         self.learner.load_state_dict(self.store.average(self.train.average_last))
         config = to_mapping(self.experiment)
         student, head = self.learner.student.cpu(), self.learner.head.cpu()
@@ -78,9 +88,10 @@ class Trainer:
             losses = self._step(batch)
             values = {"loss": losses.total.item(), **{name: part.item() for name, part in losses.parts.items()}}
             values["accuracy"] = losses.correct.item()
+            values = self.ranks.mean(values, self.device)
             self.batch += 1
             for meters in (self.meters, end):
-                meters.add(values, len(batch.labels), waited)
+                meters.add(values, self.train.batch_size, waited)
             every = self.runtime.log_every
             if every and self.batch % every == 0 and self.batch < self.batches:
                 self._log("batch", self.meters)
@@ -100,6 +111,8 @@ class Trainer:
             self.epoch,
             num_batches=self.batches,
             start_batch=self.batch,
+            rank=self.ranks.rank,
+            world_size=self.ranks.count,
         )
         loader = DataLoader(
             self.dataset,
@@ -109,9 +122,8 @@ class Trainer:
             generator=torch.Generator(),  # its own: the global one must not know how often a run was resumed
             pin_memory=self.device.type == "cuda",
         )
-        bar = tqdm(
-            total=self.batches, initial=self.batch, desc=f"epoch {self.epoch + 1}", disable=not sys.stderr.isatty()
-        )
+        hidden = not sys.stderr.isatty() or not self.ranks.is_first
+        bar = tqdm(total=self.batches, initial=self.batch, desc=f"epoch {self.epoch + 1}", disable=hidden)
         asked = time.monotonic()
         for batch in loader:
             yield batch, time.monotonic() - asked
@@ -131,7 +143,8 @@ class Trainer:
         if not math.isfinite(losses.total.item()):
             raise InputError(self._not_finite(batch, losses))
         self.optimiser.zero_grad(set_to_none=True)
-        self.scaler.scale(losses.total).backward()
+        self.scaler.scale(losses.total / self.ranks.count).backward()
+        self.ranks.sum_gradients(self.learner)
         if self.train.clip_norm > 0:
             self.scaler.unscale_(self.optimiser)
             torch.nn.utils.clip_grad_norm_(self.learner.parameters(), self.train.clip_norm)
@@ -156,6 +169,8 @@ class Trainer:
         )
 
     def _log(self, what: str, meters: Meters) -> None:
+        if not self.ranks.is_first:
+            return
         summary = meters.summary()
         epoch = self.epoch if self.batch == 0 else self.epoch + 1
         place = {"step": self.epoch * self.batches + self.batch, "epoch": epoch, "batch": self.batch}
@@ -166,6 +181,8 @@ class Trainer:
         meters.clear()
 
     def _save(self) -> None:
+        if not self.ranks.is_first:
+            return
         record = {
             **self.origin,
             "epoch": self.epoch,

@@ -1,0 +1,89 @@
+"""Two runs in one folder: the second says whom it waits for, and goes on when the first has ended."""
+
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture
+def start(repository: Path, tmp_path: Path):
+    """start(COMMANDS): run them in bash with lock.sh sourced; what still runs at the end is killed."""
+    processes: list[subprocess.Popen] = []
+
+    def begin(commands: str, **environment: str) -> subprocess.Popen:
+        script = tmp_path / f"run{len(processes)}.sh"
+        script.write_text(f"set -euo pipefail\n. {repository}/tools/lock.sh\n{commands}\n")
+        process = subprocess.Popen(
+            ["bash", str(script)], stdout=subprocess.PIPE, text=True, start_new_session=True, cwd=tmp_path,
+            env={**os.environ, **environment},
+        )  # fmt: skip
+        processes.append(process)
+        return process
+
+    yield begin
+    for process in processes:
+        try:
+            os.killpg(process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            continue
+
+
+def wait_for(path: Path) -> None:
+    while not path.exists():
+        time.sleep(0.01)
+
+
+def held(start, tmp_path: Path, how: str = "", name: str = "first") -> subprocess.Popen:
+    """A run that holds `work` until the file `end` is there."""
+    process = start(f"lock work {how}; touch {name}; while [ ! -e end ]; do sleep 0.01; done; touch {name}.ended")
+    wait_for(tmp_path / name)
+    return process
+
+
+def test_the_second_waits_and_names_the_first(start, tmp_path: Path) -> None:
+    first = held(start, tmp_path)
+    second = start("lock work || echo code $?; [ -e first.ended ] && echo after")
+    said = second.stdout.readline()
+    assert "waiting, work is in use by process" in said
+    assert f"process {first.pid} on" in said
+    assert "run0.sh" in said
+    assert second.poll() is None
+    (tmp_path / "end").touch()
+    assert second.communicate(timeout=10)[0] == "code 3\nafter\n"
+
+
+def test_a_free_folder_is_had_at_once_and_again_by_whom_it_started(start) -> None:
+    nested = "lock work; lock \"$PWD/work\"; bash -c '. $0; lock work; echo inner' {}/tools/lock.sh"
+    root = Path(__file__).parents[2]
+    assert start(nested.format(root)).communicate(timeout=10)[0] == "inner\n"
+
+
+def test_many_read_but_nobody_writes_beside_them(start, tmp_path: Path) -> None:
+    held(start, tmp_path, "shared")
+    held(start, tmp_path, "shared", name="other")
+    writer = start("lock work || true; [ -e first.ended ] && [ -e other.ended ] && echo alone")
+    assert "waiting" in writer.stdout.readline()
+    (tmp_path / "end").touch()
+    assert writer.communicate(timeout=10)[0] == "alone\n"
+
+
+def test_what_a_killed_run_left_running_still_holds(start, tmp_path: Path) -> None:
+    first = start("lock work; bash -c 'touch child; while [ ! -e end ]; do sleep 0.01; done; touch child.ended' & wait")
+    wait_for(tmp_path / "child")
+    os.kill(first.pid, signal.SIGKILL)
+    first.wait()
+    second = start("lock work || true; [ -e child.ended ] && echo after")
+    assert "waiting" in second.stdout.readline()
+    (tmp_path / "end").touch()
+    assert second.communicate(timeout=10)[0] == "after\n"
+
+
+def test_a_lock_ends_with_its_run(start, tmp_path: Path) -> None:
+    first = held(start, tmp_path)
+    os.killpg(first.pid, signal.SIGKILL)
+    first.wait()
+    assert start("lock work; echo free").communicate(timeout=10)[0] == "free\n"

@@ -1,0 +1,128 @@
+"""Several processes train what one would: the same gradients, statistics and losses; one that dies ends them all."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from wespeaker_lite import resolved
+from wespeaker_lite.config import to_mapping
+from wespeaker_lite.experiment import Experiment
+
+Small = Callable[..., Experiment]
+Make = Callable[..., "Run"]
+TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone")
+TRAIN = ("-m", "wespeaker_lite.bin.train")
+
+
+def environment(root: Path) -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1", "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
+
+
+def test_gradients_and_statistics_are_those_of_the_whole_batch(repository: Path) -> None:
+    """In float64, against one process: ECAPA-TDNN, ResNet and BC-CMT with its own norms."""
+    command = (*TORCHRUN, "--nproc-per-node", "2", "tests/training/ranks.py")
+    done = subprocess.run(
+        command, cwd=repository, env=environment(repository), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.count("is content") == 2
+    assert "noticed: rank 1 has other weights than rank 0" in done.stdout
+
+
+class Run:
+    """A small training in a folder of its own, by one process or more."""
+
+    def __init__(self, repository: Path, data: Path, out: Path, experiment: Experiment) -> None:
+        self.repository, self.out = repository, out
+        resolved.write(out / "config.yaml", to_mapping(experiment))
+        self.arguments = (*TRAIN, "--config", str(out / "config.yaml"), "--data", str(data), "--out", str(out))
+
+    def start(self, processes: int, *options: str) -> subprocess.Popen:
+        alone = (sys.executable, *self.arguments)
+        together = (*TORCHRUN, "--nproc-per-node", str(processes), *options, *self.arguments)
+        return subprocess.Popen(
+            alone if processes == 1 else together, cwd=self.repository, env=environment(self.repository),
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )  # fmt: skip
+
+    def finish(self, processes: int, *options: str) -> str:
+        process = self.start(processes, *options)
+        said, _ = process.communicate(timeout=300)
+        assert process.returncode == 0, said[-3000:]
+        return said
+
+    def epochs(self) -> list[dict[str, float]]:
+        lines = [json.loads(line) for line in (self.out / "metrics.jsonl").read_text().splitlines()]
+        return [line for line in lines if line["event"] == "done"]
+
+
+@pytest.fixture(scope="module")
+def make(small: Small, small_data: Path, repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Make:
+    """make(NAME, **changes): a run of three epochs of five batches."""
+    slow = {"optimiser": {"name": "sgd"}, "learning_rate": {"name": "constant", "peak": 0.001, "final": 0.001}}
+    folder = tmp_path_factory.mktemp("runs")
+    return lambda name, **train: Run(repository, small_data, folder / name, small(train={**slow, **train}))
+
+
+@pytest.fixture(scope="module")
+def together(make: Make) -> Run:
+    """A training by two processes, undisturbed."""
+    run = make("together")
+    said = run.finish(2)
+    assert said.count("epoch 3/3 done") == 1  # one of them speaks
+    return run
+
+
+def test_two_processes_train_what_one_trains(make: Make, together: Run) -> None:
+    alone = make("alone")
+    alone.finish(1)
+    for ours, theirs in zip(together.epochs(), alone.epochs(), strict=True):
+        assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-4)
+        assert ours["accuracy"] == pytest.approx(theirs["accuracy"], abs=0.03)
+    ours, theirs = (torch.load(run.out / "final.pt")["model"] for run in (together, alone))
+    assert ours.keys() == theirs.keys()
+    for name, value in theirs.items():
+        torch.testing.assert_close(ours[name], value, rtol=1e-3, atol=1e-4)
+
+
+def test_a_batch_that_they_cannot_share_is_said(make: Make) -> None:
+    process = make("uneven", batch_size=7).start(2)
+    said, _ = process.communicate(timeout=120)
+    assert process.returncode != 0
+    assert "a batch of 7 cannot be shared evenly by 2 processes" in said
+
+
+def test_a_killed_rank_ends_them_all(make: Make) -> None:
+    ended = make("ended")
+    process = ended.start(2)
+    assert "SIGKILL" in said_after_a_kill(ended, process)
+    assert process.returncode != 0
+    assert not (ended.out / "final.pt").exists()
+
+
+def test_after_a_restart_the_result_is_the_same(make: Make, together: Run) -> None:
+    restarted = make("restarted")
+    process = restarted.start(2, "--max-restarts", "1")
+    said = said_after_a_kill(restarted, process)
+    assert process.returncode == 0, said[-3000:]
+    assert "going on after epoch" in said
+    ours, expected = (torch.load(run.out / "final.pt")["model"] for run in (restarted, together))
+    assert all(torch.equal(ours[name], value) for name, value in expected.items())
+
+
+def said_after_a_kill(run: Run, process: subprocess.Popen) -> str:
+    """Kill the second rank once there is a checkpoint, and return what all said until they ended."""
+    while not list(run.out.glob("checkpoints/*.pt")):
+        assert process.poll() is None, process.stdout.read()
+        time.sleep(0.05)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    os.kill(max(map(int, children)), signal.SIGKILL)
+    return process.communicate(timeout=300)[0]

@@ -1,0 +1,76 @@
+"""Training on crops with noise and in rooms: a stopped run goes on bit for bit."""
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from wespeaker_lite import resolved, trained_model
+from wespeaker_lite.config import to_mapping
+from wespeaker_lite.data.arks import ArkWriter
+from wespeaker_lite.data.tables import write_table
+from wespeaker_lite.errors import InputError
+from wespeaker_lite.experiment import Experiment
+from wespeaker_lite.training.job import Job, train
+from wespeaker_lite.training.trainer import Trainer
+
+CROP = {"noise": {"probability": 0.5, "kinds": ["noise"]}, "reverb": {"probability": 0.3}}
+
+
+@pytest.fixture(scope="module")
+def noise(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three clips of noise, 10 mels."""
+    folder = tmp_path_factory.mktemp("noise")
+    rng = np.random.default_rng(1)
+    with ArkWriter(folder / "feats") as writer:
+        for number in range(3):
+            writer.write(f"noise-{number}", rng.normal(size=(50, 10)))
+    write_table(folder / "utt2spk", {f"noise-{number}": "noise" for number in range(3)})
+    write_table(folder / "utt2num_frames", {f"noise-{number}": 50 for number in range(3)})
+    return folder
+
+
+class Stopped(Exception):
+    pass
+
+
+def trained(experiment: Experiment, data: Path, noise: Path | str, out: Path) -> dict[str, torch.Tensor]:
+    resolved.write(out / "config.yaml", to_mapping(experiment))
+    train(Job(out / "config.yaml", data, out, noise=str(noise)))
+    return trained_model.load(out / "final.pt").model.state_dict()
+
+
+def test_a_run_that_was_stopped_goes_on_bit_for_bit(
+    small: Callable[..., Experiment], small_data: Path, noise: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    experiment = small(crop=CROP)
+    whole = trained(experiment, small_data, noise, tmp_path / "whole")
+    step, stopped = Trainer._step, []
+
+    def stopping(self: Trainer, batch: object) -> object:
+        if (self.epoch, self.batch) == (1, 3) and not stopped:
+            stopped.append(True)
+            raise Stopped
+        return step(self, batch)
+
+    monkeypatch.setattr(Trainer, "_step", stopping)
+    with pytest.raises(Stopped):
+        trained(experiment, small_data, noise, tmp_path / "parts")
+    with caplog.at_level(logging.INFO):
+        parts = trained(small(crop=CROP, runtime={"workers": 1}), small_data, noise, tmp_path / "parts")
+    assert "going on after epoch 1, batch 2" in caplog.text
+    plain = trained(small(), small_data, "", tmp_path / "plain")
+    for name, value in whole.items():
+        assert torch.equal(value, parts[name]), name
+    assert not torch.equal(whole["embedding.weight"], plain["embedding.weight"])
+
+
+def test_noise_that_the_config_asks_for_must_be_given(
+    small: Callable[..., Experiment], small_data: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match="no features of noise are given"):
+        trained(small(crop=CROP), small_data, "", tmp_path)

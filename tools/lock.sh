@@ -1,0 +1,22 @@
+# Sourced by local/common.sh: folders that one run at a time works in, or many read.
+# shellcheck shell=bash
+
+# lock FOLDER [shared]: hold FOLDER until this process and all that it started have ended. Where another run holds it, say
+# which, and wait. `shared` is for reading: many can, but none beside a run that holds the folder for itself. What the script
+# that called this one holds is held already. Returns 3 if it had to wait: what was looked at before may have changed.
+lock() {
+  local folder how=--exclusive fd waited=0
+  folder=$(realpath -m -- "$1")
+  case ":${WESPEAKER_LITE_LOCKS-}:" in *":$folder:"*) return ;; esac
+  [ "${2-}" != shared ] || how=--shared
+  mkdir -p -- "$folder"
+  exec {fd}>> "$folder/.lock"
+  if ! flock "$how" --nonblock "$fd"; then
+    echo "$(date '+%Y-%m-%d %H:%M:%S') $(basename "$0" .sh): waiting, $1 is in use by $(tail -n 1 "$folder/.lock")"
+    flock "$how" "$fd"
+    waited=3
+  fi
+  echo "process $$ on ${HOSTNAME:-?} since $(date '+%Y-%m-%d %H:%M:%S'): $0" > "$folder/.lock"
+  export WESPEAKER_LITE_LOCKS=${WESPEAKER_LITE_LOCKS-}:$folder
+  return "$waited"
+}

@@ -1,0 +1,21 @@
+"""Decode to FLAC, by ffmpeg, the files that an scp lists; run again, it goes on where it was."""
+
+import argparse
+
+from wespeaker_lite.bin import run
+from wespeaker_lite.data.ffmpeg import decode_listed
+
+
+def main() -> None:
+    """Parse the arguments and call `decode_listed`."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--scp", required=True, help="utterance and file")
+    parser.add_argument("--out", required=True, help="gets speaker/video/utterance.flac")
+    parser.add_argument("--part", type=int, default=1, help="which share of the lines, from 1")
+    parser.add_argument("--parts", type=int, default=1, help="of how many")
+    args = parser.parse_args()
+    print(decode_listed(args.scp, args.out, args.part, args.parts), "files decoded")
+
+
+if __name__ == "__main__":
+    run(main)

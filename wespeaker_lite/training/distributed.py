@@ -1,0 +1,165 @@
+"""Several processes that train one network: who they are, and the sums that make them one.
+
+Each takes its share of every batch; gradients, logged losses and the statistics of batch norms are those of the whole
+batch. So the result hangs on the size of the batch, not on how many share it, but for the order of floating-point sums.
+"""
+
+import contextlib
+import datetime
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from wespeaker_lite.models.broadcasting import SubSpectralNorm
+
+# A rank that waits so long for the others has lost them; the slowest step is a rank 0 that averages checkpoints.
+PATIENCE = datetime.timedelta(minutes=30)
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process' number, and how many there are."""
+
+    rank: int = 0
+    count: int = 1
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this is the one that writes files."""
+        return self.rank == 0
+
+    @contextlib.contextmanager
+    def first_goes_first(self) -> Iterator[None]:
+        """The first rank does what stands in the `with` before the others do the same."""
+        if not self.is_first:
+            dist.barrier()
+        yield
+        if self.is_first and self.count > 1:
+            dist.barrier()
+
+    def unite(self, module: nn.Module) -> None:
+        """Make a module one that all ranks train together, by shared statistics of its batch norms.
+
+        Raises:
+            RuntimeError: where a rank holds other weights than the first: it read another checkpoint.
+        """
+        if self.count == 1:
+            return
+        mine = torch.stack([value.detach().double().sum() for value in (*module.parameters(), *module.buffers())])
+        first = mine.clone()
+        dist.broadcast(first, src=0)
+        if not torch.equal(mine, first):
+            raise RuntimeError(f"rank {self.rank} has other weights than rank 0: do both see the same checkpoints?")
+        share_statistics(module)
+
+    def sum_gradients(self, module: nn.Module) -> None:
+        """Add up the gradients of all ranks, in one message; a parameter that one of them did not use counts as 0."""
+        if self.count == 1:
+            return
+        parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
+        grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+        flat = torch.cat([grad.flatten() for grad in grads])
+        dist.all_reduce(flat)
+        for parameter, part in zip(parameters, flat.split([grad.numel() for grad in grads]), strict=True):
+            parameter.grad = part.view_as(parameter)
+
+    def mean(self, values: dict[str, float], device: torch.device) -> dict[str, float]:
+        """The mean over ranks of values that each has by the same names."""
+        if self.count == 1:
+            return values
+        row = torch.tensor(list(values.values()), dtype=torch.float32, device=device)
+        dist.all_reduce(row)
+        return dict(zip(values, (row / self.count).tolist(), strict=True))
+
+
+@contextlib.contextmanager
+def joined_ranks(device: str) -> Iterator[Ranks]:
+    """Join the processes that torchrun started, by its variables in the environment; where there are any."""
+    count = int(os.environ.get("WORLD_SIZE", "1"))
+    if count == 1:
+        yield Ranks()
+        return
+    on_gpu = device.startswith("cuda") or (device == "auto" and torch.cuda.is_available())
+    if on_gpu:
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    dist.init_process_group("nccl" if on_gpu else "gloo", timeout=PATIENCE)
+    try:
+        yield Ranks(dist.get_rank(), count)
+    finally:
+        dist.destroy_process_group()
+
+
+def share_statistics(module: nn.Module) -> None:
+    """Make all batch norms in a module normalise by the whole batch, not by this rank's share."""
+    for child in module.modules():
+        if type(child) in SHARED:
+            # The object stays, and its parameters, which the optimiser and other layers know.
+            child.__class__ = SHARED[type(child)]
+
+
+class _Sum(torch.autograd.Function):
+    """The sum over ranks; since each adds to the loss of all, so is its slope."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor) -> Tensor:
+        total = values.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        return _Sum.apply(grad)
+
+
+def _normalise(norm: nn.Module, maps: Tensor, channel_dim: int) -> Tensor:
+    """Batch norm by mean and variance over all ranks, in float32; running statistics are updated as torch's are."""
+    dims = [dim for dim in range(maps.dim()) if dim != channel_dim]
+    shape = [-1 if dim == channel_dim else 1 for dim in range(maps.dim())]
+    with torch.autocast(maps.device.type, enabled=False):
+        values = maps.float() if maps.dtype in (torch.float16, torch.bfloat16) else maps
+        size = values.new_full((1,), values.numel() / values.shape[channel_dim])
+        sums = _Sum.apply(torch.cat([values.sum(dims), size]))
+        count, mean = sums[-1].detach(), sums[:-1] / sums[-1].detach()
+        centred = values - mean.view(shape)
+        variance = _Sum.apply(centred.square().sum(dims)) / count
+        with torch.no_grad():
+            norm.running_mean.lerp_(mean.view_as(norm.running_mean), norm.momentum)
+            unbiased = variance * (count / (count - 1).clamp(min=1))
+            norm.running_var.lerp_(unbiased.view_as(norm.running_var), norm.momentum)
+        scale = (norm.weight.flatten() * (variance + norm.eps).rsqrt()).view(shape)
+        return torch.addcmul(norm.bias.flatten().view(shape), centred, scale).to(maps.dtype)
+
+
+class SharedBatchNorm(nn.modules.batchnorm._BatchNorm):
+    """Batch norm over all ranks, on any device (torch's SyncBatchNorm is for GPUs alone)."""
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        """Channels are dimension 1, whatever follows."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        if not self.training:
+            return super().forward(input)
+        self.num_batches_tracked += 1
+        return _normalise(self, input, channel_dim=1)
+
+
+class SharedSubSpectralNorm(SubSpectralNorm):
+    """Sub-spectral normalisation over all ranks: maps (F, B, T, C) -> the same."""
+
+    def forward(self, maps: Tensor) -> Tensor:
+        bands, channels = self.weight.shape
+        grouped = maps.reshape(bands, -1, channels).transpose(0, 1).flatten(1)
+        normalised = _normalise(self, grouped, channel_dim=1)
+        return normalised.unflatten(1, (bands, channels)).transpose(0, 1).reshape(maps.shape)
+
+
+SHARED: dict[type[nn.Module], type[nn.Module]] = {
+    nn.BatchNorm1d: SharedBatchNorm,
+    nn.BatchNorm2d: SharedBatchNorm,
+    SubSpectralNorm: SharedSubSpectralNorm,
+}
