@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Stage 6: score the trials, with and without normalisation by the cohort, and measure: results.json and a table here.
+# Stage 6: score the trials in the ways that the config's section scoring names, and measure: results.json and a table here.
 set -euo pipefail
 . "$(dirname "$0")/common.sh"
 
 embeddings=$exp/embeddings
-inputs=("$embeddings/$test_set/.embed.stamp")
-options=(--embeddings "$embeddings/$test_set/xvector.scp")
+inputs=("$embeddings/$test_set/.embed.stamp" "$data/$test_set/utt2num_frames")
+options=(--embeddings "$embeddings/$test_set/xvector.scp" --frames "$data/$test_set/utt2num_frames")
 for list in $trials; do
   [ -e "$data/trials/$list" ] || continue
   options+=(--trials "$data/trials/$list")
@@ -13,14 +13,15 @@ for list in $trials; do
 done
 if [ -n "$cohort_set" ] && [ -e "$data/$cohort_set/feats.scp" ]; then
   options+=(--cohort "$embeddings/$cohort_set/xvector.scp" --cohort-utt2spk "$data/$cohort_set/utt2spk")
-  inputs+=("$embeddings/$cohort_set/.embed.stamp" "$data/$cohort_set/utt2spk")
-  options+=(--scorings "$(setting scoring.scorings)")
+  options+=(--cohort-frames "$data/$cohort_set/utt2num_frames")
+  inputs+=("$embeddings/$cohort_set/.embed.stamp" "$data/$cohort_set/utt2spk" "$data/$cohort_set/utt2num_frames")
+  # A model that was trained before there was calibration has no such key in its config.
+  if list=$(setting scoring.calibration.list 2> /dev/null) && [ -n "$list" ]; then inputs+=("$list"); fi
 else
   options+=(--scorings cosine)
   say "$corpus has no cohort: scores are plain cosines"
 fi
 if fresh "$exp/.score.stamp" --files "${inputs[@]}" --config "$exp/config.yaml" --sections scoring; then exit; fi
 python -m wespeaker_lite.bin.cost --config "$exp/config.yaml" > "$exp/cost.json"
-python -m wespeaker_lite.bin.score "${options[@]}" --top-n "$(setting scoring.top_n)" \
-  --block-mb "$(setting scoring.block_mb)" --cost "$exp/cost.json" --out "$exp"
+python -m wespeaker_lite.bin.score "${options[@]}" --config "$exp/config.yaml" --cost "$exp/cost.json" --out "$exp"
 stamp "$exp/results.json" "$exp/scores"

@@ -14,7 +14,7 @@ from wespeaker_lite.distill import DistillConfig
 from wespeaker_lite.errors import InputError
 from wespeaker_lite.features.fbank import FbankConfig
 from wespeaker_lite.models.margin import HeadConfig
-from wespeaker_lite.scoring.evaluate import ScoringOptions
+from wespeaker_lite.scoring.backend import ScoringOptions
 from wespeaker_lite.training import RuntimeConfig, TrainConfig
 
 

@@ -27,6 +27,7 @@ MADE_BY = {
     "wav.scp": "stage 1",
     "utt2spk": "stage 1",
     "audio.list": "stage 1",
+    "utt2num_frames": "stage 2",
     ".fbank.stamp": "stage 2",
     ".teacher.stamp": "stage 3",
     ".train.stamp": "stage 4 (stage 3 for a teacher)",

@@ -22,6 +22,7 @@ class House:
             names = [f"{part}{speaker:02d}-{take}" for speaker in range(speakers) for take in range(3)]
             self.write(part, {name: voices[row // 3] + 0.8 * rng.standard_normal(16) for row, name in enumerate(names)})
             (root / part / "utt2spk").write_text("".join(f"{name} {name.split('-')[0]}\n" for name in names))
+            (root / part / "utt2num_frames").write_text("".join(f"{name} {300 + len(name)}\n" for name in names))
             if part == "test":
                 pairs = [(one, two) for place, one in enumerate(names) for two in names[place + 1 :]]
         kinds = ("nontarget", "target")
@@ -45,6 +46,7 @@ class House:
 
 
 COHORT = ("--cohort", "train/xvector.scp", "--cohort-utt2spk", "train/utt2spk")
+FRAMES = ("--frames", "test/utt2num_frames", "--cohort-frames", "train/utt2num_frames")
 
 
 @pytest.fixture
@@ -54,16 +56,17 @@ def house(tmp_path: Path, repository: Path) -> House:
 
 def test_score_report_compare(house: House) -> None:
     (house.root / "cost.json").write_text(json.dumps({"params": 1000, "macs_1s": 5_000_000}))
-    scored = house.score(*COHORT, "--cost", "cost.json", "--top-n", "10")
+    scored = house.score(*COHORT, *FRAMES, "--cost", "cost.json", "--top-n", "10")
     assert scored.returncode == 0, scored.stderr
     results = json.loads((house.root / "exp" / "results.json").read_text())
     assert (results["params"], results["macs_1s"]) == (1000, 5_000_000)
-    assert list(results["trials"]["trials_O"]) == ["cosine", "snorm", "asnorm"]
+    assert list(results["trials"]["trials_O"]) == ["cosine", "snorm", "asnorm", "asnorm_qmf"]
     cosine = results["trials"]["trials_O"]["cosine"]
     assert set(cosine) == {"eer", "mindcf_p0.01", "mindcf_p0.05", "trials", "targets", "nontargets"}
     assert (cosine["trials"], cosine["targets"]) == (630, 36)
     assert 0 < cosine["eer"] < 0.3
     assert f"{100 * cosine['eer']:.2f}" in scored.stdout
+    assert f"{results['trials']['trials_O']['asnorm_qmf']['cllr']:.3f}" in scored.stdout
     lines = (house.root / "exp" / "scores" / "trials_O.asnorm.score").read_text().splitlines()
     assert [line.split()[:2] for line in lines] == [
         line.split()[:2] for line in (house.root / "trials_O").read_text().splitlines()
@@ -86,6 +89,17 @@ def test_cohort_of_utterances_needs_no_speakers(house: House) -> None:
     assert "the cohort has only 45 of the 300" in scored.stderr
 
 
+def test_scorings_come_from_a_config(house: House) -> None:
+    (house.root / "config.yaml").write_text("scoring: {scorings: [plda, plda_linear], plda: {lda_dim: 8}}\n")
+    scored = house.score(*COHORT, "--config", "config.yaml")
+    assert scored.returncode == 0, scored.stderr
+    assert "PLDA of 8 dimensions (of 16) from 45 utterances of 15 speakers" in scored.stderr
+    results = json.loads((house.root / "exp" / "results.json").read_text())
+    assert list(results["trials"]["trials_O"]) == ["plda", "plda_linear"]
+    assert results["trials"]["trials_O"]["plda"]["eer"] < 0.3
+    assert len((house.root / "exp/scores/calibration.plda.score").read_text().splitlines()) == 90
+
+
 def test_bad_input_is_one_line_and_old_results_stay(house: House) -> None:
     assert house.score("--scorings", "cosine").returncode == 0
     before = (house.root / "exp" / "results.json").read_text()
@@ -104,7 +118,7 @@ def test_bad_input_is_one_line_and_old_results_stay(house: House) -> None:
 
 
 def test_help_shows_an_example(house: House) -> None:
-    for program in ("score", "report", "compare"):
+    for program in ("score", "report", "compare", "fuse"):
         shown = house.run(program, "--help")
         assert shown.returncode == 0, shown.stderr
         assert "Example:" in shown.stdout

@@ -6,6 +6,7 @@ import kaldiio
 import numpy as np
 import pytest
 
+from wespeaker_lite.data.tables import read_table
 from wespeaker_lite.errors import InputError
 from wespeaker_lite.scoring.embeddings import Embeddings, read_cohort, read_embeddings
 
@@ -42,6 +43,31 @@ def test_embeddings_are_found_by_utterance(tmp_path: Path, vectors: dict[str, np
         embeddings.rows(["a-1", "x-1"])
 
 
+def test_only_what_is_asked_for_is_read_with_its_length(tmp_path: Path, vectors: dict[str, np.ndarray]) -> None:
+    scp, lengths = write_vectors(tmp_path, vectors), tmp_path / "utt2num_frames"
+    lengths.write_text("".join(f"{name} {100 + row}\n" for row, name in enumerate(vectors)))
+    embeddings = read_embeddings(scp, lengths, only={"b-1", "a-2", "x-1"})
+    assert list(embeddings.index) == ["a-2", "b-1"]
+    np.testing.assert_array_equal(embeddings.vectors, [vectors["a-2"], vectors["b-1"]])
+    assert embeddings.frames.tolist() == [101, 103]
+    assert embeddings.select(["b-1"]).frames.tolist() == [103]
+    assert embeddings.unit().frames.tolist() == [101, 103]
+    with pytest.raises(InputError, match="none of the utterances"):
+        read_embeddings(scp, only={"x-1"})
+
+
+def test_lengths_that_are_missing_or_no_numbers_are_named(tmp_path: Path, vectors: dict[str, np.ndarray]) -> None:
+    scp, lengths = write_vectors(tmp_path, vectors), tmp_path / "utt2num_frames"
+    for text, message in (
+        ("a-1 10\na-2 9\n", "no length of utterance 'a-3'"),
+        ("a-1 10\na-2 0\n", "utt2num_frames:2: 'a-2' has '0' frames"),
+        ("a-1 10.5\n", "utt2num_frames:1: 'a-1' has '10.5' frames"),
+    ):
+        lengths.write_text(text)
+        with pytest.raises(InputError, match=message):
+            read_embeddings(scp, lengths)
+
+
 def test_unit_embeddings_are_centred_and_of_length_1(tmp_path: Path, vectors: dict[str, np.ndarray]) -> None:
     mean = np.full(8, 0.5, np.float32)
     unit = read_embeddings(write_vectors(tmp_path, vectors)).unit(mean)
@@ -71,7 +97,7 @@ def test_vectors_of_several_sizes_are_refused(tmp_path: Path, vectors: dict[str,
 
 
 def test_cohort_of_speakers(tmp_path: Path, vectors: dict[str, np.ndarray], utt2spk: Path) -> None:
-    cohort = read_cohort(write_vectors(tmp_path, vectors), utt2spk)
+    cohort = read_cohort(write_vectors(tmp_path, vectors), read_table(utt2spk))
     assert list(cohort.embeddings.index) == ["a", "b", "c"]
     wanted = [np.mean([vectors[name] for name in vectors if name[0] == speaker], axis=0) for speaker in "abc"]
     np.testing.assert_allclose(cohort.embeddings.vectors, wanted, atol=1e-6)
@@ -89,4 +115,4 @@ def test_a_cohort_utterance_without_speaker_is_named(
 ) -> None:
     scp = write_vectors(tmp_path, vectors | {"d-1": np.ones(8, np.float32)})
     with pytest.raises(InputError, match=r"utt2spk: no speaker for utterance 'd-1'"):
-        read_cohort(scp, utt2spk)
+        read_cohort(scp, read_table(utt2spk))

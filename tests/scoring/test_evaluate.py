@@ -1,18 +1,25 @@
-"""Whole scorings of small sets: files, figures, and what is refused before anything is written."""
+"""Whole scorings of small sets: files, figures, calibrations, and what is refused before anything is written."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from wespeaker_lite.data.arks import ArkWriter
+from wespeaker_lite.data.tables import write_table
 from wespeaker_lite.data.trials import Trials
 from wespeaker_lite.errors import InputError
+from wespeaker_lite.scoring.backend import ScoringOptions, Training, read_options
+from wespeaker_lite.scoring.calibration import CalibrationOptions, draw_calibration_trials, train_calibration
 from wespeaker_lite.scoring.embeddings import Cohort, Embeddings
-from wespeaker_lite.scoring.evaluate import ScoringOptions, read_trial_lists, score_lists
+from wespeaker_lite.scoring.evaluate import read_training, read_trial_lists, score_lists
+from wespeaker_lite.scoring.plda import PldaOptions, train_plda
 from wespeaker_lite.scoring.results import summarise
 from wespeaker_lite.scoring.scores import read_scores
 
 SIZE = 6
+PLAIN = ("cosine", "snorm", "asnorm")
 
 
 def embeddings_of(names: list[str], rng: np.random.Generator) -> Embeddings:
@@ -54,7 +61,7 @@ def plain_score(embeddings: Embeddings, cohort: Cohort | None, pair: tuple[str, 
 def test_scores_and_figures_of_all_scorings(
     tmp_path: Path, embeddings: Embeddings, cohort: Cohort, trials: Trials
 ) -> None:
-    results = score_lists(embeddings, cohort, {"list": trials}, ScoringOptions(top_n=5), tmp_path)
+    results = score_lists(embeddings, cohort, {"list": trials}, ScoringOptions(PLAIN, top_n=5), tmp_path)
     for scoring, top_n in (("cosine", None), ("snorm", 20), ("asnorm", 5)):
         read, scores = read_scores(tmp_path / "scores" / f"list.{scoring}.score")
         assert (read.enroll, read.test) == (trials.enroll, trials.test)
@@ -86,14 +93,14 @@ def test_only_utterances_of_trials_must_be_sound(
     embeddings.vectors[embeddings.index["s3-a"]] = np.nan
     keep = [row for row, name in enumerate(trials.enroll) if name != "s3-a"]
     some = Trials([trials.enroll[row] for row in keep], [trials.test[row] for row in keep], trials.labels[keep])
-    score_lists(embeddings, cohort, {"list": some}, ScoringOptions(top_n=5), tmp_path)
+    score_lists(embeddings, cohort, {"list": some}, ScoringOptions(PLAIN, top_n=5), tmp_path)
     with pytest.raises(InputError, match="'s3-a' is not finite"):
-        score_lists(embeddings, cohort, {"list": trials}, ScoringOptions(top_n=5), tmp_path)
+        score_lists(embeddings, cohort, {"list": trials}, ScoringOptions(PLAIN, top_n=5), tmp_path)
 
 
 def test_normalisation_wants_a_cohort(tmp_path: Path, embeddings: Embeddings, trials: Trials) -> None:
     with pytest.raises(InputError, match="snorm compares with a cohort"):
-        score_lists(embeddings, None, {"list": trials}, ScoringOptions(), tmp_path)
+        score_lists(embeddings, None, {"list": trials}, ScoringOptions(PLAIN), tmp_path)
     assert not (tmp_path / "scores").exists()
 
 
@@ -106,6 +113,8 @@ def test_one_class_is_named_with_its_list(tmp_path: Path, embeddings: Embeddings
 def test_options_are_checked() -> None:
     with pytest.raises(InputError, match="unknown scoring 'asnrom'; did you mean 'asnorm'"):
         ScoringOptions(("cosine", "asnrom"))
+    with pytest.raises(InputError, match="unknown scoring 'plda_qfm'; did you mean 'plda_qmf'"):
+        ScoringOptions(("plda_qfm",))
     with pytest.raises(InputError, match="no scoring"):
         ScoringOptions(())
     with pytest.raises(InputError, match="--block-mb 0"):
@@ -118,3 +127,148 @@ def test_two_lists_of_one_name_are_refused(tmp_path: Path) -> None:
         (tmp_path / folder / "trials").write_text("a b target\n")
     with pytest.raises(InputError, match="another list is called 'trials' too"):
         read_trial_lists([tmp_path / "one" / "trials", tmp_path / "two" / "trials"])
+    with pytest.raises(InputError, match="scores of calibration's own trials"):
+        read_trial_lists([tmp_path / "calibration"])
+
+
+@pytest.fixture
+def training() -> Training:
+    """Thirty speakers with three sessions of two utterances, and lengths."""
+    rng = np.random.default_rng(2)
+    names = [f"t{speaker:02d}-v{session}-{take}" for speaker in range(30) for session in range(3) for take in range(2)]
+    voices = rng.standard_normal((30, SIZE))
+    vectors = (voices[np.arange(180) // 6] + rng.standard_normal((180, SIZE))).astype(np.float32)
+    embeddings = Embeddings(vectors, {name: row for row, name in enumerate(names)}, rng.integers(100, 900, 180))
+    utt2spk = {name: name[:3] for name in names}
+    return Training(embeddings, utt2spk, draw_calibration_trials(utt2spk, CalibrationOptions(trials=400)))
+
+
+def cohort_of(training: Training) -> Cohort:
+    means = training.embeddings.vectors.reshape(30, 6, SIZE).mean(axis=1)
+    index = {f"t{speaker:02d}": speaker for speaker in range(30)}
+    return Cohort(Embeddings(means, index), training.embeddings.vectors.mean(axis=0))
+
+
+def plain_inputs(embeddings: Embeddings, cohort: Cohort, trials: Trials, top_n: int) -> np.ndarray:
+    """AS-norm's score and the quality of both sides, trial by trial; a speaker is no impostor to itself."""
+
+    def unit(vector: np.ndarray) -> np.ndarray:
+        return (vector - cohort.mean) / np.linalg.norm(vector - cohort.mean)
+
+    impostors = {name: unit(cohort.embeddings.vectors[row]) for name, row in cohort.embeddings.index.items()}
+    inputs = []
+    for pair in zip(trials.enroll, trials.test, strict=True):
+        rows = [embeddings.index[name] for name in pair]
+        sides = [unit(embeddings.vectors[row]) for row in rows]
+        near = [
+            np.sort([side @ other for name, other in impostors.items() if name != utterance.split("-")[0]])[-top_n:]
+            for side, utterance in zip(sides, pair, strict=True)
+        ]
+        score = np.mean([(sides[0] @ sides[1] - scores.mean()) / scores.std() for scores in near])
+        qualities = (
+            [np.log(min(embeddings.frames[row], 600)) for row in rows],
+            [np.linalg.norm(embeddings.vectors[row]) for row in rows],
+            [scores.mean() for scores in near],
+        )
+        inputs.append([score, *(value for both in qualities for value in sorted(both))])
+    return np.array(inputs)
+
+
+def test_qmf_is_learnt_from_the_training_trials_and_applied_to_the_list(
+    tmp_path: Path, embeddings: Embeddings, training: Training, trials: Trials
+) -> None:
+    embeddings = Embeddings(embeddings.vectors, embeddings.index, np.arange(16) * 60 + 100)
+    cohort = cohort_of(training)
+    options = ScoringOptions(
+        ("asnorm", "asnorm_linear", "asnorm_qmf"), 5, calibration=CalibrationOptions(max_frames=600)
+    )
+    results = score_lists(embeddings, cohort, {"list": trials}, options, tmp_path, training)
+    learnt = plain_inputs(training.embeddings, cohort, training.trials, 5)
+    inputs = plain_inputs(embeddings, cohort, trials, 5)
+    for scoring, columns in (("asnorm_linear", slice(0, 1)), ("asnorm_qmf", slice(None))):
+        calibration = train_calibration(learnt[:, columns], training.trials.labels, 0.5)
+        for name, wanted in (("list", inputs), ("calibration", learnt)):
+            read, scores = read_scores(tmp_path / "scores" / f"{name}.{scoring}.score")
+            np.testing.assert_allclose(scores, calibration.apply(wanted[:, columns]), atol=2e-3)
+        assert read.enroll == training.trials.enroll
+        assert {"cllr", "min_cllr", "actdcf_p0.01", "actdcf_p0.05"} < results["list"][scoring].keys()
+    assert list(results) == ["list"]
+    assert "cllr" not in results["list"]["asnorm"]
+    assert results["list"]["asnorm"]["eer"] == results["list"]["asnorm_linear"]["eer"]
+
+
+def test_plda_is_trained_on_the_training_set(
+    tmp_path: Path, embeddings: Embeddings, training: Training, trials: Trials
+) -> None:
+    cohort = cohort_of(training)
+    results = score_lists(embeddings, cohort, {"list": trials}, ScoringOptions(("plda",)), tmp_path, training)
+    assert results["list"]["plda"].keys() == {"eer", "mindcf_p0.01", "mindcf_p0.05", "trials", "targets", "nontargets"}
+    _, scores = read_scores(tmp_path / "scores" / "list.plda.score")
+    speakers = np.arange(180) // 6
+    plda = train_plda(training.embeddings.vectors, speakers, cohort.mean, PldaOptions())
+    rows = embeddings.rows(trials.enroll), embeddings.rows(trials.test)
+    np.testing.assert_allclose(scores, plda.prepare(embeddings.vectors).scores(*rows), atol=1e-4)
+
+
+def test_what_a_scoring_learns_from_must_be_given(
+    tmp_path: Path, embeddings: Embeddings, cohort: Cohort, training: Training, trials: Trials
+) -> None:
+    for scoring, given, message in (
+        ("plda", (cohort, None), "plda is trained on the cohort's utterances"),
+        ("cosine_linear", (None, None), "cosine_linear is trained on"),
+        ("cosine_qmf", (cohort_of(training), training), "cosine_qmf uses durations"),
+        ("cosine_linear", (cohort, training), "the cohort has no speaker"),
+        (
+            "cosine_linear",
+            (cohort_of(training), replace(training, trials=trials)),
+            "utterance 's0-a' is not in the data",
+        ),
+        ("plda", (cohort_of(training), replace(training, utt2spk={})), "no speaker for utterance 't00-v0-0'"),
+    ):
+        with pytest.raises(InputError, match=message):
+            score_lists(embeddings, given[0], {"list": trials}, ScoringOptions((scoring,)), tmp_path, given[1])
+    assert not (tmp_path / "scores").exists()
+
+
+def test_calibration_that_is_too_easy_is_said(
+    tmp_path: Path, embeddings: Embeddings, training: Training, trials: Trials, caplog: pytest.LogCaptureFixture
+) -> None:
+    training.embeddings.vectors[:] = np.repeat(training.embeddings.vectors[::6], 6, axis=0)
+    score_lists(
+        embeddings, cohort_of(training), {"list": trials}, ScoringOptions(("cosine_linear",)), tmp_path, training
+    )
+    assert "cosine_linear: the score tells all calibration trials apart" in caplog.text
+
+
+def test_options_are_those_of_the_config_and_the_command(tmp_path: Path) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text("train: {}\nscoring: {top_n: 7, calibration: {prior: 0.05}, scorings: [plda]}\n")
+    options = read_options(config, top_n=None, scorings=("cosine",))
+    assert (options.top_n, options.scorings, options.calibration.prior) == (7, ("cosine",), 0.05)
+    assert read_options(None) == ScoringOptions()
+    config.write_text("scoring: {calibration: {priro: 0.05}}\n")
+    with pytest.raises(InputError, match=r"scoring.calibration: unknown key 'priro'; did you mean 'prior'"):
+        read_options(config)
+
+
+def test_of_the_training_set_only_what_is_needed_is_read(tmp_path: Path, training: Training) -> None:
+    with ArkWriter(tmp_path / "xvector") as writer:
+        for name, row in training.embeddings.index.items():
+            writer.write(name, training.embeddings.vectors[row])
+    write_table(tmp_path / "utt2spk", training.utt2spk)
+    (tmp_path / "list").write_text("t00-v0-0 t00-v1-1 target\nt00-v0-0 t03-v1-1 nontarget\n")
+    paths = tmp_path / "xvector.scp", tmp_path / "utt2spk", None
+    own = CalibrationOptions(list=str(tmp_path / "list"))
+    wanted = cohort_of(training)
+    cohort, read = read_training(*paths, ScoringOptions(PLAIN))
+    assert read is None
+    np.testing.assert_allclose(cohort.embeddings.vectors, wanted.embeddings.vectors, atol=1e-6)
+    _, read = read_training(*paths, ScoringOptions(("cosine_linear",), calibration=own))
+    assert list(read.embeddings.index) == ["t00-v0-0", "t00-v1-1", "t03-v1-1"]
+    np.testing.assert_array_equal(read.embeddings.vectors, training.embeddings.vectors[[0, 3, 21]])
+    assert len(read.trials) == 2
+    same, read = read_training(*paths, ScoringOptions(("plda",)))
+    np.testing.assert_array_equal(same.embeddings.vectors, cohort.embeddings.vectors)
+    np.testing.assert_array_equal(same.mean, cohort.mean)
+    assert read.trials is None
+    np.testing.assert_array_equal(read.embeddings.vectors, training.embeddings.vectors)

@@ -1,5 +1,6 @@
-"""EER and minDCF against exact fractions, examples worked out by hand, and scores of known distribution."""
+"""EER, minDCF, actDCF and Cllr against exact fractions, plain loops, examples by hand, and known distributions."""
 
+import math
 from fractions import Fraction
 from itertools import pairwise
 from statistics import NormalDist
@@ -11,7 +12,17 @@ from hypothesis import strategies as st
 
 from wespeaker_lite.data.trials import Trials
 from wespeaker_lite.errors import InputError
-from wespeaker_lite.scoring.metrics import check_scores, equal_error_rate, measure, min_dcf, operating_points
+from wespeaker_lite.scoring.metrics import (
+    act_dcf,
+    check_scores,
+    cllr,
+    equal_error_rate,
+    measure,
+    measure_calibrated,
+    min_cllr,
+    min_dcf,
+    operating_points,
+)
 
 
 def exact_points(scores: list[int], labels: list[bool]) -> list[tuple[Fraction, Fraction]]:
@@ -114,3 +125,74 @@ def test_scores_that_cannot_be_measured_are_named() -> None:
         with pytest.raises(InputError, match=f"none of the 1 trials is a {missing} trial"):
             check_scores(np.zeros(1), one_class, "list")
     check_scores(np.zeros(3), trials, "list")
+
+
+def plain_cllr(scores: list[float], labels: list[bool]) -> float:
+    bits = {True: [], False: []}
+    for score, label in zip(scores, labels, strict=True):
+        bits[label].append(math.log2(1 + math.exp(-score if label else score)))
+    return (math.fsum(bits[True]) / len(bits[True]) + math.fsum(bits[False]) / len(bits[False])) / 2
+
+
+def plain_pav(scores: list[int], labels: list[bool]) -> list[float]:
+    """Log-likelihood ratios of every trial: neighbours are pooled for as long as a lower score has the higher odds."""
+    totals = sum(labels), len(labels) - sum(labels)
+    pools = []  # [scores, targets, nontargets]
+    for score in sorted(set(scores)):
+        mine = [label for other, label in zip(scores, labels, strict=True) if other == score]
+        pools.append([{score}, sum(mine), len(mine) - sum(mine)])
+        while len(pools) > 1 and pools[-2][1] * pools[-1][2] >= pools[-1][1] * pools[-2][2]:
+            last = pools.pop()
+            pools[-1] = [pools[-1][0] | last[0], pools[-1][1] + last[1], pools[-1][2] + last[2]]
+    ratios = {}
+    for members, targets, nontargets in pools:
+        odds = math.inf if not nontargets else (targets / totals[0]) / (nontargets / totals[1])
+        ratios |= dict.fromkeys(members, math.log(odds) if odds else -math.inf)
+    return [ratios[score] for score in scores]
+
+
+@given(trial_lists)
+def test_cllr_and_its_least_value_are_those_of_the_plain_loop(trials: list[tuple[int, bool]]) -> None:
+    scores, labels = zip(*trials, strict=True)
+    arrays = np.array(scores, float), np.array(labels)
+    assert cllr(*arrays) == pytest.approx(plain_cllr(scores, labels), abs=1e-12)
+    least = plain_cllr(plain_pav(scores, labels), labels)
+    assert min_cllr(*arrays) == pytest.approx(least, abs=1e-9)
+    assert least <= min(1, cllr(*arrays)) + 1e-12
+
+
+@given(trial_lists)
+def test_act_dcf_counts_errors_at_the_threshold_of_bayes(trials: list[tuple[int, bool]]) -> None:
+    scores, labels = zip(*trials, strict=True)
+    arrays = np.array(scores, float), np.array(labels)
+    points = operating_points(*arrays)
+    for p_target in (0.01, 0.05, 0.7):
+        errors = {True: [], False: []}
+        for score, label in trials:
+            accepted = math.exp(score) * p_target / (1 - p_target) >= 1  # posterior odds
+            errors[label].append(accepted != label)
+        rates = {label: sum(wrong) / len(wrong) for label, wrong in errors.items()}
+        cost = (p_target * rates[True] + (1 - p_target) * rates[False]) / min(p_target, 1 - p_target)
+        assert act_dcf(*arrays, p_target) == pytest.approx(cost, abs=1e-12)
+        assert act_dcf(*arrays, p_target) >= min_dcf(points.miss, points.false_alarm, p_target) - 1e-12
+
+
+def test_a_ratio_at_the_threshold_is_accepted() -> None:
+    threshold = np.log(0.95 / 0.05)
+    assert act_dcf(np.array([threshold, threshold - 1]), np.array([True, False]), 0.05) == 0
+
+
+def test_ratios_that_mean_what_they_say_cost_least() -> None:
+    """Two Gaussians one deviation apart, with log-likelihood ratios by their densities."""
+    rng = np.random.default_rng(1)
+    labels = np.arange(400_000) < 200_000
+    ratios = rng.standard_normal(400_000) + labels - 0.5  # log N(x; 1, 1) - log N(x; 0, 1) = x - 0.5
+    found = measure_calibrated(ratios, labels)
+    assert found["cllr"] - found["min_cllr"] == pytest.approx(0, abs=1e-3)
+    assert cllr(2 * ratios, labels) > found["cllr"] + 0.01
+    assert min_cllr(2 * ratios - 3, labels) == pytest.approx(found["min_cllr"], abs=1e-12)
+    assert cllr(np.zeros(4), np.arange(4) < 2) == 1
+
+
+def test_cllr_of_far_too_confident_ratios_is_large_but_finite() -> None:
+    assert cllr(np.array([-1e4, 1e4]), np.array([True, False])) == pytest.approx(1e4 / np.log(2))

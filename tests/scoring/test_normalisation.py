@@ -37,6 +37,17 @@ def test_scores_equal_the_plain_loop(top_n: int | None, block_mb: float) -> None
     np.testing.assert_allclose(normalised, wanted, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("top_n", [None, 5, 50])
+def test_the_own_speaker_is_left_out_of_the_cohort(top_n: int | None) -> None:
+    rng = np.random.default_rng(11)
+    unit, cohort, own = unit_rows(rng, 40, 24), unit_rows(rng, 50, 24), rng.integers(0, 50, 40)
+    found = cohort_statistics(unit, cohort, top_n, 0.003, own)
+    for row, speaker in enumerate(own):
+        others = np.sort(np.delete(cohort, speaker, axis=0) @ unit[row])[-(top_n or 50) :]
+        assert found.mean[row] == pytest.approx(others.mean(), abs=1e-6)
+        assert found.deviation[row] == pytest.approx(others.std(), abs=1e-5)
+
+
 def test_statistics_of_a_far_off_cohort_stay_exact() -> None:
     """A small spread around a large mean is where single precision sums would fail."""
     rng = np.random.default_rng(5)

@@ -171,7 +171,38 @@ def test_systems_of_different_trials_are_refused(tmp_path: Path) -> None:
         compare(systems[:1] * 2, ["trials_O"], "cosine", None, OPTIONS)
 
 
-@pytest.mark.parametrize("row", ["plain", "plain=", "=exp/a", "plain=exp/a,exp/a"])
+def make_calibrated(folder: Path) -> dict[str, float]:
+    """An experiment with the scores of `make_experiment`, and twice them as log-likelihood ratios."""
+    scores = make_experiment(folder, 1.5)
+    results = read_results(folder)
+    results["trials"]["trials_O"]["cosine_linear"] = summarise(TRIALS, 2 * scores, "", calibrated=True)
+    write_scores(folder / "scores" / "trials_O.cosine_linear.score", TRIALS, 2 * scores)
+    write_results(folder / "results.json", results)
+    return results["trials"]["trials_O"]["cosine_linear"]
+
+
+def test_metrics_of_calibrated_scores_are_shown_where_there_are_any(tmp_path: Path) -> None:
+    figures = make_calibrated(tmp_path / "a")
+    names = ["actDCF (p=0.01)", "actDCF (p=0.05)", "Cllr", "min Cllr"]
+    wanted = [f"{figures[key]:.3f}" for key in ("actdcf_p0.01", "actdcf_p0.05", "cllr", "min_cllr")]
+    for text in (results_table(read_results(tmp_path / "a")), write_report(tmp_path / "a", OPTIONS)):
+        header, plain, linear = cells(text)
+        columns = [header.index(name) for name in names]
+        assert [linear[column] for column in columns] == wanted
+        assert [plain[column] for column in columns] == [""] * 4
+
+
+def test_scorings_of_one_experiment_are_compared(tmp_path: Path) -> None:
+    figures = make_calibrated(tmp_path / "a")
+    systems = [parse_system(f"{name}={tmp_path}/a") for name in ("cosine", "linear:cosine_linear")]
+    header, plain, linear = cells(compare(systems, ["trials_O"], "cosine", "cosine", OPTIONS))
+    assert linear[:5] == ["linear", *plain[1:5]]
+    assert linear[5] == "+0.00 [+0.00, +0.00] (+0 %)"
+    assert (plain[header.index("Cllr")], linear[header.index("Cllr")]) == ("", f"{figures['cllr']:.3f}")
+    assert "Cllr" not in compare(systems[:1], ["trials_O"], "cosine", None, OPTIONS)
+
+
+@pytest.mark.parametrize("row", ["plain", "plain=", "=exp/a", "plain=exp/a,exp/a", "plain:=exp/a"])
 def test_a_bad_row_is_refused(row: str) -> None:
     with pytest.raises(InputError, match="expected NAME=EXPERIMENT"):
         parse_system(row)

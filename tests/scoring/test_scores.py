@@ -7,7 +7,7 @@ import pytest
 
 from wespeaker_lite.data.trials import Trials
 from wespeaker_lite.errors import InputError
-from wespeaker_lite.scoring.scores import read_scores, write_scores
+from wespeaker_lite.scoring.scores import check_same_trials, read_scores, write_scores
 
 
 def test_scores_are_read_back_to_the_last_decimal(tmp_path: Path) -> None:
@@ -35,3 +35,15 @@ def test_missing_and_empty_files_are_refused(tmp_path: Path) -> None:
     (tmp_path / "x.score").touch()
     with pytest.raises(InputError, match="no scores in it"):
         read_scores(tmp_path / "x.score")
+
+
+def test_lists_that_differ_are_named_with_the_first_line() -> None:
+    first = Trials(["a-1", "b-1"], ["a-2", "c-2"], np.array([True, False]), "one.score")
+    check_same_trials(Trials(list(first.enroll), list(first.test), first.labels.copy(), "two.score"), first)
+    for enroll, test, labels, fault in (
+        (["a-1", "x-1"], first.test, [True, False], r"line 2 is 'x-1 c-2 nontarget' here, 'b-1 c-2 nontarget' there"),
+        (first.enroll, first.test, [False, False], r"line 1 is 'a-1 a-2 nontarget' here, 'a-1 a-2 target' there"),
+        (["a-1"], ["a-2"], [True], r"line 2 is 'the end' here, 'b-1 c-2 nontarget' there"),
+    ):
+        with pytest.raises(InputError, match=rf"two.score has not the trials of one.score.*{fault}"):
+            check_same_trials(Trials(enroll, test, np.array(labels), "two.score"), first)

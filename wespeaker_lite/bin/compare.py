@@ -3,6 +3,8 @@ r"""Compare systems on the same trials, in Markdown tables with 95 % intervals b
 Example:
     python -m wespeaker_lite.bin.compare --utt2spk data/x/test/utt2spk --trials trials_O trials_H --scoring cosine \
         --row teacher=exp/t --row plain=exp/a_s0,exp/a_s1,exp/a_s2 --row kd=exp/k_s0,exp/k_s1,exp/k_s2 --baseline plain
+    python -m wespeaker_lite.bin.compare --utt2spk data/x/test/utt2spk --trials trials_O --baseline cosine \
+        --row cosine=exp/a --row AS-norm:asnorm=exp/a --row QMF:asnorm_qmf=exp/a --row PLDA:plda=exp/a
 """
 
 import argparse
@@ -15,10 +17,12 @@ from wespeaker_lite.scoring.report import BootstrapOptions
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--row", required=True, action="append", metavar="NAME=EXP[,EXP]", help="a system, its seeds")
+    parser.add_argument(
+        "--row", required=True, action="append", metavar="NAME[:SCORING]=EXP[,EXP]", help="a system, its seeds"
+    )
     parser.add_argument("--trials", required=True, nargs="+", action="extend", metavar="NAME", help="their lists")
     parser.add_argument("--utt2spk", required=True, metavar="FILE", help="speakers of the test set")
-    parser.add_argument("--scoring", default="cosine", help="cosine, snorm or asnorm (default %(default)s)")
+    parser.add_argument("--scoring", default="cosine", help="of rows that name none (default %(default)s)")
     parser.add_argument("--baseline", metavar="NAME", help="the row that others are set against")
     parser.add_argument("--replicates", type=int, default=1000, help="of the bootstrap (default %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the bootstrap (default %(default)s)")

@@ -12,39 +12,50 @@ from wespeaker_lite.data.trials import Trials
 from wespeaker_lite.errors import InputError
 from wespeaker_lite.scoring.bootstrap import interval, replicate_metrics, resample_speakers
 from wespeaker_lite.scoring.report import BootstrapOptions, show_interval
-from wespeaker_lite.scoring.results import METRICS, read_results, show, summarise, table, title
-from wespeaker_lite.scoring.scores import check_same_trials, read_scores
+from wespeaker_lite.scoring.results import METRICS, read_results, show, shown_metrics, summarise, table, title
+from wespeaker_lite.scoring.scores import check_same_trials, read_scores, score_file
+from wespeaker_lite.scoring.scorings import is_calibrated
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class System:
-    """A row of the table: one system, and the folders of its experiments, one for each seed of training."""
+    """A row of the table: one system, the folders of its experiments, one for each seed of training, and its scoring.
+
+    An empty scoring is that of the table.
+    """
 
     name: str
     experiments: tuple[Path, ...]
+    scoring: str = ""
 
 
 @dataclass(frozen=True)
 class Measured:
-    """By metric: `seeds`, a figure for each seed, and `replicates` (R,), the mean of seeds in each replicate."""
+    """By metric: `seeds`, a figure for each seed, and `replicates` (R,), the mean of seeds in each replicate.
+
+    Of calibrated scores, there are metrics without replicates.
+    """
 
     seeds: dict[str, np.ndarray]
     replicates: dict[str, np.ndarray]
 
 
 def parse_system(text: str) -> System:
-    """Read `name=folder[,folder...]`.
+    """Read `name[:scoring]=folder[,folder...]`.
 
     Raises:
         InputError: where a part is missing, or a folder stands twice.
     """
-    name, _, folders = text.partition("=")
+    label, _, folders = text.partition("=")
+    name, colon, scoring = label.partition(":")
     paths = tuple(Path(folder) for folder in folders.split(",") if folder)
-    if not name or not paths or len(set(paths)) != len(paths):
-        raise InputError(f"--row {text!r}: expected NAME=EXPERIMENT[,EXPERIMENT...], each once, one for each seed")
-    return System(name, paths)
+    if not name or (colon and not scoring) or not paths or len(set(paths)) != len(paths):
+        raise InputError(
+            f"--row {text!r}: expected NAME=EXPERIMENT[,EXPERIMENT...], each once, one for each seed (or NAME:SCORING=)"
+        )
+    return System(name, paths, scoring)
 
 
 def compare(
@@ -71,40 +82,42 @@ def compare(
 def _compare_list(
     systems: Sequence[System], name: str, scoring: str, baseline: str | None, options: BootstrapOptions
 ) -> str:
-    measured = _measure(systems, f"{name}.{scoring}.score", options)
+    measured = _measure(systems, name, scoring, options)
+    metrics = shown_metrics(mine.seeds for mine in measured.values())
     header = ["system", "params", "MACs (1 s)", "seeds"]
-    for metric in METRICS:
-        header += [title(metric), *([f"against {baseline}"] if baseline else [])]
+    for metric in metrics:
+        header += [title(metric), *([f"against {baseline}"] if baseline and metric in METRICS else [])]
     rows = []
     for system in systems:
         mine = measured[system.name]
         row = [system.name, *_cost(system), len(system.experiments)]
-        for metric in METRICS:
-            row.append(_figure(metric, mine))
-            if baseline:
+        for metric in metrics:
+            row.append(_figure(metric, mine) if metric in mine.seeds else "")
+            if baseline and metric in METRICS:
                 row.append(_difference(metric, mine, measured[baseline]) if system.name != baseline else "")
         rows.append(row)
     return table(header, rows)
 
 
-def _measure(systems: Sequence[System], file: str, options: BootstrapOptions) -> dict[str, Measured]:
+def _measure(systems: Sequence[System], name: str, scoring: str, options: BootstrapOptions) -> dict[str, Measured]:
     """Measure all systems by the same draws of speakers."""
     first: Trials | None = None
     measured = {}
     for system in systems:
         seeds, replicates = [], []
+        own = system.scoring or scoring
         for experiment in system.experiments:
-            path = experiment / "scores" / file
+            path = score_file(experiment, name, own)
             trials, scores = read_scores(path)
             if first is None:
                 first = trials
                 draws = resample_speakers(trials, options.utt2spk, options.replicates, options.seed)
             check_same_trials(trials, first)
             log.info("%s: %d replicates", path, options.replicates)
-            seeds.append(summarise(trials, scores, str(path)))
+            seeds.append(summarise(trials, scores, str(path), is_calibrated(own)))
             replicates.append(replicate_metrics(scores, trials.labels, draws))
         measured[system.name] = Measured(
-            {metric: np.array([seed[metric] for seed in seeds]) for metric in METRICS},
+            {metric: np.array([seed[metric] for seed in seeds]) for metric in shown_metrics(seeds)},
             {metric: np.mean([one[metric] for one in replicates], axis=0) for metric in METRICS},
         )
     return measured
@@ -121,7 +134,8 @@ def _figure(metric: str, mine: Measured) -> str:
     """Mean over seeds, its interval, and where there are several seeds their standard deviation."""
     seeds = mine.seeds[metric]
     spread = f" ±{show(metric, seeds.std(ddof=1))}" if len(seeds) > 1 else ""
-    return show(metric, seeds.mean()) + spread + show_interval(metric, interval(mine.replicates[metric]))
+    bounds = show_interval(metric, interval(mine.replicates[metric])) if metric in mine.replicates else ""
+    return show(metric, seeds.mean()) + spread + bounds
 
 
 def _difference(metric: str, mine: Measured, other: Measured) -> str:

@@ -1,22 +1,23 @@
 """Embeddings as one matrix with a row for each utterance, and the cohort they are compared with."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from wespeaker_lite.data.arks import iter_scp, read_array
-from wespeaker_lite.data.tables import read_table, sorted_keys
+from wespeaker_lite.data.arks import iter_vectors
+from wespeaker_lite.data.tables import iter_table, sorted_keys
 from wespeaker_lite.errors import InputError
 
 
 @dataclass(frozen=True)
 class Embeddings:
-    """Embeddings of utterances: `vectors` (N, D) float32, and each utterance's row in them."""
+    """Embeddings of utterances: `vectors` (N, D) float32, each utterance's row in them, its `frames` (N,) if known."""
 
     vectors: np.ndarray
     index: Mapping[str, int]
+    frames: np.ndarray | None = None
 
     def rows(self, utterances: list[str]) -> np.ndarray:
         """Look up the rows of utterances, (n,) int64.
@@ -35,7 +36,9 @@ class Embeddings:
         Raises:
             InputError: as `rows`.
         """
-        return Embeddings(self.vectors[self.rows(utterances)], {key: row for row, key in enumerate(utterances)})
+        rows = self.rows(utterances)
+        frames = None if self.frames is None else self.frames[rows]
+        return Embeddings(self.vectors[rows], {key: row for row, key in enumerate(utterances)}, frames)
 
     def unit(self, mean: np.ndarray | None = None) -> "Embeddings":
         """Embeddings less `mean` (D,), scaled to length 1; cosine scores are their plain products.
@@ -52,7 +55,7 @@ class Embeddings:
             name = next(key for key, row in self.index.items() if row == bad[0])
             fault = "is zero" if norms[bad[0]] == 0 else "is not finite"
             raise InputError(f"the embedding of {name!r} {fault}; look at its audio and at the model")
-        return Embeddings(centred / norms, self.index)
+        return Embeddings(centred / norms, self.index, self.frames)
 
 
 @dataclass(frozen=True)
@@ -63,20 +66,41 @@ class Cohort:
     mean: np.ndarray
 
 
-def read_embeddings(scp: str | Path) -> Embeddings:
-    """Read the embeddings that an scp file lists.
+def read_embeddings(
+    scp: str | Path, utt2num_frames: str | Path | None = None, only: Collection[str] | None = None
+) -> Embeddings:
+    """Read the embeddings that an scp file lists, or those of the utterances in `only`, and their lengths in frames.
 
     Raises:
-        InputError: naming an utterance whose vector is missing, cut, or of another size than the first.
+        InputError: naming an utterance whose vector is missing, cut, or of another size than the first, or whose length
+            is not known.
     """
-    index, vectors = {}, []
-    for row, (utterance, vector) in enumerate(_vectors(scp)):
+    index: dict[str, int] = {}
+    values, size = bytearray(), 0  # grows in place, where a list of arrays would take the memory twice
+    for row, (utterance, vector) in enumerate(_vectors(scp, only)):
         index[utterance] = row
-        vectors.append(vector)
-    return Embeddings(np.stack(vectors), index)
+        values += vector.data
+        size = vector.size
+    if not index:
+        raise InputError(f"{scp}: none of the utterances asked for is in it")
+    frames = _read_frames(utt2num_frames, index) if utt2num_frames else None
+    return Embeddings(np.frombuffer(values, np.float32).reshape(-1, size), index, frames)
 
 
-def read_cohort(scp: str | Path, utt2spk: str | Path | None) -> Cohort:
+def _read_frames(path: str | Path, index: Mapping[str, int]) -> np.ndarray:
+    frames = np.zeros(len(index), np.int64)
+    for number, utterance, count in iter_table(path):
+        if utterance in index:
+            if not count.isdecimal() or int(count) < 1:
+                raise InputError(f"{path}:{number}: {utterance!r} has {count!r} frames; expected a number above 0")
+            frames[index[utterance]] = int(count)
+    if not frames.all():
+        missing = next(utterance for utterance, row in index.items() if not frames[row])
+        raise InputError(f"{path}: no length of utterance {missing!r}; run stage 2 again for its set")
+    return frames
+
+
+def read_cohort(scp: str | Path, utt2spk: Mapping[str, str] | None) -> Cohort:
     """Read a cohort: the mean embedding of each speaker, as wespeaker has it, or with no `utt2spk` every utterance's.
 
     Speakers are summed while reading, so that a cohort of a million utterances takes no more memory than its speakers.
@@ -84,27 +108,36 @@ def read_cohort(scp: str | Path, utt2spk: str | Path | None) -> Cohort:
     Raises:
         InputError: naming an utterance that has no speaker, or whose vector cannot be read.
     """
-    speaker_of = read_table(utt2spk) if utt2spk else None
+    return cohort_of(_vectors(scp), utt2spk)
+
+
+def cohort_of(vectors: Iterable[tuple[str, np.ndarray]], utt2spk: Mapping[str, str] | None) -> Cohort:
+    """The same of utterances and their vectors (D,), one by one.
+
+    Raises:
+        InputError: naming an utterance that has no speaker.
+    """
     sums: dict[str, np.ndarray] = {}
     counts: dict[str, int] = {}
-    for utterance, vector in _vectors(scp):
-        name = speaker_of.get(utterance) if speaker_of is not None else utterance
+    for utterance, vector in vectors:
+        name = utt2spk.get(utterance) if utt2spk is not None else utterance
         if name is None:
-            raise InputError(f"{utt2spk}: no speaker for utterance {utterance!r} of {scp}")
-        sums[name] = sums.get(name, 0.0) + vector.astype(np.float64)
-        counts[name] = counts.get(name, 0) + 1
+            raise InputError(f"utt2spk: no speaker for utterance {utterance!r} of the cohort")
+        if name not in sums:
+            sums[name], counts[name] = np.zeros(vector.size), 0
+        sums[name] += vector
+        counts[name] += 1
     names = sorted_keys(sums)
     means = np.stack([sums[name] / counts[name] for name in names]).astype(np.float32)
     mean = sum(sums[name] for name in names) / sum(counts.values())
     return Cohort(Embeddings(means, {name: row for row, name in enumerate(names)}), mean.astype(np.float32))
 
 
-def _vectors(scp: str | Path) -> Iterator[tuple[str, np.ndarray]]:
+def _vectors(scp: str | Path, only: Collection[str] | None = None) -> Iterator[tuple[str, np.ndarray]]:
     """Yield utterance and vector (D,) float32, one by one, all of one size."""
     size = None
-    for number, utterance, location in iter_scp(scp):
-        vector = read_array(utterance, location)
+    for number, utterance, vector in iter_vectors(scp, only):
         size = size or vector.size
         if vector.shape != (size,):
             raise InputError(f"{scp}:{number}: {utterance!r} has shape {vector.shape}, expected a vector of {size}")
-        yield utterance, vector.astype(np.float32, copy=False)
+        yield utterance, vector

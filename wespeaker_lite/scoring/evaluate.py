@@ -2,42 +2,20 @@
 
 import logging
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from wespeaker_lite.config import nearest
+from wespeaker_lite.data.tables import read_table
 from wespeaker_lite.data.trials import Trials, check_known, read_trials
 from wespeaker_lite.errors import InputError
-from wespeaker_lite.scoring.cosine import cosine_scores
-from wespeaker_lite.scoring.embeddings import Cohort, Embeddings
-from wespeaker_lite.scoring.normalisation import CohortStatistics, cohort_statistics, normalise_scores
+from wespeaker_lite.scoring.backend import Backend, ScoringOptions, Training, select_used
+from wespeaker_lite.scoring.calibration import draw_calibration_trials
+from wespeaker_lite.scoring.embeddings import Cohort, Embeddings, cohort_of, read_cohort, read_embeddings
 from wespeaker_lite.scoring.results import summarise
-from wespeaker_lite.scoring.scores import DECIMALS, write_scores
+from wespeaker_lite.scoring.scores import CALIBRATION_LIST, score_file, write_scores
+from wespeaker_lite.scoring.scorings import is_calibrated
 
 log = logging.getLogger(__name__)
-
-SCORINGS = ("cosine", "snorm", "asnorm")
-
-
-@dataclass(frozen=True)
-class ScoringOptions:
-    """Which scorings to make, the size of AS-norm's adaptive cohort, and the working memory in megabytes."""
-
-    scorings: tuple[str, ...] = SCORINGS
-    top_n: int = 300
-    block_mb: float = 64
-
-    def __post_init__(self) -> None:
-        for scoring in self.scorings:
-            if scoring not in SCORINGS:
-                raise InputError(f"unknown scoring {scoring!r}{nearest(scoring, SCORINGS)}")
-        if not self.scorings:
-            raise InputError(f"no scoring is asked for; known: {', '.join(SCORINGS)}")
-        if self.block_mb <= 0:
-            raise InputError(f"--block-mb {self.block_mb:g}: working memory must be more than 0")
 
 
 def read_trial_lists(paths: Iterable[str | Path]) -> dict[str, Trials]:
@@ -50,50 +28,65 @@ def read_trial_lists(paths: Iterable[str | Path]) -> dict[str, Trials]:
     for path in map(Path, paths):
         if path.name in lists:
             raise InputError(f"{path}: another list is called {path.name!r} too; rename one")
+        if path.name == CALIBRATION_LIST:
+            raise InputError(f"{path}: scores of calibration's own trials have the name {path.name!r}; rename the list")
         lists[path.name] = read_trials(path)
     return lists
 
 
+def read_training(
+    scp: str | Path, utt2spk: str | Path | None, utt2num_frames: str | Path | None, options: ScoringOptions
+) -> tuple[Cohort, Training | None]:
+    """Read the cohort, of speakers or with no `utt2spk` of utterances, and what the options' scorings learn from.
+
+    That is the whole set for PLDA, the utterances of some trials for calibration.
+
+    Raises:
+        InputError: as `read_cohort`, `read_embeddings`, `read_trials` and `draw_calibration_trials`.
+    """
+    speaker_of, trials = read_table(utt2spk) if utt2spk else None, None
+    calibrated, plda = options.first("linear", "qmf"), options.first("plda")
+    if speaker_of is None or not (calibrated or plda):
+        return read_cohort(scp, speaker_of), None
+    if calibrated:
+        wanted = options.calibration
+        trials = read_trials(wanted.list) if wanted.list else draw_calibration_trials(speaker_of, wanted)
+    only = None if plda else {*trials.enroll, *trials.test}
+    embeddings = read_embeddings(scp, utt2num_frames if options.first("qmf") else None, only)
+    whole = cohort_of(zip(embeddings.index, embeddings.vectors, strict=True), speaker_of) if plda else None
+    return whole or read_cohort(scp, speaker_of), Training(embeddings, speaker_of, trials)
+
+
 def score_lists(
-    embeddings: Embeddings, cohort: Cohort | None, lists: Mapping[str, Trials], options: ScoringOptions, out: Path
+    embeddings: Embeddings,
+    cohort: Cohort | None,
+    lists: Mapping[str, Trials],
+    options: ScoringOptions,
+    out: Path,
+    training: Training | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Score every list in every way, write `out`/scores/<list>.<scoring>.score, and give the figures of each.
 
     With a cohort, the mean of its utterances is subtracted from all embeddings. The figures are those of the scores as
-    they are written, rounded.
+    they are written, rounded. Where scores are calibrated, those of the trials that calibration learns from are written
+    too, as a list called `calibration`: a fusion of several systems learns from them.
 
     Raises:
-        InputError: where a trial's utterance has no embedding, normalisation is asked for without a cohort, or a list
-            cannot be measured.
+        InputError: where a trial's utterance has no embedding, a scoring needs what is not given, or a list cannot be
+            measured.
     """
     for trials in lists.values():
         check_known(trials, embeddings.index)
-    used = dict.fromkeys(utterance for trials in lists.values() for utterance in (*trials.enroll, *trials.test))
-    unit = embeddings.select(list(used)).unit(cohort.mean if cohort else None)
-    statistics = _statistics(unit, cohort, options)
+    backend = Backend(options, cohort, training)
+    prepared = backend.prepare(select_used(embeddings, lists.values()))
+    if any(map(is_calibrated, options.scorings)):
+        for scoring, scores in backend.calibrate():
+            write_scores(score_file(out, CALIBRATION_LIST, scoring), training.trials, scores)
     results: dict[str, dict[str, Any]] = {}
     for name, trials in lists.items():
         log.info("%s: %d trials", name, len(trials))
-        rows = unit.rows(trials.enroll), unit.rows(trials.test)
-        cosine = cosine_scores(unit.vectors, *rows, options.block_mb)
         results[name] = {}
-        for scoring in options.scorings:
-            scores = cosine if scoring == "cosine" else normalise_scores(cosine, *rows, statistics[scoring])
-            scores = np.round(scores.astype(np.float64), DECIMALS)
-            results[name][scoring] = summarise(trials, scores, f"{name} {scoring}")
-            write_scores(out / "scores" / f"{name}.{scoring}.score", trials, scores)
+        for scoring, scores in backend.all_scores(prepared, trials):
+            results[name][scoring] = summarise(trials, scores, f"{name} {scoring}", is_calibrated(scoring))
+            write_scores(score_file(out, name, scoring), trials, scores)
     return results
-
-
-def _statistics(unit: Embeddings, cohort: Cohort | None, options: ScoringOptions) -> dict[str, CohortStatistics]:
-    cohort_sizes = {"snorm": None, "asnorm": options.top_n}
-    wanted = [scoring for scoring in options.scorings if scoring in cohort_sizes]
-    if not wanted:
-        return {}
-    if cohort is None:
-        raise InputError(f"{wanted[0]} compares with a cohort: name one with --cohort, or ask for --scorings cosine")
-    impostors = cohort.embeddings.unit(cohort.mean).vectors
-    return {
-        scoring: cohort_statistics(unit.vectors, impostors, cohort_sizes[scoring], options.block_mb)
-        for scoring in wanted
-    }

@@ -1,8 +1,10 @@
-"""Error rates of scored trials: operating points, EER, minDCF."""
+"""Error rates of scored trials: operating points, EER, minDCF; of log-likelihood ratios also Cllr and actDCF."""
 
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.optimize import isotonic_regression
+from scipy.special import xlogy
 
 from wespeaker_lite.data.trials import Trials
 from wespeaker_lite.errors import InputError
@@ -78,3 +80,43 @@ def measure(miss: np.ndarray, false_alarm: np.ndarray) -> dict[str, np.ndarray]:
     """Compute what is reported of one curve, or of R curves: `eer` (a fraction), `mindcf_p0.01`, `mindcf_p0.05`."""
     costs = {f"mindcf_p{p_target}": min_dcf(miss, false_alarm, p_target) for p_target in P_TARGETS}
     return {"eer": equal_error_rate(miss, false_alarm), **costs}
+
+
+def cllr(scores: np.ndarray, labels: np.ndarray) -> float:
+    """Cost of log-likelihood ratios (n,), in bits: 0 is an oracle, 1 a system that always says it knows nothing.
+
+    Natural logarithms, both classes with equal weight. (Brummer and du Preez 2006, "Application-independent evaluation
+    of speaker detection", Computer Speech and Language 20, equation 28.)
+    """
+    costs = np.logaddexp(0, np.where(labels, -scores, scores))
+    return float(costs[labels].mean() + costs[~labels].mean()) / (2 * np.log(2))
+
+
+def min_cllr(scores: np.ndarray, labels: np.ndarray) -> float:
+    """Lowest Cllr that scores (n,) can have under any rising calibration; equal scores stay equal.
+
+    The optimum is the isotonic regression of the labels on the scores, by pooling adjacent violators (the same paper,
+    section 5.2).
+    """
+    groups = np.unique(scores, return_inverse=True)[1]
+    targets = np.bincount(groups, labels) / np.count_nonzero(labels)
+    nontargets = np.bincount(groups, ~labels) / np.count_nonzero(~labels)
+    weights = targets + nontargets
+    posterior = isotonic_regression(targets / weights, weights=weights).x
+    return float(-(xlogy(targets, posterior) + xlogy(nontargets, 1 - posterior)).sum() / (2 * np.log(2)))
+
+
+def act_dcf(scores: np.ndarray, labels: np.ndarray, p_target: float) -> float:
+    """Detection cost at the threshold that theory gives for log-likelihood ratios (n,), ln((1 - p) / p).
+
+    Costs and normalisation are those of `min_dcf`, which no threshold can undercut.
+    """
+    accepted = scores >= np.log((1 - p_target) / p_target)
+    cost = p_target * np.mean(~accepted[labels]) + (1 - p_target) * np.mean(accepted[~labels])
+    return float(cost / min(p_target, 1 - p_target))
+
+
+def measure_calibrated(scores: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """Compute what is reported of log-likelihood ratios only: `cllr`, `min_cllr`, `actdcf_p0.01`, `actdcf_p0.05`."""
+    costs = {f"actdcf_p{p_target}": act_dcf(scores, labels, p_target) for p_target in P_TARGETS}
+    return {"cllr": cllr(scores, labels), "min_cllr": min_cllr(scores, labels), **costs}

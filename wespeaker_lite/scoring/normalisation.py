@@ -19,24 +19,30 @@ class CohortStatistics:
 
 
 def cohort_statistics(
-    unit: np.ndarray, cohort: np.ndarray, top_n: int | None = None, block_mb: float = 64
+    unit: np.ndarray,
+    cohort: np.ndarray,
+    top_n: int | None = None,
+    block_mb: float = 64,
+    own: np.ndarray | None = None,
 ) -> CohortStatistics:
     """Score utterances `unit` (N, D) against `cohort` (C, D), both of length 1, and keep mean and spread of each.
 
     Of every row the `top_n` highest scores count (AS-norm), or with None all of them (S-norm). Where the cohort has
-    fewer, all count, and the log says so. Scores in work take
-    `block_mb` megabytes.
+    fewer, all count, and the log says so. Of utterances whose speakers are in the cohort, `own` (N,) has the speaker's
+    row there, which is left out: no one is an impostor to oneself. Scores in work take `block_mb` megabytes.
 
     Raises:
         InputError: where the cohort scores of an utterance do not differ: there is no spread to divide by.
     """
-    count = _cohort_size(len(cohort), top_n)
+    count = _cohort_size(len(cohort) - (own is not None), top_n)
     mean, square = np.empty(len(unit)), np.empty(len(unit))
     step = max(1, int(block_mb * 2**20) // (cohort.itemsize * len(cohort)))
     buffer = np.empty((min(step, len(unit)), len(cohort)), np.float32)
     for start in range(0, len(unit), step):
         block = slice(start, start + step)
         scores = np.matmul(unit[block], cohort.T, out=buffer[: len(unit) - start])
+        if own is not None:
+            scores[np.arange(len(scores)), own[block]] = -np.inf
         if count < len(cohort):
             scores.partition(len(cohort) - count, axis=1)
             scores = scores[:, len(cohort) - count :]

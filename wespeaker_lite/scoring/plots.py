@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 # Okabe and Ito's palette, told apart by people with any kind of colour blindness, in the order of contrast on white;
 # the style of the line tells them apart in grey.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-STYLES = ("-", "--", "-.", ":")
+STYLES = ("-", "--", "-.", ":", (0, (8, 2)), (0, (8, 2, 1, 2, 1, 2)), (0, (1, 4)), (0, (4, 4)))
 TARGET, NONTARGET = COLOURS[0], COLOURS[1]
 
 TICKS = np.array([0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 40, 60, 80, 90, 95]) / 100
@@ -106,7 +106,8 @@ def _det_figure(scored: Mapping[tuple[str, str], Scored]) -> "Figure":
         style = STYLES[scorings.index(scoring) % len(STYLES)]
         corners = _corners(points.miss, points.false_alarm)
         label = f"{trials}, {scoring}: EER {100 * eer:.2f} %"
-        axes.plot(_probit(points.false_alarm[corners]), _probit(points.miss[corners]), style, color=colour, label=label)
+        curve = _probit(points.false_alarm[corners]), _probit(points.miss[corners])
+        axes.plot(*curve, linestyle=style, color=colour, label=label)
         axes.plot(_probit(eer), _probit(eer), "o", color=colour, markeredgecolor="white", markersize=7, zorder=3)
         rates.append(eer)
     _probit_axes(axes, min(rates), max(rates))

@@ -19,8 +19,18 @@ from wespeaker_lite.scoring.bootstrap import (
     resample_speakers,
 )
 from wespeaker_lite.scoring.plots import Scored, draw_pictures
-from wespeaker_lite.scoring.results import METRICS, iter_results, read_json, read_results, show, table, title
-from wespeaker_lite.scoring.scores import check_same_trials, read_scores
+from wespeaker_lite.scoring.results import (
+    METRICS,
+    iter_results,
+    read_json,
+    read_results,
+    show,
+    show_one,
+    shown_metrics,
+    table,
+    title,
+)
+from wespeaker_lite.scoring.scores import check_same_trials, read_scores, score_file
 
 log = logging.getLogger(__name__)
 
@@ -48,10 +58,11 @@ def write_report(experiment: str | Path, options: BootstrapOptions, attention: s
     """
     experiment = Path(experiment)
     results = read_results(experiment)
+    metrics = shown_metrics(figures for _, _, figures in iter_results(results))
     draws: dict[str, tuple[Trials, Resamples | None]] = {}
     rows, scored = [], {}
     for name, scoring, figures in iter_results(results):
-        trials, scores = read_scores(experiment / "scores" / f"{name}.{scoring}.score")
+        trials, scores = read_scores(score_file(experiment, name, scoring))
         if len(scores) != figures["trials"]:
             raise InputError(f"{experiment}: {name}.{scoring}.score does not fit results.json; run stage 6 again")
         if name not in draws:
@@ -60,9 +71,9 @@ def write_report(experiment: str | Path, options: BootstrapOptions, attention: s
         check_same_trials(trials, first)
         log.info("%s %s: %d trials", name, scoring, len(trials))
         bounds = _bounds(scores, trials, resamples)
-        rows.append([name, scoring, *(show(metric, figures[metric]) + bounds[metric] for metric in METRICS)])
+        rows.append([name, scoring, *(show_one(metric, figures) + bounds.get(metric, "") for metric in metrics)])
         scored[name, scoring] = Scored(scores, trials.labels)
-    text = _text(experiment.name, results, table(["trials", "scoring", *map(title, METRICS)], rows), options)
+    text = _text(experiment.name, results, table(["trials", "scoring", *map(title, metrics)], rows), options)
     pictures = draw_pictures(experiment / "report", scored)
     if pictures:
         text += "\n![DET curves](det.png)\n"
@@ -85,7 +96,7 @@ def _draw(name: str, trials: Trials, options: BootstrapOptions) -> Resamples | N
 
 def _bounds(scores: np.ndarray, trials: Trials, resamples: Resamples | None) -> dict[str, str]:
     if resamples is None:
-        return dict.fromkeys(METRICS, "")
+        return {}
     replicates = replicate_metrics(scores, trials.labels, resamples)
     return {metric: show_interval(metric, interval(replicates[metric])) for metric in METRICS}
 

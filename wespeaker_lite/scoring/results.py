@@ -1,7 +1,7 @@
 """results.json of an experiment, and tables for people."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +10,17 @@ import numpy as np
 from wespeaker_lite.data.tables import write_text
 from wespeaker_lite.data.trials import Trials
 from wespeaker_lite.errors import InputError
-from wespeaker_lite.scoring.metrics import P_TARGETS, check_scores, measure, operating_points
+from wespeaker_lite.scoring.metrics import P_TARGETS, check_scores, measure, measure_calibrated, operating_points
 
 COST_KEYS = ("params", "macs_1s")
 METRICS = ("eer", *(f"mindcf_p{p_target}" for p_target in P_TARGETS))
+CALIBRATED_METRICS = (*(f"actdcf_p{p_target}" for p_target in P_TARGETS), "cllr", "min_cllr")
 
 
-def summarise(trials: Trials, scores: np.ndarray, where: str) -> dict[str, float | int]:
+def summarise(trials: Trials, scores: np.ndarray, where: str, calibrated: bool = False) -> dict[str, float | int]:
     """Measure one list's scores (n,): EER as a fraction of 1, minDCF, and the counts of trials.
+
+    `calibrated`: they are log-likelihood ratios, whose actDCF and Cllr mean something too.
 
     Raises:
         InputError: as `check_scores`.
@@ -25,6 +28,8 @@ def summarise(trials: Trials, scores: np.ndarray, where: str) -> dict[str, float
     check_scores(scores, trials, where)
     points = operating_points(scores, trials.labels)
     figures = {name: float(value) for name, value in measure(points.miss, points.false_alarm).items()}
+    if calibrated:
+        figures |= measure_calibrated(scores, trials.labels)
     targets = int(trials.labels.sum())
     return {**figures, "trials": len(scores), "targets": targets, "nontargets": len(scores) - targets}
 
@@ -85,22 +90,36 @@ def iter_results(results: Mapping[str, Any]) -> Iterator[tuple[str, str, dict[st
 
 
 def results_table(results: Mapping[str, Any]) -> str:
-    """The figures of results.json as a table, EER in percent."""
+    """The figures of results.json as a table, EER in percent; metrics of calibrated scores where there are any."""
     counts = ("targets", "nontargets")
+    metrics = shown_metrics(figures for _, _, figures in iter_results(results))
     rows = [
-        [name, scoring, *(show(metric, figures[metric]) for metric in METRICS), *(figures[count] for count in counts)]
+        [name, scoring, *(show_one(metric, figures) for metric in metrics), *(figures[count] for count in counts)]
         for name, scoring, figures in iter_results(results)
     ]
-    return table(["trials", "scoring", *map(title, METRICS), *counts], rows)
+    return table(["trials", "scoring", *map(title, metrics), *counts], rows)
+
+
+def shown_metrics(rows: Iterable[Mapping[str, Any]]) -> list[str]:
+    """The columns of a table: those metrics that any of its rows has."""
+    known = set().union(*rows)
+    return [metric for metric in (*METRICS, *CALIBRATED_METRICS) if metric in known]
+
+
+def show_one(metric: str, figures: Mapping[str, Any]) -> str:
+    """A figure as `show` has it; empty where there is none."""
+    return show(metric, figures[metric]) if metric in figures else ""
 
 
 def title(metric: str) -> str:
     """A metric's name for people."""
-    return "EER %" if metric == "eer" else f"minDCF (p={metric.removeprefix('mindcf_p')})"
+    names = {"eer": "EER %", "cllr": "Cllr", "min_cllr": "min Cllr"}
+    kind, _, p_target = metric.partition("dcf_p")
+    return names.get(metric, f"{kind}DCF (p={p_target})")
 
 
 def show(metric: str, value: float, sign: str = "") -> str:
-    """A figure with the digits that mean something: EER in percent with two, minDCF with three."""
+    """A figure with the digits that mean something: EER in percent with two, costs with three."""
     return f"{100 * value:{sign}.2f}" if metric == "eer" else f"{value:{sign}.3f}"
 
 

@@ -1,5 +1,7 @@
 """Score files: a line `enroll test score label` for every trial, no header."""
 
+from collections.abc import Iterator
+from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +11,12 @@ from wespeaker_lite.data.trials import KALDI_LABELS, Trials
 from wespeaker_lite.errors import InputError
 
 DECIMALS = 6
+CALIBRATION_LIST = "calibration"
+
+
+def score_file(experiment: str | Path, trials: str, scoring: str) -> Path:
+    """Where an experiment has the scores of a trial list, or of the trials that calibration learns from."""
+    return Path(experiment) / "scores" / f"{trials}.{scoring}.score"
 
 
 def write_scores(path: str | Path, trials: Trials, scores: np.ndarray) -> None:
@@ -46,11 +54,22 @@ def read_scores(path: str | Path) -> tuple[Trials, np.ndarray]:
 
 
 def check_same_trials(trials: Trials, first: Trials) -> None:
-    """Check that two score files hold the same trials in the same order, as paired comparisons need.
+    """Check that two score files hold the same trials in the same order, as paired comparisons and fusion need.
 
     Raises:
-        InputError: naming both files where they do not.
+        InputError: naming both files and the first line where they differ.
     """
-    same = trials.enroll == first.enroll and trials.test == first.test and np.array_equal(trials.labels, first.labels)
-    if not same:
-        raise InputError(f"{trials.path} has not the trials of {first.path} in their order; score both on one list")
+    sides = (trials.enroll, first.enroll), (trials.test, first.test), (trials.labels.tolist(), first.labels.tolist())
+    if all(ours == theirs for ours, theirs in sides):
+        return
+    pairs = enumerate(zip_longest(_lines(trials), _lines(first), fillvalue="the end"), start=1)
+    number, (ours, theirs) = next((number, pair) for number, pair in pairs if pair[0] != pair[1])
+    raise InputError(
+        f"{trials.path} has not the trials of {first.path} in their order: line {number} is {ours!r} here, {theirs!r} "
+        "there; score both on one list"
+    )
+
+
+def _lines(trials: Trials) -> Iterator[str]:
+    for enroll, test, label in zip(trials.enroll, trials.test, trials.labels.tolist(), strict=True):
+        yield f"{enroll} {test} {'target' if label else 'nontarget'}"

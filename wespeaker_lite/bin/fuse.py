@@ -1,0 +1,27 @@
+r"""Fuse the scores of several experiments, which stage 6 has scored on the same lists.
+
+The weights are learnt from the trials that stage 6 trains calibrations on: each experiment needs a scoring that ends in
+_linear or _qmf beside the one to be fused.
+
+Example:
+    python -m wespeaker_lite.bin.fuse --scoring asnorm --out exp/x/a_and_b exp/x/a exp/x/b
+"""
+
+import argparse
+
+from wespeaker_lite.bin import run
+from wespeaker_lite.scoring.fusion import fuse
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("experiments", nargs="+", metavar="EXP", help="folders of experiments")
+    parser.add_argument("--scoring", default="asnorm", help="whose scores are fused (default %(default)s)")
+    parser.add_argument("--prior", type=float, default=0.5, help="of a target trial (default %(default)s)")
+    parser.add_argument("--out", required=True, metavar="DIR", help="for scores/ and results.json")
+    options = parser.parse_args()
+    print(fuse(options.experiments, options.scoring, options.out, options.prior), end="")
+
+
+if __name__ == "__main__":
+    run(main)

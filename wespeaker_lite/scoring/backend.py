@@ -1,0 +1,231 @@
+"""How trials are compared and their scores calibrated: what is learnt from the training set, and a set made ready."""
+
+import logging
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from wespeaker_lite import resolved
+from wespeaker_lite.config import from_mapping
+from wespeaker_lite.data.trials import Trials, check_known
+from wespeaker_lite.errors import InputError
+from wespeaker_lite.scoring.calibration import (
+    QUALITY_INPUTS,
+    Calibration,
+    CalibrationOptions,
+    pair_quality,
+    train_calibration,
+)
+from wespeaker_lite.scoring.cosine import Rows, cosine_scores
+from wespeaker_lite.scoring.embeddings import Cohort, Embeddings
+from wespeaker_lite.scoring.metrics import check_scores
+from wespeaker_lite.scoring.normalisation import CohortStatistics, cohort_statistics, normalise_scores
+from wespeaker_lite.scoring.plda import Plda, PldaOptions, PldaVectors, train_plda
+from wespeaker_lite.scoring.scores import DECIMALS
+from wespeaker_lite.scoring.scorings import SCORINGS, check_scoring, is_calibrated, parts
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ScoringOptions:
+    """Which scorings to make (see `scorings.py`), AS-norm's adaptive cohort, the working memory in megabytes."""
+
+    scorings: tuple[str, ...] = ("cosine", "snorm", "asnorm", "asnorm_qmf")
+    top_n: int = 300
+    block_mb: float = 64
+    calibration: CalibrationOptions = field(default_factory=CalibrationOptions)
+    plda: PldaOptions = field(default_factory=PldaOptions)
+
+    def __post_init__(self) -> None:
+        for scoring in self.scorings:
+            check_scoring(scoring)
+        if not self.scorings:
+            raise InputError(f"no scoring is asked for; known: {', '.join(SCORINGS)}")
+        if self.block_mb <= 0:
+            raise InputError(f"--block-mb {self.block_mb:g}: working memory must be more than 0")
+
+    def first(self, *words: str) -> str:
+        """The first scoring that has one of these in its name, or an empty string."""
+        return next((scoring for scoring in self.scorings if not set(words).isdisjoint(parts(scoring))), "")
+
+
+def read_options(config: str | Path | None, **given: Any) -> ScoringOptions:
+    """The section `scoring` of a resolved config, or the defaults; what is given and not None goes before.
+
+    Keys that a config of earlier days does not know have their defaults.
+
+    Raises:
+        InputError: for a key or a value that is wrong.
+    """
+    section = resolved.read(config).get("scoring", {}) if config else {}
+    section = {**section, **{key: value for key, value in given.items() if value is not None}}
+    return from_mapping(ScoringOptions, section, f"{config}: scoring" if config else "scoring")
+
+
+@dataclass(frozen=True)
+class Training:
+    """What PLDA and calibrations learn from: embeddings of the training set, its speakers, trials among its utterances.
+
+    For calibration alone, the embeddings of the trials' utterances will do.
+    """
+
+    embeddings: Embeddings
+    utt2spk: Mapping[str, str]
+    trials: Trials | None = None
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Utterances made ready to be compared; what no scoring asks for is left out."""
+
+    unit: Embeddings
+    statistics: Mapping[str, CohortStatistics]
+    quality: np.ndarray | None
+    plda: PldaVectors | None
+    block_mb: float
+
+    def rows(self, trials: Trials) -> Rows:
+        """Row numbers of both sides of trials."""
+        return self.unit.rows(trials.enroll), self.unit.rows(trials.test)
+
+    def scores(self, rows: Rows, comparison: str) -> np.ndarray:
+        """Scores (n,) float64 as they are written, rounded."""
+        if comparison == "plda":
+            scores = self.plda.scores(*rows, self.block_mb)
+        else:
+            scores = cosine_scores(self.unit.vectors, *rows, self.block_mb)
+            if comparison != "cosine":
+                scores = normalise_scores(scores, *rows, self.statistics[comparison])
+        return np.round(scores.astype(np.float64), DECIMALS)
+
+    def inputs(self, rows: Rows, scoring: str) -> np.ndarray:
+        """What a calibrated scoring sees of trials: the score, and with QMF the quality of both sides, (n, 1 or 7)."""
+        comparison, kind = parts(scoring)
+        columns = [self.scores(rows, comparison)]
+        if kind == "qmf":
+            columns.append(pair_quality(self.quality, *rows))
+        return np.column_stack(columns)
+
+
+class Backend:
+    """Score sets of utterances in the ways that the options name, after training what these need.
+
+    Raises:
+        InputError: where a scoring needs a cohort, a training set or trials that are not given, or cannot be trained.
+    """
+
+    def __init__(self, options: ScoringOptions, cohort: Cohort | None, training: Training | None) -> None:
+        self.options, self.cohort, self.training = options, cohort, training
+        self._check()
+        self.plda = self._train_plda() if options.first("plda") else None
+        self.calibrations: dict[str, Calibration] = {}
+
+    def _check(self) -> None:
+        normed = self.options.first("snorm", "asnorm", "qmf")
+        if normed and self.cohort is None:
+            raise InputError(f"{normed} compares with a cohort: name one with --cohort, or ask for --scorings cosine")
+        learnt = self.options.first("plda", "linear", "qmf")
+        if learnt and (self.training is None or self.cohort is None):
+            raise InputError(
+                f"{learnt} is trained on the cohort's utterances: name them and their speakers with --cohort and "
+                "--cohort-utt2spk, or ask for --scorings without it"
+            )
+
+    def _train_plda(self) -> Plda:
+        embeddings = self.training.embeddings
+        speakers = _speakers(embeddings.index, self.training.utt2spk)
+        number_of = {speaker: number for number, speaker in enumerate(dict.fromkeys(speakers))}
+        numbers = np.fromiter(map(number_of.__getitem__, speakers), np.int64, len(speakers))
+        return train_plda(embeddings.vectors, numbers, self.cohort.mean, self.options.plda)
+
+    def prepare(self, embeddings: Embeddings, own: np.ndarray | None = None) -> Prepared:
+        """Make embeddings ready. `own` (N,): the cohort's rows of their own speakers, where these are in it.
+
+        Raises:
+            InputError: where QMF is asked for and the lengths of utterances are not known.
+        """
+        unit = embeddings.unit(self.cohort.mean if self.cohort else None)
+        statistics = self._statistics(unit, own)
+        quality = None
+        if scoring := self.options.first("qmf"):
+            if embeddings.frames is None:
+                raise InputError(
+                    f"{scoring} uses durations: name them with --frames and --cohort-frames (utt2num_frames)"
+                )
+            frames = np.minimum(embeddings.frames, self.options.calibration.max_frames)
+            magnitudes = np.linalg.norm(embeddings.vectors, axis=1)
+            quality = np.column_stack([np.log(frames), magnitudes, statistics["asnorm"].mean])
+        plda = self.plda.prepare(embeddings.vectors) if self.plda else None
+        return Prepared(unit, statistics, quality, plda, self.options.block_mb)
+
+    def _statistics(self, unit: Embeddings, own: np.ndarray | None) -> dict[str, CohortStatistics]:
+        sizes = {}
+        if self.options.first("snorm"):
+            sizes["snorm"] = None
+        if self.options.first("asnorm", "qmf"):
+            sizes["asnorm"] = self.options.top_n
+        if not sizes:
+            return {}
+        impostors = self.cohort.embeddings.unit(self.cohort.mean).vectors
+        return {
+            name: cohort_statistics(unit.vectors, impostors, size, self.options.block_mb, own)
+            for name, size in sizes.items()
+        }
+
+    def calibrate(self) -> Iterator[tuple[str, np.ndarray]]:
+        """Train the calibrations that are asked for; gives every scoring's scores of the trials that they learn from.
+
+        Raises:
+            InputError: where the trials name unknown utterances or lack a class, or an utterance's speaker is not in
+                the cohort.
+        """
+        trials, training = self.training.trials, self.training
+        check_known(trials, training.embeddings.index)
+        embeddings = select_used(training.embeddings, [trials])
+        index = self.cohort.embeddings.index
+        speakers = _speakers(embeddings.index, training.utt2spk)
+        if missing := next((speaker for speaker in speakers if speaker not in index), None):
+            raise InputError(f"the cohort has no speaker {missing!r}, whose utterances calibration is trained on")
+        prepared = self.prepare(embeddings, np.array([index[speaker] for speaker in speakers]))
+        rows = prepared.rows(trials)
+        for scoring in filter(is_calibrated, self.options.scorings):
+            inputs = prepared.inputs(rows, scoring)
+            check_scores(inputs[:, 0], trials, f"calibration {scoring}")
+            self.calibrations[scoring] = train_calibration(inputs, trials.labels, self.options.calibration.prior)
+            _tell(scoring, self.calibrations[scoring], inputs[:, 0], trials.labels)
+        yield from self.all_scores(prepared, trials)
+
+    def all_scores(self, prepared: Prepared, trials: Trials) -> Iterator[tuple[str, np.ndarray]]:
+        """Yield each scoring's name and scores (n,) float64 of trials, rounded as they are written."""
+        rows = prepared.rows(trials)
+        for scoring in self.options.scorings:
+            if is_calibrated(scoring):
+                ratios = self.calibrations[scoring].apply(prepared.inputs(rows, scoring))
+                yield scoring, np.round(ratios, DECIMALS)
+            else:
+                yield scoring, prepared.scores(rows, scoring)
+
+
+def select_used(embeddings: Embeddings, lists: Iterable[Trials]) -> Embeddings:
+    """The embeddings that trials use."""
+    return embeddings.select(list(dict.fromkeys(name for trials in lists for name in (*trials.enroll, *trials.test))))
+
+
+def _speakers(utterances: Iterable[str], utt2spk: Mapping[str, str]) -> list[str]:
+    try:
+        return [utt2spk[utterance] for utterance in utterances]
+    except KeyError as error:
+        raise InputError(f"no speaker for utterance {error.args[0]!r} of the training set") from None
+
+
+def _tell(scoring: str, calibration: Calibration, scores: np.ndarray, labels: np.ndarray) -> None:
+    names = ("score", *QUALITY_INPUTS)
+    terms = [f"{weight:.4g} {name}" for name, weight in zip(names, calibration.weights, strict=False)]
+    model = " + ".join([*terms, f"{calibration.bias:.4g}"])
+    log.info("%s: from %d trials, %d of them targets: %s", scoring, len(labels), np.count_nonzero(labels), model)
+    if scores[labels].min() > scores[~labels].max():
+        log.warning("%s: the score tells all calibration trials apart: the ratios will be far too confident", scoring)

@@ -1,0 +1,191 @@
+"""LDA, length normalisation and two-covariance PLDA, trained on embeddings with speaker labels.
+
+The chain is that of Kaldi's x-vector recipes: subtract the mean, project by linear discriminant analysis, scale to one
+length, and compare under x = mean + y + e, where y ~ N(0, B) is the speaker's and e ~ N(0, W) the utterance's. B and W
+are estimated by EM with the statistics of Kaldi's ivector-compute-plda; but EM starts from moments in place of unit
+matrices, and vectors are not scaled once more in scoring.
+
+Sources: Brummer and de Villiers 2010, "The speaker partitioning problem" (Odyssey), for the model; Garcia-Romero and
+Espy-Wilson 2011, "Analysis of i-vector length normalization in speaker recognition systems" (Interspeech).
+"""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.linalg import eigh
+from scipy.sparse import csr_array
+
+from wespeaker_lite.errors import InputError
+from wespeaker_lite.scoring.cosine import cosine_scores
+
+log = logging.getLogger(__name__)
+
+BLOCK_ROWS = 2**14
+COVARIANCE_FLOOR = 1e-6  # of the largest eigenvalue; Kaldi's default for LDA
+
+
+@dataclass(frozen=True)
+class PldaOptions:
+    """`lda_dim`: dimensions that LDA keeps, None for all that the number of speakers allows; `iterations` of EM."""
+
+    lda_dim: int | None = None
+    iterations: int = 10
+
+    def __post_init__(self) -> None:
+        if self.lda_dim is not None and self.lda_dim < 1:
+            raise InputError(f"plda: lda_dim {self.lda_dim}: LDA must keep at least 1 dimension")
+        if self.iterations < 1:
+            raise InputError(f"plda: iterations {self.iterations}: EM needs at least 1")
+
+
+@dataclass(frozen=True)
+class SpeakerStatistics:
+    """Of S speakers: `counts` (S,) of utterances, `means` (S, D), and the scatter `within` (D, D) around the means."""
+
+    counts: np.ndarray
+    means: np.ndarray
+    within: np.ndarray
+
+
+@dataclass(frozen=True)
+class TwoCovariance:
+    """`transform` (D, D) of vectors less `mean` (D,) makes W the unit matrix and B diagonal, with `between` (D,)."""
+
+    mean: np.ndarray
+    transform: np.ndarray
+    between: np.ndarray
+
+
+@dataclass(frozen=True)
+class PldaVectors:
+    """The log-likelihood ratio of rows i and j is `vectors[i] @ vectors[j] + offsets[i] + offsets[j]`."""
+
+    vectors: np.ndarray
+    offsets: np.ndarray
+
+    def scores(self, enroll: np.ndarray, test: np.ndarray, block_mb: float = 64) -> np.ndarray:
+        """Log-likelihood ratios (n,) float64 of trials of rows `enroll` and `test` (n,)."""
+        return cosine_scores(self.vectors, enroll, test, block_mb) + self.offsets[enroll] + self.offsets[test]
+
+
+@dataclass(frozen=True)
+class Plda:
+    """The whole chain: `mean` (D,), `lda` (D, d) and the model of what comes out of it."""
+
+    mean: np.ndarray
+    lda: np.ndarray
+    model: TwoCovariance
+
+    def prepare(self, vectors: np.ndarray) -> PldaVectors:
+        """Bring embeddings (N, D) to the form in which they are compared, some thousands at a time."""
+        parts = []
+        for start in range(0, len(vectors), BLOCK_ROWS):
+            projected = _project(vectors[start : start + BLOCK_ROWS], self.mean, self.lda)
+            parts.append(ratio_vectors(self.model, projected))
+        return PldaVectors(
+            *(np.concatenate([getattr(part, name) for part in parts]) for name in ("vectors", "offsets"))
+        )
+
+
+def train_plda(vectors: np.ndarray, speakers: np.ndarray, mean: np.ndarray, options: PldaOptions) -> Plda:
+    """Train on embeddings (N, D), less `mean` (D,), whose speakers (N,) are numbered from 0.
+
+    Raises:
+        InputError: where there are too few speakers or utterances for the dimensions, or the embeddings are degenerate.
+    """
+    count, size = int(speakers.max()) + 1, vectors.shape[1]
+    dim = min(size, count - 1) if options.lda_dim is None else options.lda_dim
+    if not 1 <= dim <= min(size, count - 1):
+        raise InputError(
+            f"plda: LDA to {dim} of {size} dimensions wants more than {dim} training speakers, and there are {count}: "
+            "set scoring.plda.lda_dim lower"
+        )
+    if len(vectors) - count < size:
+        raise InputError(
+            f"plda: {len(vectors)} training utterances of {count} speakers are too few for embeddings of {size} "
+            f"dimensions: it takes {size} more utterances than speakers to see how those of one speaker differ"
+        )
+    log.info("PLDA of %d dimensions (of %d) from %d utterances of %d speakers", dim, size, len(vectors), count)
+    lda = _discriminants(speaker_statistics(vectors, speakers, lambda block: block - mean))[:, :dim]
+    statistics = speaker_statistics(vectors, speakers, lambda block: _project(block, mean, lda))
+    return Plda(mean, lda, train_two_covariance(statistics, options.iterations))
+
+
+def _project(vectors: np.ndarray, mean: np.ndarray, lda: np.ndarray) -> np.ndarray:
+    """LDA, then the length that vectors with unit variance would have, the root of their size."""
+    projected = (vectors - mean) @ lda.astype(vectors.dtype)
+    return projected * (np.sqrt(lda.shape[1]) / np.linalg.norm(projected, axis=1, keepdims=True)).astype(vectors.dtype)
+
+
+def speaker_statistics(
+    vectors: np.ndarray, speakers: np.ndarray, transform: Callable[[np.ndarray], np.ndarray]
+) -> SpeakerStatistics:
+    """Collect them from vectors (N, D), some thousands at a time, each block after `transform`."""
+    counts = np.bincount(speakers)
+    sums, squares = 0.0, 0.0
+    for start in range(0, len(vectors), BLOCK_ROWS):
+        rows, block = speakers[start : start + BLOCK_ROWS], transform(vectors[start : start + BLOCK_ROWS])
+        members = csr_array((np.ones(len(rows)), (rows, np.arange(len(rows)))), shape=(len(counts), len(rows)))
+        sums = sums + members @ block
+        squares = squares + (block.T @ block).astype(np.float64)
+    means = sums / counts[:, None]
+    return SpeakerStatistics(counts, means, squares - (means.T * counts) @ means)
+
+
+def _discriminants(statistics: SpeakerStatistics) -> np.ndarray:
+    """Directions (D, D), the best first, scaled so that the scatter within speakers becomes the unit matrix."""
+    centred = statistics.means - np.average(statistics.means, axis=0, weights=statistics.counts)
+    return _diagonalise((centred.T * statistics.counts) @ centred, statistics.within)[1]
+
+
+def _diagonalise(between: np.ndarray, within: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The matrix V with V' within V = 1 and V' between V diagonal, and that diagonal, falling.
+
+    Directions in which `within` hardly extends are taken to extend a little, as by Kaldi's --covariance-floor: the last
+    layer of a network may well leave one empty.
+    """
+    values, vectors = eigh(within)
+    if not values.sum() > 1e-6 * np.trace(between):
+        raise InputError("plda: the training embeddings of a speaker are all one; look at the model")
+    white = vectors / np.sqrt(np.maximum(values, COVARIANCE_FLOOR * values[-1]))
+    diagonal, rotation = eigh(white.T @ between @ white)
+    return diagonal[::-1], white @ rotation[:, ::-1]
+
+
+def train_two_covariance(statistics: SpeakerStatistics, iterations: int) -> TwoCovariance:
+    """Estimate B and W by EM, from the moments; the mean is that of speakers' means, as Kaldi has it.
+
+    All is kept in the basis where W is the unit matrix and B diagonal, so that speakers' posteriors have no matrices.
+    """
+    counts, speakers = statistics.counts[:, None], len(statistics.counts)
+    mean = statistics.means.mean(axis=0)
+    means, scatter = statistics.means - mean, statistics.within
+    transform = np.eye(means.shape[1])
+    between, within = means.T @ means / speakers, scatter / (counts.sum() - speakers)
+    for iteration in range(iterations + 1):
+        diagonal, basis = _diagonalise(between, within)
+        transform, means, scatter = transform @ basis, means @ basis, basis.T @ scatter @ basis
+        if iteration == iterations:
+            break
+        spread = diagonal / (1 + counts * diagonal)  # of the posterior of y, by speaker and dimension
+        expected = counts * spread * means
+        rest = means - expected
+        between = (expected.T @ expected + np.diag(spread.sum(axis=0))) / speakers
+        within = (scatter + (rest * counts).T @ rest + np.diag((counts * spread).sum(axis=0))) / counts.sum()
+    return TwoCovariance(mean, transform, np.maximum(diagonal, 0))
+
+
+def ratio_vectors(model: TwoCovariance, vectors: np.ndarray) -> PldaVectors:
+    """Write the log-likelihood ratio of one speaker against two as a product of rows, from vectors (N, D).
+
+    In the model's basis both hypotheses are Gaussians of pairs (a, b), one for each dimension, with variances 1 + psi
+    and covariance psi or 0; their logarithms differ by psi / (1 + 2 psi) a b, less
+    psi^2 / (2 (1 + psi) (1 + 2 psi)) (a^2 + b^2), plus log(1 + psi) - log(1 + 2 psi) / 2.
+    """
+    psi = model.between
+    rotated = (vectors - model.mean) @ model.transform
+    constant = np.sum(np.log1p(psi) - np.log1p(2 * psi) / 2)
+    offsets = constant / 2 - rotated**2 @ (psi**2 / (2 * (1 + psi) * (1 + 2 * psi)))
+    return PldaVectors((rotated * np.sqrt(psi / (1 + 2 * psi))).astype(np.float32), offsets)
