@@ -31,7 +31,8 @@ check ruff check .
 check ruff format --check .
 check shellcheck -x -P SCRIPTDIR -P . "${scripts[@]}"
 check check_perl tools
-check python -m pytest "$@"
+# A file's tests stay together: they share what is costly to make.
+check python -m pytest --numprocesses 2 --dist loadfile "$@"
 
 if [[ ${#failed[@]} -gt 0 ]]; then
   printf 'tests/run.sh: failed: %s\n' "${failed[@]}" >&2
