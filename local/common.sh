@@ -110,8 +110,23 @@ setting() { python -m wespeaker_lite.bin.config get "$exp/config.yaml" "$1"; }
 made_sets() { for set_name in $train_set $test_set; do [ ! -e "$data/$set_name/wav.scp" ] || echo "$set_name"; done; }
 
 # What training reads: the training set, with its copies at other speeds, noisy or in rooms where the config asks for them.
+# The name says what is in it, since configs of one corpus may differ in this.
 training_set() {
-  if [ -n "$(setting augment.speeds)$(setting augment.copies)" ]; then echo "${train_set}_aug"; else echo "$train_set"; fi
+  local speeds copies name=$train_set
+  speeds=$(setting augment.speeds) copies=$(setting augment.copies)
+  [ -z "$speeds$copies" ] || name+=_aug
+  [ -z "$speeds" ] || name+=_sp${speeds// /-}
+  [ -z "$copies" ] || name+=_${copies// /-}$(drawn)
+  echo "$name"
+}
+
+# The end of a copy's name: the share that is drawn, and the seed, where they are not 1 and 0.
+drawn() {
+  local share seed_of_copies end=''
+  share=$(setting augment.share) seed_of_copies=$(setting augment.seed)
+  [ "$share" = 1.0 ] || end+=_$share
+  [ "$seed_of_copies" = 0 ] || end+=_seed$seed_of_copies
+  echo "$end"
 }
 
 # Whether noise is mixed into crops while training.
@@ -150,6 +165,7 @@ fresh() {
     code=0
     python -m wespeaker_lite.bin.stamp check "$@" || code=$?
   fi
+  [ "$code" -ne 3 ] || rm -f -- "$1" # a stale stamp must not outlive a stage that fails
   [ "$code" -eq 0 ] || [ "$code" -eq 3 ] || exit "$code"
   [ "$code" -ne 0 ] || say "done already ($1)"
   return "$code"

@@ -40,7 +40,7 @@ make_fbank() {
 # some_of FROM OUT KIND: a share of the utterances of FROM, others for each kind of copy.
 some_of() {
   local number kind_seed
-  number=$(awk -v share="$share" 'END { print int(NR * share + 0.5) }' "$1/utt2spk")
+  number=$(awk -v share="$share" 'END { count = int(NR * share + 0.5); print count ? count : 1 }' "$1/utt2spk")
   kind_seed=$(cksum <<< "$3 $seed_of_copies" | cut -d ' ' -f 1)
   python -m wespeaker_lite.bin.data_dir subset "$1" "$2" --num-utts "$number" --seed "$kind_seed"
 }
@@ -49,7 +49,7 @@ some_of() {
 list_clips() {
   if [ -z "$2" ] || fresh "$data/$1/.list.stamp" --trees "$2"; then return; fi
   python -m wespeaker_lite.bin.list_clips "--$1-dir" "$2" --out "$data/$1"
-  stamp "$data/$1/wav.scp"
+  stamp "$data/$1/audio.list" # not wav.scp, from which --max-bad may drop clips
 }
 
 [ -n "$(made_sets)" ] || die "$data has neither $train_set nor $test_set: run stage 1 first"
@@ -80,13 +80,14 @@ for speed in 1.0 $speeds; do
   fi
   parts+=("$data/$set_name")
   for kind in $copies; do
-    make_fbank "${set_name}_$kind" "$train_set" "$speed" "$kind"
-    parts+=("$data/${set_name}_$kind")
+    make_fbank "${set_name}_$kind$(drawn)" "$train_set" "$speed" "$kind"
+    parts+=("$data/${set_name}_$kind$(drawn)")
   done
 done
 if [ ${#parts[@]} -gt 1 ]; then
-  if fresh "$data/${train_set}_aug/.fbank.stamp" --files "${parts[@]/%//.fbank.stamp}" --words "$speeds"; then exit; fi
-  python -m wespeaker_lite.bin.data_dir combine "$data/${train_set}_aug" "${parts[@]}"
-  cp "$data/$train_set/features.json" "$data/${train_set}_aug/"
-  stamp "$data/${train_set}_aug/feats.scp"
+  joined=$data/$(training_set)
+  if fresh "$joined/.fbank.stamp" --files "${parts[@]/%//.fbank.stamp}"; then exit; fi
+  python -m wespeaker_lite.bin.data_dir combine "$joined" "${parts[@]}"
+  cp "$data/$train_set/features.json" "$joined/"
+  stamp "$joined/feats.scp"
 fi

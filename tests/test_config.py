@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import pytest
 
+from wespeaker_lite import resolved
 from wespeaker_lite.config import from_mapping, given, merge, parse_assignments, read_yaml, to_mapping
 from wespeaker_lite.errors import InputError
 from wespeaker_lite.experiment import Experiment, load
@@ -102,6 +103,17 @@ def test_fine_tuning_changes_what_it_starts_from_as_that_is_on_the_corpus(tmp_pa
     (tmp_path / "conf.yaml").write_text(f"start_from: {tmp_path}/lm.yaml\n")
     with pytest.raises(InputError, match=r"lm.yaml: it starts, by way of others, from itself"):
         given(tmp_path / "lm.yaml")
+
+
+def test_a_resolved_config_stands_without_the_conf_that_it_started_from(tmp_path: Path) -> None:
+    (tmp_path / "base.yaml").write_text("model: {name: ecapa_tdnn, channels: 16}\n")
+    (tmp_path / "lm.yaml").write_text(f"start_from: {tmp_path}/base.yaml\nhead: {{margin: 0.5}}\n")
+    tuned = load(tmp_path / "lm.yaml")
+    resolved.write(tmp_path / "config.yaml", to_mapping(tuned))
+    (tmp_path / "base.yaml").unlink()
+    assert load(tmp_path / "config.yaml") == tuned
+    with pytest.raises(InputError, match=r"base\.yaml: no such file"):
+        load(tmp_path / "lm.yaml")
 
 
 def test_the_stages_know_all_sections_that_weights_depend_on(repository: Path) -> None:

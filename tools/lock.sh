@@ -13,7 +13,7 @@ lock() {
   exec {fd}>> "$folder/.lock"
   if ! flock "$how" --nonblock "$fd"; then
     echo "$(date '+%Y-%m-%d %H:%M:%S') $(basename "$0" .sh): waiting, $1 is in use by $(tail -n 1 "$folder/.lock")"
-    flock "$how" "$fd"
+    flock "$how" "$fd" || { echo "$(basename "$0"): $1 cannot be locked" >&2 && exit 1; }
     waited=3
   fi
   echo "process $$ on ${HOSTNAME:-?} since $(date '+%Y-%m-%d %H:%M:%S'): $0" > "$folder/.lock"

@@ -7,7 +7,7 @@ from types import ModuleType
 from typing import Any
 
 from wespeaker_lite import plugins
-from wespeaker_lite.config import from_mapping, given, to_mapping
+from wespeaker_lite.config import from_mapping, given, read_yaml, to_mapping
 from wespeaker_lite.data.augment import AugmentConfig
 from wespeaker_lite.data.crops import CropConfig
 from wespeaker_lite.distill import DistillConfig
@@ -63,8 +63,10 @@ def from_given(mapping: Mapping[str, Any], where: str) -> Experiment:
 
 
 def load(path: str | Path) -> Experiment:
-    """Read a conf YAML, or a resolved config, as an experiment."""
-    return from_given(given(path), str(path))
+    """Read a conf YAML, or a resolved config, as an experiment; the latter has every section, and stands alone."""
+    mapping = read_yaml(path)
+    is_resolved = mapping.keys() >= {section.name for section in fields(Experiment)}
+    return from_given(mapping if is_resolved else given(path), str(path))
 
 
 def _filled(package: str, section: Mapping[str, Any], where: str) -> tuple[ModuleType, dict[str, Any]]:

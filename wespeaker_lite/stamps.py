@@ -176,4 +176,4 @@ def _met(folder: str, seen: set[str]) -> bool:
 def _sections(config: str, sections: Iterable[str]) -> dict[str, Any]:
     with open(config, encoding="utf-8") as file:
         resolved = yaml.safe_load(file)
-    return {section: resolved[section] for section in sections}
+    return {section: resolved.get(section) for section in sections}  # that of an older model lacks what came later

@@ -56,11 +56,12 @@ def house(tmp_path: Path, repository: Path) -> House:
 
 def test_score_report_compare(house: House) -> None:
     (house.root / "cost.json").write_text(json.dumps({"params": 1000, "macs_1s": 5_000_000}))
-    scored = house.score(*COHORT, *FRAMES, "--cost", "cost.json", "--top-n", "10")
+    scorings = "cosine snorm asnorm asnorm_qmf"
+    scored = house.score(*COHORT, *FRAMES, "--cost", "cost.json", "--top-n", "10", "--scorings", scorings)
     assert scored.returncode == 0, scored.stderr
     results = json.loads((house.root / "exp" / "results.json").read_text())
     assert (results["params"], results["macs_1s"]) == (1000, 5_000_000)
-    assert list(results["trials"]["trials_O"]) == ["cosine", "snorm", "asnorm", "asnorm_qmf"]
+    assert list(results["trials"]["trials_O"]) == scorings.split()
     cosine = results["trials"]["trials_O"]["cosine"]
     assert set(cosine) == {"eer", "mindcf_p0.01", "mindcf_p0.05", "trials", "targets", "nontargets"}
     assert (cosine["trials"], cosine["targets"]) == (630, 36)

@@ -57,6 +57,10 @@ def check(name: str) -> None:
 with joined_ranks("cpu") as ranks:
     for network_name in NETWORKS:
         check(network_name)
+    norms, rows = nn.Sequential(nn.BatchNorm1d(3, affine=False)).double(), torch.randn(8, 3).double()
+    whole = copy.deepcopy(norms)(rows)
+    ranks.unite(norms)
+    torch.testing.assert_close(norms(rows[ranks.rank :: ranks.count]), whole[ranks.rank :: ranks.count])
     alike = torch.nn.Linear(2, 2)
     with torch.no_grad():
         alike.weight.fill_(ranks.rank)

@@ -1,12 +1,11 @@
 """Check or leave the stamp of a stage.
 
-`check` ends with 0 where the stage is done, and with 3 where it is to be done; a stale stamp is then taken away, so
-that it cannot outlive a stage that fails. Any other code is an error, such as an input that is not there.
+`check` ends with 0 where the stage is done, and with 3 where it is to be done. Any other code is an error, such as an
+input that is not there.
 """
 
 import argparse
 import sys
-from pathlib import Path
 
 from wespeaker_lite import stamps
 from wespeaker_lite.bin import run
@@ -39,7 +38,6 @@ def main() -> None:
         stamps.write(args.stamp, inputs, args.outputs)
         return
     if not stamps.is_fresh(args.stamp, inputs):
-        Path(args.stamp).unlink(missing_ok=True)
         sys.exit(TO_BE_DONE)
 
 

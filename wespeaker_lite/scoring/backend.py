@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 class ScoringOptions:
     """Which scorings to make (see `scorings.py`), AS-norm's adaptive cohort, the working memory in megabytes."""
 
-    scorings: tuple[str, ...] = ("cosine", "snorm", "asnorm", "asnorm_qmf")
+    scorings: tuple[str, ...] = ("cosine", "snorm", "asnorm")
     top_n: int = 300
     block_mb: float = 64
     calibration: CalibrationOptions = field(default_factory=CalibrationOptions)

@@ -131,8 +131,10 @@ def _normalise(norm: nn.Module, maps: Tensor, channel_dim: int) -> Tensor:
             norm.running_mean.lerp_(mean.view_as(norm.running_mean), norm.momentum)
             unbiased = variance * (count / (count - 1).clamp(min=1))
             norm.running_var.lerp_(unbiased.view_as(norm.running_var), norm.momentum)
-        scale = (norm.weight.flatten() * (variance + norm.eps).rsqrt()).view(shape)
-        return torch.addcmul(norm.bias.flatten().view(shape), centred, scale).to(maps.dtype)
+        normalised = centred * (variance + norm.eps).rsqrt().view(shape)
+        if norm.weight is not None:
+            normalised = torch.addcmul(norm.bias.flatten().view(shape), normalised, norm.weight.flatten().view(shape))
+        return normalised.to(maps.dtype)
 
 
 class SharedBatchNorm(nn.modules.batchnorm._BatchNorm):
