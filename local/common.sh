@@ -104,7 +104,12 @@ data=data/$corpus
 corpus_dir=${corpus_dir:-$data/corpus}
 config=${config:-$default_config}
 
-setting() { python -m wespeaker_lite.bin.config get "$exp/config.yaml" "$1"; }
+# A value of the experiment's config, by a key such as distill.teacher; see its end for where they come from.
+declare -A settings=()
+setting() {
+  [ -n "${settings[$1]+there}" ] || die "$exp/config.yaml has no key $1"
+  echo "${settings[$1]}"
+}
 
 # The sets of this corpus that stage 1 has made; a corpus may come without a training set.
 made_sets() { for set_name in $train_set $test_set; do [ ! -e "$data/$set_name/wav.scp" ] || echo "$set_name"; done; }
@@ -202,9 +207,10 @@ fi
 exp=exp/$corpus/$name
 lock "$exp" || true
 if ! $trained; then
-  python -m wespeaker_lite.bin.config from-model --model "$model" --out "$exp/config.yaml"
+  resolving=(from-model --model "$model")
 else
   model=$exp/final.pt
-  python -m wespeaker_lite.bin.config resolve --config "$config" --overrides "egs/$corpus/overrides.yaml" \
-    --out "$exp/config.yaml" --set "${set[@]}"
+  resolving=(resolve --config "$config" --overrides "egs/$corpus/overrides.yaml" --set "${set[@]}")
 fi
+lines=$(python -m wespeaker_lite.bin.config "${resolving[@]}" --out "$exp/config.yaml") || exit
+while IFS=$'\t' read -r key value; do settings[$key]=$value; done <<< "$lines"

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,6 @@ import yaml
 
 from wespeaker_lite.config import given, to_mapping
 from wespeaker_lite.data.tables import write_text
-from wespeaker_lite.errors import InputError
 
 HEADER = "# Resolved by wespeaker_lite.bin.config; written anew when what it comes from changes. Given: "
 
@@ -52,13 +51,17 @@ def read(path: str | Path) -> dict[str, Any]:
     return yaml.safe_load(Path(path).read_text(encoding="utf-8"))
 
 
-def value(path: str | Path, key: str) -> str:
-    """One value for the shell: text and numbers as they are, true and false, lists by words, sections as JSON."""
-    found: Any = read(path)
-    for part in key.split("."):
-        if not isinstance(found, dict) or part not in found:
-            raise InputError(f"{path}: no key {key!r}")
-        found = found[part]
+def for_shell(path: str | Path) -> Iterator[str]:
+    """Each key, a tab, and its value: text and numbers as they are, lists by words, sections as JSON."""
+    sections = [("", read(path))]
+    for prefix, section in sections:
+        for key, found in section.items():
+            if isinstance(found, dict):
+                sections.append((f"{prefix}{key}.", found))
+            yield f"{prefix}{key}\t{_as_text(found)}"
+
+
+def _as_text(found: Any) -> str:
     if isinstance(found, dict | bool):
         return json.dumps(found)
     if isinstance(found, list):

@@ -1,4 +1,4 @@
-"""Resolve a config into an experiment's folder, or print one value of a resolved one."""
+"""Resolve a config into an experiment's folder, and print its keys and values for the shell."""
 
 import argparse
 
@@ -18,16 +18,12 @@ def main() -> None:
     copying = actions.add_parser("from-model", help="write the config that a trained model carries to OUT")
     copying.add_argument("--model", required=True, help="final.pt")
     copying.add_argument("--out", required=True)
-    getting = actions.add_parser("get", help="print a value of a resolved config: lists by words, sections as JSON")
-    getting.add_argument("config")
-    getting.add_argument("key", help="such as distill.teacher")
     args = parser.parse_args()
-    if args.action == "get":
-        print(resolved.value(args.config, args.key))
-    elif args.action == "from-model":
+    if args.action == "from-model":
         resolved.copy_from_model(args.model, args.out)
     else:
         resolved.resolve(args.config, args.overrides, args.set, args.out)
+    print("\n".join(resolved.for_shell(args.out)))
 
 
 if __name__ == "__main__":
