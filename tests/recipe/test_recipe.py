@@ -48,6 +48,11 @@ class Checkout:
         self.folder = folder
         self.exp = folder / "exp/mini/student"
 
+    def start(self, *options: str) -> subprocess.Popen:
+        command = ["bash", "run.sh", "--config", "conf/student.yaml", *options]
+        environment = {**os.environ, **SIZE}
+        return subprocess.Popen(command, cwd=self.folder, env=environment, stdout=subprocess.PIPE, text=True)
+
     def run(self, *options: str, script: str = "run.sh", **environment: str) -> subprocess.CompletedProcess:
         command = ["bash", script, "--config", "conf/student.yaml", *options]
         environment = {**os.environ, **SIZE, **environment}
@@ -183,9 +188,9 @@ def test_copies_with_noise_and_in_rooms_and_noise_in_crops(checkout: Checkout, t
     assert "48 utterances of 6 speakers" in (checkout.folder / "exp/mini/noisy/train.log").read_text()
     # done already, with other jobs the same, and only with other noise anew
     assert "fbanks of" not in checkout.good(*options, "--stop-stage", "4")
-    read = lambda: dict(kaldiio.load_scp(str(data / "train_noise/feats.scp")).items())  # noqa: E731
+    read = lambda: dict(kaldiio.load_scp(str(data / "train_noise_0.5/feats.scp")).items())  # noqa: E731
     before = read()
-    (data / "train_noise/.fbank.stamp").unlink()
+    (data / "train_noise_0.5/.fbank.stamp").unlink()
     checkout.good(*options, "--stop-stage", "2", "--nj", "3")
     after = read()
     assert all((before[key] == after[key]).all() for key in before.keys() | after)
@@ -272,10 +277,16 @@ def test_a_run_waits_for_another_of_the_same_experiment_and_for_who_reads_the_fb
         ("data/mini", "--shared", "2", "data/mini/test/.fbank.stamp"),
     ):
         (checkout.folder / changed).unlink()
-        other = subprocess.Popen(["flock", how, str(checkout.folder / folder / ".lock"), "sleep", "8"])
-        said = checkout.good("--stage", stage, "--stop-stage", stage)
+        other = subprocess.Popen(
+            ["flock", how, str(checkout.folder / folder / ".lock"), "sh", "-c", "echo held; exec cat"],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        assert other.stdout.readline() == "held\n"
+        run = checkout.start("--stage", stage, "--stop-stage", stage)
+        said = next((line for line in run.stdout if "waiting" in line), "")
         assert f"waiting, {folder} is in use by process" in said
-        assert other.wait() == 0
+        other.communicate()  # it ends with its input
+        assert run.wait() == 0
 
 
 def test_a_missing_ark_fails_the_stage_and_names_the_log(checkout: Checkout) -> None:
