@@ -229,6 +229,7 @@ def test_a_link_out_of_the_folder_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [(gzip.compress(b"no tar at all" * 100), "cannot be unpacked"), (make_tar({"a/1": b"", "b/1": b""}), "found 2")],
+    ids=["no tar", "two folders"],
 )
 def test_what_is_not_one_folder_is_refused_and_cleared_away(tmp_path: Path, content: bytes, message: str) -> None:
     (tmp_path / "a.tar.gz").write_bytes(content)
