@@ -88,7 +88,7 @@ def test_merged_tables_are_in_order(tmp_path_factory: pytest.TempPathFactory, ta
     for number, table in enumerate(tables):
         write_table(folder / f"{number}", {f"{key}{number}": value for key, value in table.items()})
     sources = [read_lines(folder / f"{number}") for number in range(len(tables))]
-    write_lines(folder / "all", pieces(sources, *merged(sources)))
+    write_lines(folder / "all", pieces(sources, *merged(sources)[1:]))
     rows = sorted(row for number in range(len(tables)) for row in read_table(folder / f"{number}").items())
     assert (folder / "all").read_text() == "".join(f"{key} {value}\n" for key, value in rows)
     assert list(sources[0].runs(np.arange(0))) == []

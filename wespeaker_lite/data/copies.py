@@ -17,8 +17,9 @@ import soundfile
 from wespeaker_lite.data.audio import Utterances, audio_seconds, read_audio
 from wespeaker_lite.data.audio_list import list_audio
 from wespeaker_lite.data.augment import speed_perturb, speed_prefix
+from wespeaker_lite.data.corpora import CorpusSet, write_data_dir
 from wespeaker_lite.data.distortion import ReverbConfig
-from wespeaker_lite.data.tables import read_table, spk2utt_of, write_table
+from wespeaker_lite.data.tables import read_table, write_table
 from wespeaker_lite.errors import InputError
 
 SNRS = {"noise": (15, 10, 5, 0), "music": (15, 10, 8, 5), "babble": (20, 17, 15, 13)}  # dB
@@ -159,9 +160,7 @@ def write_clips(out: str | Path, files: Mapping[str, Sequence[Path]]) -> None:
             key = f"{kind}-{'_'.join(os.path.relpath(path, folder).split())}"
             wavs[key], utt2spk[key], seconds[key] = str(path), kind, f"{audio_seconds(path):.3f}"
     out = Path(out)
-    write_table(out / "wav.scp", wavs)
-    write_table(out / "utt2spk", utt2spk)
-    write_table(out / "spk2utt", {kind: " ".join(keys) for kind, keys in spk2utt_of(utt2spk).items()})
+    write_data_dir(out, CorpusSet(wavs, utt2spk))
     write_table(out / "utt2dur", seconds)
     list_audio(out)
 

@@ -60,7 +60,10 @@ def read_utt2spk(directory: str | Path) -> dict[str, str]:
     Raises:
         InputError: as `iter_table`, and naming the line of a speaker of more than one word.
     """
-    lines = read_speakers(directory)
+    return _speaker_by_utterance(read_speakers(directory))
+
+
+def _speaker_by_utterance(lines: Lines) -> dict[str, str]:
     pairs = zip(lines.keys.tolist(), lines.column().tolist(), strict=True)
     return {utterance.decode(): sys.intern(speaker.decode()) for utterance, speaker in pairs}
 
@@ -461,7 +464,8 @@ def subset(directory: str | Path, out: str | Path, selection: Selection) -> int:
     Raises:
         InputError: where a list names something unknown, or there are fewer utterances than asked for.
     """
-    utt2spk = read_utt2spk(directory)
+    lines = read_speakers(directory)
+    utt2spk = _speaker_by_utterance(lines)
     chosen = list(utt2spk)
     if selection.utts:
         wanted = _read_list(selection.utts, utt2spk, directory)
@@ -479,7 +483,7 @@ def subset(directory: str | Path, out: str | Path, selection: Selection) -> int:
         chosen = [chosen[place] for place in rng.permutation(len(chosen))[: selection.num_utts]]
     if not chosen:
         raise InputError(f"{directory}: the selection leaves no utterance")
-    lines, wanted = read_speakers(directory), set(chosen)
+    wanted = set(chosen)
     part_of = np.array([0 if utterance in wanted else -1 for utterance in utt2spk])
     _distribute(Path(directory), lines, part_of, [Path(out)])
     return len(chosen)
@@ -524,10 +528,7 @@ def combine(out: str | Path, directories: Sequence[str | Path]) -> int:
 def _joined(paths: Sequence[Path], kind: str) -> Iterator[memoryview]:
     """Merge sorted tables."""
     sources = [read_lines(path) for path in paths]
-    source, number = merged(sources)
-    keys = np.concatenate([lines.keys for lines in sources])
-    starts = np.cumsum([0, *(len(lines) for lines in sources)])
-    keys = keys[starts[source] + number]
+    keys, source, number = merged(sources)
     again = np.flatnonzero(keys[1:] == keys[:-1]) + 1
     for place in again.tolist():
         one, other = (sources[source[at]].value(number[at]) for at in (place - 1, place))

@@ -5,14 +5,12 @@ import os
 import shlex
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from tqdm import tqdm
-
 from wespeaker_lite.data.tables import iter_table
 from wespeaker_lite.errors import InputError
+from wespeaker_lite.progress import with_progress
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +58,8 @@ def decode_listed(scp: str | Path, folder: str | Path, part: int = 1, parts: int
         InputError: naming those that cannot be decoded, at the end, when all others are done.
     """
     ffmpeg, faults, done = find_ffmpeg(), [], 0
-    for flac, source in _progress(list(_to_do(scp, folder, part, parts))):
+    to_do = list(_to_do(scp, folder, part, parts))
+    for flac, source in with_progress(to_do, len(to_do), "files"):
         fault = _decode(ffmpeg, source, Path(flac))
         done += not fault
         if fault:
@@ -83,13 +82,6 @@ def _is_newer(flac: str, source: str) -> bool:
         return os.stat(flac).st_mtime_ns >= os.stat(source).st_mtime_ns
     except FileNotFoundError:
         return False
-
-
-def _progress(files: list[tuple[str, str]]) -> Iterator[tuple[str, str]]:
-    for number, pair in enumerate(tqdm(files, unit="file", disable=None), start=1):
-        yield pair
-        if number % 5000 == 0 and not sys.stderr.isatty():
-            log.info("%d of %d files", number, len(files))
 
 
 def _decode(ffmpeg: str, source: str, flac: Path) -> str:

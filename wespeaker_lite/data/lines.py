@@ -132,12 +132,15 @@ def numbered(column: np.ndarray) -> tuple[list[str], np.ndarray]:
     return [value.decode() for value in values.tolist()], np.repeat(numbers, np.diff(starts))
 
 
-def merged(sources: list[Lines]) -> tuple[np.ndarray, np.ndarray]:
-    """Bring the lines of tables into one order, (n,) int64 each: the number of their source, and their number in it."""
-    order = np.argsort(np.concatenate([lines.keys for lines in sources]), kind="stable")  # which merges sorted runs
+def merged(sources: list[Lines]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Bring the lines of tables into one order: their keys (n,) S, the number of their source, and their number in it,
+    (n,) int64 each.
+    """
+    keys = np.concatenate([lines.keys for lines in sources])
+    order = np.argsort(keys, kind="stable")  # which merges sorted runs
     firsts = np.cumsum([0, *(len(lines) for lines in sources)])
     source = np.searchsorted(firsts, order, side="right") - 1
-    return source, order - firsts[source]
+    return keys[order], source, order - firsts[source]
 
 
 def pieces(sources: list[Lines], source: np.ndarray, number: np.ndarray) -> Iterator[memoryview]:

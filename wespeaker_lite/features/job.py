@@ -1,20 +1,17 @@
 """The fbanks of a data directory, or a part of it, as one job."""
 
 import logging
-import sys
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tqdm import tqdm
-
 from wespeaker_lite.data.arks import ArkWriter
-from wespeaker_lite.data.audio import Utterance, Utterances
+from wespeaker_lite.data.audio import Utterances
 from wespeaker_lite.data.copies import Copier, Copy
 from wespeaker_lite.data.tables import write_lines, write_table
 from wespeaker_lite.errors import InputError
 from wespeaker_lite.features.fbank import FbankConfig, fbank
+from wespeaker_lite.progress import with_progress
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +47,7 @@ def make_fbanks(job: FbankJob) -> None:
     seconds: dict[str, float] = {}
     bad: list[str] = []
     with ArkWriter(job.out) as writer:
-        for utterance in _with_progress(utterances):
+        for utterance in with_progress(utterances, len(utterances), "utterances"):
             key = job.copy.utterance(utterance.id)
             try:
                 samples = copier(key, utterances.read(utterance))
@@ -86,14 +83,3 @@ def _list_bad(path: Path, bad: list[str]) -> None:
         write_lines(path, (f"{line}\n" for line in bad))
     else:
         path.unlink(missing_ok=True)
-
-
-def _with_progress(utterances: Utterances) -> Iterator[Utterance]:
-    """Show a bar on a terminal, and elsewhere a line at each tenth of the way."""
-    total = len(utterances)
-    with tqdm(total=total, unit="utt", disable=not sys.stderr.isatty()) as bar:
-        for number, utterance in enumerate(utterances, start=1):
-            yield utterance
-            bar.update()
-            if bar.disable and number * 10 // total > (number - 1) * 10 // total:
-                log.info("%d of %d utterances", number, total)

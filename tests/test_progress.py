@@ -1,0 +1,21 @@
+"""Long work says how far it has come: where there is no terminal, a line at each tenth."""
+
+import logging
+
+import pytest
+
+from wespeaker_lite.progress import with_progress
+
+
+def test_each_tenth_is_a_line(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    assert list(with_progress(iter("abcdefghijklmnopqrstuvwxy"), 25, "letters")) == list("abcdefghijklmnopqrstuvwxy")
+    numbers = [int(message.split()[0]) for message in caplog.messages]
+    assert numbers == [3, 5, 8, 10, 13, 15, 18, 20, 23, 25]
+    assert caplog.messages[0] == "3 of 25 letters"
+
+
+def test_nothing_to_do_says_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    assert list(with_progress([], 0, "files")) == []
+    assert caplog.messages == []
