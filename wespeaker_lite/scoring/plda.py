@@ -105,7 +105,8 @@ def train_plda(vectors: np.ndarray, speakers: np.ndarray, mean: np.ndarray, opti
     if len(vectors) - count < size:
         raise InputError(
             f"plda: {len(vectors)} training utterances of {count} speakers are too few for embeddings of {size} "
-            f"dimensions: it takes {size} more utterances than speakers to see how those of one speaker differ"
+            f"dimensions: it takes {size} more utterances than speakers to see how those of one speaker differ; "
+            "or leave plda out of scoring.scorings"
         )
     log.info("PLDA of %d dimensions (of %d) from %d utterances of %d speakers", dim, size, len(vectors), count)
     lda = _discriminants(speaker_statistics(vectors, speakers, lambda block: block - mean))[:, :dim]
