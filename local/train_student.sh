@@ -47,7 +47,7 @@ if [ "$processes" -gt 1 ]; then
     --nproc-per-node "$processes" --max-restarts 1)
 fi
 say "training $name; everything is in $exp/train.log"
-follow "$log" 'epoch .*done|going on|set aside|are of another run|mean is over' \
+follow "$log" 'epoch .*done|going on|stopping;|set aside|are of another run|mean is over' \
   $cmd --gpu "$gpu" "$log" "${program[@]}" -m wespeaker_lite.bin.train --config "$exp/config.yaml" --data "$train_data" --out "$exp" \
   "${options[@]}" --inputs "${inputs[@]}"
 stamp "$exp/final.pt"

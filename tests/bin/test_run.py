@@ -5,7 +5,7 @@ import errno
 import pytest
 
 from wespeaker_lite.bin import run
-from wespeaker_lite.errors import InputError
+from wespeaker_lite.errors import InputError, Stopped
 
 
 def ending(error: BaseException, monkeypatch: pytest.MonkeyPatch) -> object:
@@ -28,6 +28,10 @@ def test_the_machines_errors_name_the_file(monkeypatch: pytest.MonkeyPatch) -> N
     assert ending(full, monkeypatch) == "train: No space left on device: a.ark"
     assert ending(BrokenPipeError(), monkeypatch) == 1
     assert ending(KeyboardInterrupt(), monkeypatch) == 130
+
+
+def test_a_stop_that_was_asked_for_ends_as_shells_tell_of_signals(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert ending(Stopped(15, "a checkpoint is written"), monkeypatch) == 143
 
 
 def test_our_own_defects_keep_their_traceback(monkeypatch: pytest.MonkeyPatch) -> None:

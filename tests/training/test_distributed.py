@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -119,11 +120,23 @@ def test_after_a_restart_the_result_is_the_same(make: Make, together: Run) -> No
     assert all(torch.equal(ours[name], value) for name, value in expected.items())
 
 
-def said_after_a_kill(run: Run, process: subprocess.Popen) -> str:
-    """Kill the second rank once there is a checkpoint, and return what all said until they ended."""
+def test_a_signal_to_one_rank_stops_them_all_after_the_same_batch(make: Make) -> None:
+    stopped = make("stopped", epochs=200)
+    process = stopped.start(2)
+    said = said_after_a_kill(stopped, process, signal.SIGUSR1)
+    assert process.returncode != 0
+    places = re.findall(r"stopping; a checkpoint is written after (epoch \d+, batch \d+)", said)
+    assert len(places) == 2
+    assert len(set(places)) == 1
+    epoch, batch = re.findall(r"\d+", places[0])
+    assert (stopped.out / f"checkpoints/epoch_{int(epoch):04d}_batch_{int(batch):06d}.pt").exists()
+
+
+def said_after_a_kill(run: Run, process: subprocess.Popen, number: int = signal.SIGKILL) -> str:
+    """Send the second rank a signal once there is a checkpoint, and return what all said until they ended."""
     while not list(run.out.glob("checkpoints/*.pt")):
         assert process.poll() is None, process.stdout.read()
         time.sleep(0.05)
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    os.kill(max(map(int, children)), signal.SIGKILL)
+    os.kill(max(map(int, children)), number)
     return process.communicate(timeout=300)[0]

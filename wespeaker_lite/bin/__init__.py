@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Callable
 
-from wespeaker_lite.errors import InputError
+from wespeaker_lite.errors import InputError, Stopped
 
 
 def run(main: Callable[[], None]) -> None:
@@ -21,6 +21,9 @@ def run(main: Callable[[], None]) -> None:
         main()
     except InputError as error:
         sys.exit(f"{program}: {error}")
+    except Stopped as stop:
+        logging.getLogger(__name__).warning("%s", stop)
+        sys.exit(128 + stop.signal)  # as a shell tells of a program that a signal ended
     except BrokenPipeError:  # whoever read our output has gone, as `head` does
         sys.exit(1)
     except OSError as error:  # no space, no permission, no such file: the machine's own words and the path

@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import math
+import signal
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -15,7 +16,7 @@ from tqdm import tqdm
 from wespeaker_lite import trained_model
 from wespeaker_lite.config import to_mapping
 from wespeaker_lite.data.crops import Batch, CropDataset, EpochSampler
-from wespeaker_lite.errors import InputError
+from wespeaker_lite.errors import InputError, Stopped
 from wespeaker_lite.experiment import Experiment
 from wespeaker_lite.training import schedule
 from wespeaker_lite.training.checkpoint import CheckpointStore, random_states, set_random_states
@@ -23,6 +24,7 @@ from wespeaker_lite.training.distributed import Ranks
 from wespeaker_lite.training.learner import Learner, Losses
 from wespeaker_lite.training.meters import Meters, MetricsFile, as_words
 from wespeaker_lite.training.optimiser import build_optimiser
+from wespeaker_lite.training.stopping import StopRequest, leave_to_parent
 
 log = logging.getLogger(__name__)
 
@@ -62,14 +64,20 @@ class Trainer:
         self.meters = Meters()
 
     def run(self) -> None:
-        """Train to the end and write `final.pt`, the mean of the last ends of epochs."""
+        """Train to the end and write `final.pt`, the mean of the last ends of epochs.
+
+        Raises:
+            Stopped: when a signal asks for it, after the batch at hand and a checkpoint.
+            InputError: where the loss is not finite.
+        """
         with self.ranks.first_goes_first():  # it sets aside what is of another run
             self._resume()
         self.ranks.unite(self.learner)
         if self.ranks.is_first:
             self.metrics = MetricsFile(self.out / "metrics.jsonl", self.epoch * self.batches + self.batch)
-        while self.epoch < self.train.epochs:
-            self._train_epoch()
+        with StopRequest() as request:
+            while self.epoch < self.train.epochs:
+                self._train_epoch(request)
         if self.ranks.is_first:
             self._finish()
 
@@ -82,25 +90,37 @@ class Trainer:
         )
         log.info("wrote %s, the mean of the last %d epochs", self.out / "final.pt", self.train.average_last)
 
-    def _train_epoch(self) -> None:
+    def _train_epoch(self, request: StopRequest) -> None:
         started, end = time.monotonic(), Meters()
         for batch, waited in self._batches_to_come():
             losses = self._step(batch)
             values = {"loss": losses.total.item(), **{name: part.item() for name, part in losses.parts.items()}}
-            values["accuracy"] = losses.correct.item()
+            values |= {"accuracy": losses.correct.item(), "stop": float(request.signal is not None)}
             values = self.ranks.mean(values, self.device)
+            stop = values.pop("stop") > 0  # whichever rank was asked, all stop after the same batch
             self.batch += 1
             for meters in (self.meters, end):
                 meters.add(values, self.train.batch_size, waited)
-            every = self.runtime.log_every
-            if every and self.batch % every == 0 and self.batch < self.batches:
+            if self.batch == self.batches:
+                continue
+            if self._is_due(self.runtime.log_every):
                 self._log("batch", self.meters)
-            every = self.runtime.checkpoint_batches
-            if every and self.batch % every == 0 and self.batch < self.batches:
+            if stop or self._is_due(self.runtime.checkpoint_batches):
                 self._save()
+            if stop:
+                raise self._stopped(request)
         self.epoch, self.batch = self.epoch + 1, 0
         self._log(f"done in {time.monotonic() - started:.0f} s", end)
         self._save()
+
+    def _is_due(self, every: int) -> bool:
+        return bool(every) and self.batch % every == 0
+
+    def _stopped(self, request: StopRequest) -> Stopped:
+        number = request.signal or signal.SIGTERM  # another rank's, of which we know but that there was one
+        return Stopped(
+            number, f"{number.name}: stopping; a checkpoint is written after epoch {self.epoch}, batch {self.batch}"
+        )
 
     def _batches_to_come(self) -> Iterator[tuple[Batch, float]]:
         """The batches that are left of this epoch, each with the seconds that it was waited for."""
@@ -119,6 +139,7 @@ class Trainer:
             sampler=sampler,
             batch_size=None,  # an item of the data set is a batch
             num_workers=self.runtime.workers,
+            worker_init_fn=leave_to_parent,
             generator=torch.Generator(),  # its own: the global one must not know how often a run was resumed
             pin_memory=self.device.type == "cuda",
         )

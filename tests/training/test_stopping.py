@@ -1,0 +1,105 @@
+"""A signal before the end, as schedulers send at the time limit: a checkpoint first, and nothing is trained twice."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from wespeaker_lite import resolved, trained_model
+from wespeaker_lite.config import to_mapping
+from wespeaker_lite.data.crops import CropDataset
+from wespeaker_lite.errors import Stopped
+from wespeaker_lite.experiment import Experiment
+from wespeaker_lite.training.job import build_learner
+from wespeaker_lite.training.stopping import SIGNALS, StopRequest
+from wespeaker_lite.training.trainer import Trainer
+
+Small = Callable[..., Experiment]
+NO_CHECKPOINTS = {"checkpoint_batches": 0}  # but at the ends of epochs
+
+
+def run_here(experiment: Experiment, data: Path, out: Path) -> dict[str, torch.Tensor]:
+    dataset = CropDataset(data, experiment.crop, experiment.seed)
+    torch.manual_seed(experiment.seed)
+    Trainer(build_learner(experiment, dataset), dataset, experiment, out).run()
+    return trained_model.load(out / "final.pt").model.state_dict()
+
+
+def assert_same(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> None:
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(value, theirs[name]) for name, value in ours.items())
+
+
+@pytest.mark.parametrize("number", SIGNALS, ids=lambda number: number.name)
+def test_the_batch_at_hand_is_the_last_and_none_is_trained_twice(
+    small: Small, small_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    experiment = small(runtime=NO_CHECKPOINTS)
+    whole = run_here(experiment, small_data, tmp_path / "whole")
+    steps, step = [], Trainer._step
+
+    def signalled(self: Trainer, batch: object) -> object:
+        steps.append((self.epoch, self.batch))
+        if len(steps) == 8:
+            os.kill(os.getpid(), number)
+        return step(self, batch)
+
+    monkeypatch.setattr(Trainer, "_step", signalled)
+    before = signal.getsignal(number)
+    with pytest.raises(
+        Stopped, match=f"{number.name}: stopping; a checkpoint is written after epoch 1, batch 3"
+    ) as stop:
+        run_here(experiment, small_data, tmp_path / "parts")
+    assert stop.value.signal == number
+    assert signal.getsignal(number) == before
+    assert len(steps) == 8
+    assert_same(whole, run_here(experiment, small_data, tmp_path / "parts"))
+    assert steps == [(epoch, batch) for epoch in range(3) for batch in range(5)]
+
+
+def test_a_signal_in_the_last_batch_of_all_stops_nothing(
+    small: Small, small_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = Trainer._step
+
+    def signalled(self: Trainer, batch: object) -> object:
+        if (self.epoch, self.batch) == (2, 4):
+            os.kill(os.getpid(), signal.SIGTERM)
+        return step(self, batch)
+
+    monkeypatch.setattr(Trainer, "_step", signalled)
+    run_here(small(runtime=NO_CHECKPOINTS), small_data, tmp_path)
+
+
+def test_a_signal_to_the_whole_group_spares_the_workers_until_the_checkpoint(
+    small: Small, small_data: Path, tmp_path: Path, repository: Path
+) -> None:
+    experiment = small(train={"epochs": 400, "crops_per_epoch": 400}, runtime={"workers": 2, **NO_CHECKPOINTS})
+    resolved.write(tmp_path / "config.yaml", to_mapping(experiment))
+    command = [sys.executable, "-m", "wespeaker_lite.bin.train", "--config", tmp_path / "config.yaml",
+               "--data", small_data, "--out", tmp_path]  # fmt: skip
+    process = subprocess.Popen(
+        command, env={**os.environ, "PYTHONPATH": str(repository)}, stderr=subprocess.PIPE, text=True,
+        start_new_session=True,
+    )  # fmt: skip
+    log = tmp_path / "train.log"
+    while not log.exists() or "batch 6/50" not in log.read_text():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGTERM)
+    said = process.communicate(timeout=60)[1]
+    assert process.returncode == 128 + signal.SIGTERM, said
+    assert "Traceback" not in said
+    assert "stopping; a checkpoint is written after epoch" in said
+    assert "stopping; a checkpoint" in log.read_text()
+
+
+def test_without_a_signal_nothing_is_asked_for() -> None:
+    with StopRequest() as request:
+        assert request.signal is None

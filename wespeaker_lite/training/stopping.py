@@ -1,0 +1,35 @@
+"""Being asked to stop: by a scheduler shortly before the time limit, by a runner that is cancelled, or by hand."""
+
+import signal
+from collections.abc import Iterable
+from types import FrameType, TracebackType
+
+# TERM: Slurm at the time limit, run.pl, torchrun, kill. USR1 and USR2: Grid Engine (s_rt, -notify), sbatch --signal.
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+
+
+class StopRequest:
+    """Within its `with`, a signal that asks to stop is noted in `signal`, for the loop to stop where it may."""
+
+    def __init__(self, signals: Iterable[signal.Signals] = SIGNALS) -> None:
+        self.signals = tuple(signals)
+        self.signal: signal.Signals | None = None
+
+    def __enter__(self) -> "StopRequest":
+        self._before = {number: signal.signal(number, self._note) for number in self.signals}
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.signal = signal.Signals(number)
+
+
+def leave_to_parent(worker: int) -> None:
+    """Set up a DataLoader's worker: signals that reach the whole group are for its parent, which still needs it."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
