@@ -160,6 +160,23 @@ split_for_jobs() {
   jobs=$(find "$2" -mindepth 1 -maxdepth 1 -type d | wc -l)
 }
 
+# arrived FILE: wait until the files of all jobs, whose number stands for JOB, are seen here; a file server may show late what
+# was made on other machines. They come in the array `arrivals`, numbers in order.
+arrived() {
+  local number file second
+  arrivals=()
+  for ((number = 1; number <= ${jobs:-1}; number++)); do
+    file=${1//JOB/$number}
+    for ((second = 0; second < 90; second++)); do
+      ls "$(dirname "$file")" &> /dev/null || true # which makes NFS look anew
+      [ ! -e "$file" ] || break
+      sleep 1
+    done
+    [ -e "$file" ] || die "$file: the job that makes it has ended well, but it is not there"
+    arrivals+=("$file")
+  done
+}
+
 # fresh STAMP INPUTS...: true, and says so, where STAMP was left by the same inputs; an input that is not there ends the stage.
 fresh() {
   local code=0

@@ -23,7 +23,8 @@ for set_name in ${sets:-$cohort_set $test_set}; do
   $cmd --gpu "$gpu" "JOB=1:$jobs" "$dir/log/extract.JOB.log" \
     python -m wespeaker_lite.bin.extract --model "$model" --data "$dir/split/JOB" --out "$dir/parts/xvector.JOB" \
     --device "$device" "${options[@]}"
-  python -m wespeaker_lite.bin.merge_arks --out "$dir/xvector" "$dir"/parts/xvector.*.scp
+  arrived "$dir/parts/xvector.JOB.scp"
+  python -m wespeaker_lite.bin.merge_arks --out "$dir/xvector" "${arrivals[@]}"
   cmp -s <(cut -d ' ' -f 1 "$data/$set_name/feats.scp") <(cut -d ' ' -f 1 "$dir/xvector.scp") ||
     die "$dir/xvector.scp does not list the utterances of $data/$set_name/feats.scp"
   rm -rf "$dir/split" "$dir/parts"

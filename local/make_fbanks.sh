@@ -31,6 +31,7 @@ make_fbank() {
   $cmd "JOB=1:$jobs" "$dir/log/make_fbank.JOB.log" \
     python -m wespeaker_lite.bin.make_fbank --data "$dir/split/JOB" --out "$dir/fbank/feats.JOB" \
     --features "$(setting features)" --speed "$speed" "${options[@]}" --max-bad "$max_bad"
+  arrived "$dir/fbank/feats.JOB.utt2dur" # which is written last
   python -m wespeaker_lite.bin.gather_feats --from "$from" --speed "$speed" --copy "$kind" --parts "$dir/fbank" --out "$dir"
   rm -rf "$dir/split" "$dir/chosen"
   setting features > "$dir/features.json"

@@ -8,6 +8,7 @@ log=$exp/log/train.log
 if [ -n "$(setting pretrained)" ]; then
   if fresh "$exp/.train.stamp" --config "$exp/config.yaml" --sections pretrained features crop model; then exit; fi
   $cmd "$log" python -m wespeaker_lite.bin.import_teacher --config "$exp/config.yaml" --out "$exp"
+  arrived "$exp/final.pt"
   stamp "$exp/final.pt"
   exit
 fi
@@ -50,4 +51,5 @@ say "training $name; everything is in $exp/train.log"
 follow "$log" 'epoch .*done|going on|stopping;|set aside|are of another run|mean is over' \
   $cmd --gpu "$gpu" "$log" "${program[@]}" -m wespeaker_lite.bin.train --config "$exp/config.yaml" --data "$train_data" --out "$exp" \
   "${options[@]}" --inputs "${inputs[@]}"
+arrived "$exp/final.pt"
 stamp "$exp/final.pt"

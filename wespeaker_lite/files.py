@@ -1,11 +1,12 @@
 """Tensor files that appear whole or not at all, and that run no code when read."""
 
-import os
+import errno
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from wespeaker_lite.data.tables import replacing
 from wespeaker_lite.errors import InputError
 
 
@@ -15,21 +16,12 @@ def save_tensors(path: str | Path, record: dict[str, Any]) -> None:
     Raises:
         OSError: with the path, where the disk is full or read-only; the old file stays and no part of the new one does.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as file:
+    with replacing(path) as file:
+        try:
             torch.save(record, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except RuntimeError as error:  # torch's zip writer hides the system's own error behind this one
-        raise OSError(
-            getattr(error.__context__, "errno", None) or 28, "cannot be written (disk full?)", str(path)
-        ) from error
-    finally:
-        temporary.unlink(missing_ok=True)
+        except RuntimeError as error:  # torch's zip writer hides the system's own error behind this one
+            code = getattr(error.__context__, "errno", None) or errno.ENOSPC
+            raise OSError(code, "cannot be written (disk full?)") from error
 
 
 def load_tensors(path: str | Path) -> dict[str, Any]:

@@ -1,0 +1,78 @@
+"""A copy of the repository with small confs, in which tests run the recipe as a user would."""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+CONF = """\
+model: {name: ecapa_tdnn, channels: 16, embed_dim: 16, se_bottleneck: 8, mfa_channels: 32, attention_bottleneck: 8}
+"""
+STUDENT = (
+    CONF
+    + """\
+distill:
+  teacher: conf/teacher.yaml
+  terms:
+    - {name: label, weight: 0.5}
+    - {name: embedding, weight: 1.0}
+"""
+)
+OVERRIDES = """\
+crop: {frames: 60}
+train:
+  epochs: 2
+  batch_size: 8
+  average_last: 1
+  optimiser: {name: adamw}
+  learning_rate: {name: one_cycle, peak: 0.003, warmup_epochs: 1}
+runtime: {device: cpu, threads: 1}
+"""
+SIZE = {"MINI_TRAIN_SPEAKERS": "6", "MINI_TEST_SPEAKERS": "12", "MINI_SESSIONS": "2", "MINI_TRAIN_UTTERANCES": "2",
+        "MINI_TEST_UTTERANCES": "1", "OMP_NUM_THREADS": "1"}  # fmt: skip
+
+
+class Checkout:
+    """A copy of the repository with small confs."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.exp = folder / "exp/mini/student"
+
+    def start(self, *options: str, **popen: object) -> subprocess.Popen:
+        command = ["bash", "run.sh", "--config", "conf/student.yaml", *options]
+        environment = {**os.environ, **SIZE}
+        pipe = subprocess.PIPE
+        return subprocess.Popen(command, cwd=self.folder, env=environment, **{"stdout": pipe, "text": True} | popen)
+
+    def run(self, *options: str, script: str = "run.sh", **environment: str) -> subprocess.CompletedProcess:
+        command = ["bash", script, "--config", "conf/student.yaml", *options]
+        environment = {**os.environ, **SIZE, **environment}
+        return subprocess.run(command, cwd=self.folder, env=environment, capture_output=True, text=True, check=False)
+
+    def good(self, *options: str, **more: str) -> str:
+        done = self.run(*options, **more)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    def bad(self, *options: str, **more: str) -> str:
+        done = self.run(*options, **more)
+        assert done.returncode != 0, done.stdout + done.stderr
+        assert "Traceback" not in done.stderr
+        return done.stdout + done.stderr
+
+
+def make_checkout(repository: Path, folder: Path) -> Checkout:
+    """Copy what the recipe needs, and add a small student and its teacher."""
+    left_out = shutil.ignore_patterns(".git", ".venv", "data", "exp", "tests", "__pycache__", ".*_cache")
+    shutil.copytree(
+        repository,
+        folder,
+        ignore=lambda where, names: (
+            left_out(where, names) - ({"data"} if Path(where).name == "wespeaker_lite" else set())
+        ),
+    )
+    (folder / "conf/teacher.yaml").write_text(CONF)
+    (folder / "conf/student.yaml").write_text(STUDENT)
+    (folder / "egs/mini/overrides.yaml").write_text(OVERRIDES)
+    return Checkout(folder)
