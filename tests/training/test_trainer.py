@@ -132,6 +132,18 @@ def test_a_cut_checkpoint_is_set_aside_and_the_one_before_is_used(
     assert newest.with_suffix(".cut").exists()
 
 
+def test_a_cut_checkpoint_is_left_out_of_the_mean(
+    small: Small, small_data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run_here(small(), small_data, tmp_path)
+    older, newest = sorted((tmp_path / "checkpoints").glob("*_batch_000000.pt"))[-2:]
+    older.write_bytes(older.read_bytes()[:1000])
+    left = run_here(small(), small_data, tmp_path)
+    last = torch.load(newest)["learner"]
+    assert all(torch.equal(value, last[f"student.{name}"]) for name, value in left.model.state_dict().items())
+    assert "the mean is over 1 ends of epochs, not 2" in caplog.text
+
+
 def test_checkpoints_of_another_config_are_kept_but_not_gone_on_from(
     small: Small, small_data: Path, tmp_path: Path
 ) -> None:

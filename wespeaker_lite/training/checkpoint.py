@@ -68,19 +68,24 @@ class CheckpointStore:
         return [path for path in self.paths() if path.stem.endswith("_batch_000000")]
 
     def latest(self) -> dict[str, Any] | None:
-        """The newest checkpoint that can be read; one that cannot is set aside as `*.cut`, and the log says so."""
+        """The newest checkpoint that can be read."""
         for unfinished in self.folder.glob(".*.tmp"):  # of a run that was killed while it saved
             unfinished.unlink()
         for path in reversed(self.paths()):
-            try:
-                record = load_tensors(path)
-            except InputError as error:
-                log.warning("%s; set aside, the checkpoint before it is used", error)
-                path.rename(path.with_suffix(".cut"))
-                continue
-            log.info("resuming from %s", path)
-            return record
+            record = self._read(path)
+            if record is not None:
+                log.info("resuming from %s", path)
+                return record
         return None
+
+    def _read(self, path: Path) -> dict[str, Any] | None:
+        """A checkpoint, or None for one that cannot be read: it is set aside as `*.cut`, and the log says so."""
+        try:
+            return load_tensors(path)
+        except InputError as error:
+            log.warning("%s; set aside, what else there is is used", error)
+            path.rename(path.with_suffix(".cut"))
+            return None
 
     def set_aside(self, changed: Sequence[str]) -> None:
         """Move all checkpoints to a folder beside, `checkpoints.1` or the next free number: they are of another run."""
@@ -92,7 +97,8 @@ class CheckpointStore:
 
     def average(self, number: int) -> dict[str, torch.Tensor]:
         """The mean of the weights at the last `number` ends of epochs, in float64; integers are as in the last."""
-        states = [load_tensors(path)["learner"] for path in self.epoch_ends()[-number:]]
+        records = [self._read(path) for path in self.epoch_ends()[-number:]]
+        states = [record["learner"] for record in records if record is not None]
         if len(states) < number:
             log.warning("the mean is over %d ends of epochs, not %d: there are no more", len(states), number)
         mean = dict(states[-1])
