@@ -225,7 +225,9 @@ def test_the_feature_level_sums_the_distances_of_all_maps(distance: str) -> None
 def test_the_label_level_is_the_kl_of_the_self_teachers_distribution(logits: str) -> None:
     student = Student()
     term, outputs = student.term(logits=logits, temperature=2.5), student()
-    embedding = term.embedding(term.pooling(term.enhancement(outputs.maps)[-1]))
+    pooled = term.pooling(term.enhancement(outputs.maps)[-1])
+    normed = (pooled - pooled.mean(0)) / (pooled.var(0, unbiased=False) + 1e-5).sqrt()
+    embedding = term.embedding(normed)
     teaching = 32.0 * term.head.cosine(embedding) if logits == "cosine" else term.head(embedding, LABELS)
     taught = outputs.cosine_logits if logits == "cosine" else outputs.margin_logits
     p, q = (torch.softmax(x.double() / 2.5, 1) for x in (teaching, taught))
@@ -280,7 +282,8 @@ BACKBONE = {"stem", "stages"}
 
 
 def test_the_self_teachers_classification_reaches_the_student_through_its_maps() -> None:
-    assert moved_by("self_class") == BACKBONE | {"term.enhancement", "term.pooling", "term.embedding", "term.head"}
+    own = {f"term.{part}" for part in ("enhancement", "pooling", "norm", "embedding", "head")}
+    assert moved_by("self_class") == BACKBONE | own
 
 
 def test_the_label_level_moves_the_student_alone() -> None:

@@ -77,6 +77,7 @@ class Term(Base):
         self.enhancement = Enhancement(channels, (3 if maps[0].shape[2] > 1 else 1, 3), config)
         wide = self.enhancement.channels
         self.pooling = build_pooling(config.pooling, wide[-1] * maps[-1].shape[2], bottleneck=128, global_context=True)
+        self.norm = nn.BatchNorm1d(self.pooling.out_dim)
         embed_dim = partners.student.embedding.shape[1]
         self.embedding = nn.Linear(self.pooling.out_dim, embed_dim)
         self.head = build_head(to_mapping(partners.head), embed_dim, partners.classes)
@@ -90,7 +91,7 @@ class Term(Base):
         """Return the losses that the config asks for; a pretrained teacher, if there is one, has no part in them."""
         maps = [_as_planes(m) for m in student.maps]
         refined = self.enhancement(maps)
-        embedding = self.embedding(self.pooling(refined[-1]))
+        embedding = self.embedding(self.norm(self.pooling(refined[-1])))
         cosine_logits, margin_logits = logits_of(self.head, embedding, labels)
         losses = {"self_class": F.cross_entropy(margin_logits.float(), labels)}
         if self.config.alpha > 0:
