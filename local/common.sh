@@ -24,7 +24,9 @@ nj=2
 cmd=tools/run.pl
 gpu=0
 processes=0
+nodes=1
 max_bad=0
+no_pipes=false
 sets=
 
 help_message="Usage: bash run.sh [options]
@@ -56,8 +58,10 @@ Options:
   --cmd CMD           how jobs run: tools/run.pl, with its options ($cmd)
   --gpu N             GPUs for training, and for extraction if not 0 ($gpu)
   --processes N       processes that share a training (0: one for each GPU); they give what one would
+  --nodes N           nodes of Slurm that share a training, each with so many GPUs or processes ($nodes)
   --sets 'A B'        the data dirs that stage 5 extracts (by default those that scoring needs)
-  --max-bad N         unreadable utterances that stage 2 may leave out, per job ($max_bad)"
+  --max-bad N         unreadable utterances that stage 2 may leave out, per job ($max_bad)
+  --no-pipes true     run no command that a wav.scp names: one that has a 'command |' is refused ($no_pipes)"
 
 # shellcheck source=tools/parse_options.sh
 . "$ROOT/tools/parse_options.sh"
@@ -88,10 +92,13 @@ training_sections=(seed pretrained start_from features augment crop model head d
 say() { echo "$(date '+%Y-%m-%d %H:%M:%S') $(basename "$0" .sh): $*"; }
 die() { echo "$(basename "$0"): $*" >&2; exit 1; }
 
-if [ ! -e "egs/$corpus/corpus.conf" ]; then
+if [[ ! $corpus =~ ^[[:alnum:]_-]+$ || ! -e egs/$corpus/corpus.conf ]]; then
   die "--corpus $corpus: no egs/$corpus/corpus.conf; there are: $(cd egs && echo */ | tr -d /)"
 fi
 [ -z "$vox1_dir$vox2_dir" ] || [ "$corpus" = voxceleb ] || die "--vox1-dir and --vox2-dir are of --corpus voxceleb"
+if [ "$nodes" != 1 ] && [[ $cmd != *slurm.pl* ]]; then
+  die "--nodes $nodes needs --cmd tools/slurm.pl: training on several nodes is started by Slurm (this is --cmd '$cmd')"
+fi
 for dir in "$vox1_dir" "$vox2_dir" "$musan_dir" "$rirs_dir"; do
   [ -z "$dir" ] || [ -d "$dir" ] || die "$dir: no such folder"
 done
@@ -103,6 +110,9 @@ corpus_options='' corpus_stamp=--trees corpus_arguments=()
 data=data/$corpus
 corpus_dir=${corpus_dir:-$data/corpus}
 config=${config:-$default_config}
+
+pipes=()
+if $no_pipes; then pipes=(--no-pipes); fi
 
 # A value of the experiment's config, by a key such as distill.teacher; see its end for where they come from.
 declare -A settings=()
@@ -195,6 +205,19 @@ fresh() {
 # stamp OUTPUTS...: leave the stamp that `fresh` was last asked about.
 stamp() { python -m wespeaker_lite.bin.stamp write "${stamp_and_inputs[@]}" --outputs "$@"; }
 
+# run_jobs WORD...: what --cmd names, with these words. Kaldi's own runners give bash a word without spaces as it stands:
+# a runner that is not one of ours gets only words in which bash finds nothing to do.
+run_jobs() {
+  local runner word
+  read -ra runner <<< "$cmd"
+  if [ "$(dirname "$(realpath -m -- "${runner[0]}")")" != "$ROOT/tools" ]; then
+    for word; do
+      [[ $word =~ ^[[:alnum:]_./:=,+@%-]*$ ]] || die "--cmd ${runner[0]} cannot be given '$word': rename it, or use tools/*.pl"
+    done
+  fi
+  "${runner[@]}" "$@"
+}
+
 # follow LOG PATTERN COMMAND...: run a job whose output goes to LOG, and show here what matches, since it may take hours.
 follow() {
   local log=$1 pattern=$2 code=0 tail_pid
@@ -221,13 +244,17 @@ else
   if [ "$seed" -ne 0 ]; then set+=("seed=$seed") suffix=_s$seed; fi
   name=${name:-$(basename "$config" .yaml)$suffix}
 fi
+# A name is one folder of its own, and what stands before the = in a NAME=FILE; runners put numbers in the place of JOB.
+[[ $name =~ ^[^[:cntrl:]/=.-][^[:cntrl:]/=]*$ && $name != *JOB* ]] ||
+  die "--name '$name': expected the name of a folder in exp/$corpus, without / or = or JOB, and no - or . at its start"
+[[ $model != *JOB* ]] || die "--model $model: JOB stands for the number of a job: call it by another name"
 exp=exp/$corpus/$name
 lock "$exp" || true
 if ! $trained; then
   resolving=(from-model --model "$model")
 else
   model=$exp/final.pt
-  resolving=(resolve --config "$config" --overrides "egs/$corpus/overrides.yaml" --set "${set[@]}")
+  resolving=(resolve --config "$config" --overrides "egs/$corpus/overrides.yaml" "${set[@]/#/--set=}") # none of them is another option
 fi
 lines=$(python -m wespeaker_lite.bin.config "${resolving[@]}" --out "$exp/config.yaml") || exit
 while IFS=$'\t' read -r key value; do settings[$key]=$value; done <<< "$lines"

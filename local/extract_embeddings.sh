@@ -8,7 +8,8 @@ device=cpu
 if [ "$gpu" -gt 0 ]; then device=cuda; fi
 options=()
 if $trained; then options=(--config "$exp/config.yaml"); fi
-for set_name in ${sets:-$cohort_set $test_set}; do
+read -ra set_names <<< "${sets:-$cohort_set $test_set}"
+for set_name in "${set_names[@]}"; do
   dir=$exp/embeddings/$set_name
   if [ "$set_name" = "$cohort_set" ] && [ -z "$sets" ] && [ -e "$data/$test_set" ] && [ ! -e "$data/$set_name" ]; then
     say "$corpus has no $set_name, so no cohort"
@@ -20,7 +21,7 @@ for set_name in ${sets:-$cohort_set $test_set}; do
   rm -rf "$dir/parts"
   split_for_jobs "$data/$set_name" "$dir/split"
   say "embeddings of $set_name by $jobs jobs, logs in $dir/log/extract.*.log"
-  $cmd --gpu "$gpu" "JOB=1:$jobs" "$dir/log/extract.JOB.log" \
+  run_jobs --gpu "$gpu" "JOB=1:$jobs" "$dir/log/extract.JOB.log" \
     python -m wespeaker_lite.bin.extract --model "$model" --data "$dir/split/JOB" --out "$dir/parts/xvector.JOB" \
     --device "$device" "${options[@]}"
   arrived "$dir/parts/xvector.JOB.scp"

@@ -28,9 +28,9 @@ make_fbank() {
   fi
   split_for_jobs "$from" "$dir/split"
   say "fbanks of $1 by $jobs jobs, logs in $dir/log/make_fbank.*.log"
-  $cmd "JOB=1:$jobs" "$dir/log/make_fbank.JOB.log" \
+  run_jobs "JOB=1:$jobs" "$dir/log/make_fbank.JOB.log" \
     python -m wespeaker_lite.bin.make_fbank --data "$dir/split/JOB" --out "$dir/fbank/feats.JOB" \
-    --features "$(setting features)" --speed "$speed" "${options[@]}" --max-bad "$max_bad"
+    --config "$exp/config.yaml" --speed "$speed" "${options[@]}" --max-bad "$max_bad" "${pipes[@]}"
   arrived "$dir/fbank/feats.JOB.utt2dur" # which is written last
   python -m wespeaker_lite.bin.gather_feats --from "$from" --speed "$speed" --copy "$kind" --parts "$dir/fbank" --out "$dir"
   rm -rf "$dir/split" "$dir/chosen"

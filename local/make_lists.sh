@@ -8,6 +8,6 @@ if fresh "$data/.lists.stamp" --files "$data/.get.stamp" --words "$corpus_option
 "egs/$corpus/prepare.sh" "${corpus_arguments[@]}" lists "$corpus_dir" "$data"
 for set_name in $(made_sets); do
   python -m wespeaker_lite.bin.data_dir validate "$data/$set_name" --no-feats
-  python -m wespeaker_lite.bin.list_audio "$data/$set_name"
+  python -m wespeaker_lite.bin.list_audio "$data/$set_name" "${pipes[@]}"
 done
 stamp "$data"/trials/* # not the data dirs: stage 2 drops from them what --max-bad allows it to

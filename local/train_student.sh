@@ -7,7 +7,7 @@ if ! $trained; then say "a trained model is given, nothing to train"; exit; fi
 log=$exp/log/train.log
 if [ -n "$(setting pretrained)" ]; then
   if fresh "$exp/.train.stamp" --config "$exp/config.yaml" --sections pretrained features crop model; then exit; fi
-  $cmd "$log" python -m wespeaker_lite.bin.import_teacher --config "$exp/config.yaml" --out "$exp"
+  run_jobs "$log" python -m wespeaker_lite.bin.import_teacher --config "$exp/config.yaml" --out "$exp"
   arrived "$exp/final.pt"
   stamp "$exp/final.pt"
   exit
@@ -41,15 +41,13 @@ if [ -n "$start" ]; then inputs+=("$start") options+=(--start-from "$start"); fi
 if fresh "$exp/.train.stamp" --files "${inputs[@]}" --config "$exp/config.yaml" \
   --sections "${training_sections[@]}"; then exit; fi
 program=(python)
-if [ "$processes" -eq 0 ]; then processes=$gpu; fi
-if [ "$processes" -gt 1 ]; then
-  # Without the variable, restarted ranks are given the addresses of dead ones (pytorch issue 135712).
-  program=(env TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 python -m torch.distributed.run --standalone
-    --nproc-per-node "$processes" --max-restarts 1)
-fi
+on_nodes=()
+if [ "$processes" -eq 0 ]; then processes=$((gpu > 0 ? gpu : 1)); fi
+if [ "$((nodes * processes))" -gt 1 ]; then program=(bash tools/launch.sh "$nodes" "$processes"); fi
+if [ "$nodes" -gt 1 ]; then on_nodes=(--nodes "$nodes"); fi
 say "training $name; everything is in $exp/train.log"
 follow "$log" 'epoch .*done|going on|stopping;|set aside|are of another run|mean is over' \
-  $cmd --gpu "$gpu" "$log" "${program[@]}" -m wespeaker_lite.bin.train --config "$exp/config.yaml" --data "$train_data" --out "$exp" \
-  "${options[@]}" --inputs "${inputs[@]}"
+  run_jobs --gpu "$gpu" "${on_nodes[@]}" "$log" "${program[@]}" -m wespeaker_lite.bin.train --config "$exp/config.yaml" \
+  --data "$train_data" --out "$exp" "${options[@]}" --inputs "${inputs[@]}"
 arrived "$exp/final.pt"
 stamp "$exp/final.pt"

@@ -5,6 +5,7 @@ cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
 
 export WESPEAKER_LITE_EXTRAS="plots test"
 . ./path.sh
+bash tests/cluster/install.sh
 
 failed=()
 check() {
@@ -32,7 +33,7 @@ check ruff format --check .
 check shellcheck -x -P SCRIPTDIR -P . "${scripts[@]}"
 check check_perl tools
 # A file's tests stay together: they share what is costly to make.
-check python -m pytest --numprocesses 2 --dist loadfile "$@"
+check python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder "$@"
 
 if [[ ${#failed[@]} -gt 0 ]]; then
   printf 'tests/run.sh: failed: %s\n' "${failed[@]}" >&2

@@ -22,10 +22,13 @@ use Text::ParseWords qw(shellwords);
 our @EXPORT_OK = qw(run_on_cluster capture);
 
 my $PROGRAM = basename($0);
-my $PATIENCE = 6;        # seconds for the sync file of an ended task to come into sight: file servers may be late
+# Seconds for the sync file of a task to come into sight after its end (file servers may be late), and for the scheduler to
+# hear of a task's host again (a busy host may be late).
+my %PATIENCE = (dead => 0, ended => 6, leaving => 6, unheard => 120);
 my $SILENCE = 3600;      # seconds after which a scheduler that does not answer is given up
 my @PAUSE = (0.05, 0.5); # seconds between two looks for sync files, at first and at most
 my @ASK = (2, 10);       # the same for questions to the scheduler
+my $VANISHED = 'the scheduler does not know it any more';
 
 # Runs the job line in @ARGV and ends the program. $cluster is a hash:
 #   conf        the name of the conf file
@@ -33,10 +36,12 @@ my @ASK = (2, 10);       # the same for questions to the scheduler
 #   task_id     the variable in which a task finds its number
 #   flags       a hash: how many values an option with one dash has, where it is not one
 #   submission  ->($job, $script, $limit), the words after those of the conf; they print the array's number
-#   states      ->($number), a hash of [kind, words] by task, undef without an answer. Kinds: alive; ended (its sync
-#               file may still come into sight, as may that of a task that is not listed); leaving (the same, but it
-#               has not yet left its machine); dead.
+#   states      ->($number), a hash of [kind, words] by task, undef without an answer. Kinds: alive; unheard (it may be
+#               alive, on a host that the scheduler does not hear of); ended (its sync file may still come into sight,
+#               as may that of a task that is not listed); leaving (the same, but it has not yet left its machine); dead.
 #   cancel      ->($number)
+#   why         ->($number), a hash of words by ended task: why the scheduler ended it, '' if it did not
+#   pass_on     signals that may come to the script alone, and are meant for the task
 sub run_on_cluster {
     my ($cluster) = @_;
     my ($job, $asked) = read_job_line($cluster);
@@ -61,6 +66,7 @@ sub run_on_cluster {
     }
     remove_sync_files($sync);
     exit 2 if $signal;
+    explain($cluster, $number, \%how);
     my @failed = grep { $how{$_} ne '0' } @ids;
     report_failures($job, { map { $_ => $how{$_} } grep { $how{$_} !~ /^\d+$/ } @failed }, @failed) if @failed;
     exit(@failed ? 1 : 0);
@@ -162,19 +168,26 @@ sub prepare_queue_files {
 
 # The number of a task is put in when it runs. It is digits only, hence safe at any depth of quoting.
 # The script ends with 1 for whatever code: Grid Engine starts a task again that ends with 99, and holds one with 100.
+# Signals that ask a job to stop are for the command: the shells outlive them to tell how it ended, and start nothing
+# after it. `wait`, unlike a command in the foreground, lets a trap run at once.
 sub array_script {
     my ($cluster, $job, $sync, $threads) = @_;
     my ($mark, $again) = ('@TASK@', 0);
     $mark = '@TASK' . ++$again . '@' while grep { index($_, $mark) >= 0 } $job->{log}, @{ $job->{words} };
-    my $setup = "[ ! -f ./path.sh ] || . ./path.sh || exit 1\n";
-    my $task = quote(job_script(job_log($job, $mark), job_command($job, $mark), $setup, $threads));
+    my $setup = "trap 'exit 143' TERM USR1 USR2\n[ ! -f ./path.sh ] || . ./path.sh || exit 1\n";
+    my $run = job_script(job_log($job, $mark), job_command($job, $mark), $setup, $threads);
+    my $task = quote("trap : TERM USR1 USR2\n$run");
     my ($folder, $sync_folder) = map { quote($_) } getcwd(), $sync;
+    my $traps = join '', map { "trap 'trap : $_; kill -$_ -\$\$' $_\n" } @{ $cluster->{pass_on} };
     return <<"END";
 #!/bin/bash
 # Written by $PROGRAM.
 cd $folder || exit 1
 task=$task
-bash -c "\${task//$mark/\$$cluster->{task_id}}"
+trap : TERM USR1 USR2
+${traps}bash -c "\${task//$mark/\$$cluster->{task_id}}" &
+while kill -0 \$! 2>/dev/null; do wait \$!; done
+wait \$!
 code=\$?
 sync=$sync_folder/\$$cluster->{task_id}
 echo "\$code" >"\$sync.part" && mv "\$sync.part" "\$sync"
@@ -196,8 +209,8 @@ sub wait_for_tasks {
         $pause = $news ? $PAUSE[0] : $pause * 1.3 < $PAUSE[1] ? $pause * 1.3 : $PAUSE[1];
         select undef, undef, undef, $pause;
     }
-    # What the scheduler holds in vain would stay there for ever.
-    $wait{cluster}{cancel}->($wait{number}) if $wait{dead} && !%{ $wait{left} };
+    # What the scheduler holds in vain would stay there for ever, or start anew when its host is back.
+    $wait{cluster}{cancel}->($wait{number}) if $wait{lost} && !%{ $wait{left} };
     return %{ $wait{how} };
 }
 
@@ -212,7 +225,7 @@ sub read_sync_files {
     if (!opendir $folder, $wait->{sync}) {
         my $reason = "was lost ($wait->{sync}: $!)";
         settle($wait, $_, $reason) for keys %{ $wait->{left} };
-        return $wait->{dead} = 1;
+        return $wait->{lost} = 1;
     }
     my @found = grep { $wait->{left}{$_} } readdir $folder;
     closedir $folder;
@@ -252,8 +265,7 @@ sub ask_scheduler {
 # Settles the tasks that cannot end any more. To make a file in a folder has its list read anew by NFS.
 sub judge {
     my ($wait, $states) = @_;
-    my $unknown = ['ended', 'the scheduler does not know it any more'];
-    my %missing = map { $_ => $states->{$_} || $unknown } keys %{ $wait->{left} };
+    my %missing = map { $_ => $states->{$_} || ['ended', $VANISHED] } keys %{ $wait->{left} };
     delete @missing{ grep { $missing{$_}[0] eq 'alive' } keys %missing };
     $wait->{ended} = { map { $_ => defined $wait->{ended}{$_} ? $wait->{ended}{$_} : now() } keys %missing };
     return unless %missing;
@@ -261,9 +273,9 @@ sub judge {
     read_sync_files($wait);
     for my $id (grep { $wait->{left}{$_} } keys %missing) {
         my ($kind, $words) = @{ $missing{$id} };
-        next if $kind ne 'dead' && now() - $wait->{ended}{$id} < $PATIENCE;
+        next if now() - $wait->{ended}{$id} < $PATIENCE{$kind};
         settle($wait, $id, "was lost ($words)");
-        $wait->{dead} ||= $kind eq 'dead';
+        $wait->{lost} = 1;
     }
     return;
 }
@@ -277,14 +289,31 @@ sub no_answer {
     return;
 }
 
+# Tasks that a signal ended, or that are just gone: a limit of time or memory may be why.
+sub explain {
+    my ($cluster, $number, $how) = @_;
+    my @unclear = grep { $how->{$_} eq "was lost ($VANISHED)" || $how->{$_} =~ /^\d+$/ && $how->{$_} > 128 } keys %$how;
+    my ($why, $until) = ({}, now() + $PATIENCE{ended});
+    while (grep { !defined $why->{$_} } @unclear) {
+        $why = $cluster->{why}->($number);
+        last if !$why || now() > $until;
+        select undef, undef, undef, 1 if grep { !defined $why->{$_} } @unclear;
+    }
+    for my $id (grep { $why->{$_} } @unclear) {
+        $how->{$id} = ($how->{$id} =~ /^\d+$/ ? 'failed' : 'was lost') . " ($why->{$id})";
+    }
+    return;
+}
+
 # Leaves when nothing runs any more, so that the same command may be given again at once.
 sub cancel {
     my ($cluster, $number, $signal) = @_;
     print STDERR "$PROGRAM: signal $signal: cancelling the array $number\n";
     $cluster->{cancel}->($number);
-    for (1 .. 20) {
+    my $until = now() + 40; # a job may take half a minute to end, as training does to write a checkpoint
+    while (now() < $until) {
         my $states = $cluster->{states}->($number);
-        return if $states && !grep { $_->[0] =~ /alive|leaving/ } values %$states;
+        return if $states && !grep { $_->[0] =~ /alive|leaving|unheard/ } values %$states;
         select undef, undef, undef, 0.5;
     }
     print STDERR "$PROGRAM: some tasks of the array $number still run\n";

@@ -29,7 +29,8 @@ END
 run_on_cluster({
     conf => 'queue.conf', usage => $USAGE, task_id => 'SGE_TASK_ID',
     flags => { '-pe' => 2, map { $_ => 0 } qw(-V -cwd -notify -hard -soft -verify -clear) },
-    submission => \&submission, states => \&states, cancel => sub { capture(30, 'qdel', $_[0]) },
+    pass_on => [],
+    submission => \&submission, states => \&states, why => \&why, cancel => sub { capture(30, 'qdel', $_[0]) },
 });
 
 # -C '': no line of the script is an option, whatever the arguments hold.
@@ -42,17 +43,24 @@ sub submission {
     return (qw(-terse -j y -C), '', @array, '-o', $log, '-N', job_name($job), $script);
 }
 
+# A task stays "running" when its host is down: Grid Engine tells only that it does not hear of the host.
 sub states {
     my ($number) = @_;
-    my ($code, $answer) = capture(30, qw(qstat -g d -u), scalar getpwuid $<);
+    my $states = tasks($number) or return;
+    my $unheard = grep({ $_ =~ /r/ } values %$states) ? tasks($number, qw(-qs u)) : {};
+    return {
+        (map { $_ => judge_state($states->{$_}) } keys %$states),
+        (map { $_ => ['unheard', 'Grid Engine does not hear of its host'] } keys %{ $unheard || {} }),
+    };
+}
+
+# The states of an array's tasks, by their numbers; undef without an answer.
+sub tasks {
+    my ($number, @which) = @_;
+    my ($code, $answer) = capture(30, qw(qstat -g d), @which, '-u', scalar getpwuid $<);
     return if $code != 0;
-    my %states;
-    for my $line (split /\n/, $answer) {
-        my @words = split ' ', $line;
-        next unless @words > 5 && $words[0] eq $number && $words[-1] =~ /^\d+$/;
-        $states{ $words[-1] } = judge_state($words[4]);
-    }
-    return \%states;
+    my @lines = grep { @$_ > 5 && $_->[0] eq $number && $_->[-1] =~ /^\d+$/ } map { [split] } split /\n/, $answer;
+    return { map { $_->[-1] => $_->[4] } @lines };
 }
 
 # E: Grid Engine could not start it, and would keep it for ever; d: somebody has deleted it.
@@ -61,4 +69,17 @@ sub judge_state {
     return ['dead', "state $state: Grid Engine could not start it"] if $state =~ /E/;
     return ['leaving', "state $state: it was deleted"] if $state =~ /d/;
     return ['alive', ''];
+}
+
+# The accounting has a record of each task some seconds after its end, where it can be read at all.
+sub why {
+    my ($number) = @_;
+    my ($code, $answer) = capture(30, qw(qacct -j), $number);
+    return if $code != 0 && $answer !~ /not found/;
+    my (%why, $task);
+    for my $line (split /\n/, $answer) {
+        $task = $1 if $line =~ /^taskid\s+(\d+)/;
+        $why{$task} = $1 if $line =~ /^failed\s+\d+\s*:?\s*(.*?)\s*$/;
+    }
+    return \%why;
 }

@@ -34,7 +34,8 @@ my $HOPELESS = qr/launch_failed_requeued_held|launch failed requeued held|Depend
 run_on_cluster({
     conf => 'slurm.conf', usage => $USAGE, task_id => 'SLURM_ARRAY_TASK_ID',
     flags => { map { $_ => 0 } qw(-H -I -k -O -Q -s -v) },
-    submission => \&submission, states => \&states, cancel => sub { capture(30, 'scancel', $_[0]) },
+    pass_on => [qw(USR1 USR2)], # sbatch --signal=B:USR1@60 and scancel --batch
+    submission => \&submission, states => \&states, why => \&why, cancel => sub { capture(30, 'scancel', $_[0]) },
 });
 
 # Slurm's own words on a task (why it was killed) go to its log.
@@ -53,6 +54,14 @@ sub states {
     return {} if $code != 0 && $answer =~ /Invalid job id/;
     return if $code != 0;
     return { map { /^(\d+)\|(\w+)\|(.*)$/ ? ($1 => judge_state($2, $3)) : () } split /\n/, $answer };
+}
+
+sub why {
+    my ($number) = @_;
+    my $states = states($number);
+    return unless $states && %$states;
+    my %words = map { $_ => $states->{$_}[1] } grep { $states->{$_}[0] ne 'alive' } keys %$states;
+    return { map { $_ => $words{$_} =~ /^(?:COMPLETED|FAILED)/ ? '' : $words{$_} } keys %words };
 }
 
 # Only of COMPLETED must a sync file come: all the other states are failures.

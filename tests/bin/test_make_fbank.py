@@ -1,6 +1,5 @@
 """The program that computes fbanks."""
 
-import json
 import logging
 import re
 import subprocess
@@ -46,8 +45,8 @@ def outputs(prefix: Path) -> list[str]:
 
 def test_features_frames_and_durations_are_written(directory: Path, repository: Path) -> None:
     prefix = directory / "fbank" / "feats.1"
-    features = json.dumps({"num_mels": 40, "window": "hamming"})
-    done = run(repository, "--data", directory, "--out", prefix, "--features", features)
+    (directory / "config.yaml").write_text("features: {num_mels: 40, window: hamming}\nseed: 1\n")
+    done = run(repository, "--data", directory, "--out", prefix, "--config", directory / "config.yaml")
     assert done.returncode == 0, done.stderr
     assert "3 utterances, 0.00 hours" in done.stderr
     assert "real-time factor" in done.stderr
@@ -107,18 +106,57 @@ def test_an_ark_of_nothing_is_not_made(directory: Path) -> None:
 @pytest.mark.parametrize(
     ("features", "fault"),
     [
-        ('{"num_mel": 80}', "--features: unknown key 'num_mel'; did you mean 'num_mels'?"),
-        ("num_mels: 80", "--features 'num_mels: 80': not JSON"),
-        ('{"window": "povy"}', "window 'povy' is none of"),
+        ("{num_mel: 80}", "config.yaml: features: unknown key 'num_mel'; did you mean 'num_mels'?"),
+        ("80", "config.yaml: features: expected keys and values, found 80"),
+        ("{window: povy}", "window 'povy' is none of"),
     ],
 )
 def test_senseless_options_are_refused(
     directory: Path, monkeypatch: pytest.MonkeyPatch, features: str, fault: str
 ) -> None:
-    words = ["make_fbank", "--data", str(directory), "--out", str(directory / "feats"), "--features", features]
-    monkeypatch.setattr(sys, "argv", words)
+    (directory / "config.yaml").write_text(f"features: {features}\n")
+    words = ["make_fbank", "--data", directory, "--out", directory / "feats", "--config", directory / "config.yaml"]
+    monkeypatch.setattr(sys, "argv", list(map(str, words)))
     with pytest.raises(InputError, match=re.escape(fault)):
         make_fbank.main()
+
+
+@pytest.mark.parametrize("table", ["wav.scp", "musan/wav.scp", "rirs/wav.scp"])
+@pytest.mark.parametrize("segments", [False, True])
+def test_no_command_of_a_list_is_run_where_pipes_are_forbidden(directory: Path, table: str, segments: bool) -> None:
+    kind = {"musan/wav.scp": "noise", "rirs/wav.scp": "reverb"}.get(table, "")
+    for name in ("musan", "rirs"):
+        (directory / name).mkdir()
+        clip = "room-1" if name == "rirs" else "noise-1"
+        for file, value in (("wav.scp", directory / "b-1.wav"), ("utt2spk", clip[:-2]), ("utt2dur", "0.5")):
+            write_table(directory / name / file, {clip: value})
+    if segments:
+        write_table(directory / "segments", {f"{key}-x": f"{key} 0 0.4" for key in LENGTHS})
+    copy = Copy(1.0, kind, 1, str(directory / "musan"), str(directory / "rirs"))
+    make_fbanks(FbankJob(directory, str(directory / "out"), FbankConfig(), copy, pipes=False))
+    lines = read_table(directory / table)
+    last = list(lines)[-1]
+    write_table(directory / table, lines | {last: f"touch {directory}/BAD; cat {directory}/b-1.wav |"})
+    fault = f"{directory / table}:{len(lines)}: '{last}' is a command, which --no-pipes forbids"
+    with pytest.raises(InputError, match=re.escape(fault)):
+        make_fbanks(FbankJob(directory, str(directory / "out"), FbankConfig(), copy, pipes=False))
+    assert not (directory / "BAD").exists()
+    make_fbanks(FbankJob(directory, str(directory / "out"), FbankConfig(), copy))
+    assert (directory / "BAD").exists()
+
+
+def test_clips_whose_tables_differ_are_refused(directory: Path) -> None:
+    (directory / "musan").mkdir()
+    tables = {"wav.scp": directory / "b-1.wav", "utt2spk": "noise", "utt2dur": "0.5"}
+    for name, value in tables.items():
+        write_table(directory / "musan" / name, {"noise-1": value})
+    job = FbankJob(directory, str(directory / "out"), FbankConfig(), Copy(1.0, "noise", 1, str(directory / "musan")))
+    write_table(directory / "musan/utt2dur", {"noise-1": "half"})
+    with pytest.raises(InputError, match="utt2dur: could not convert string to float: 'half': list them again"):
+        make_fbanks(job)
+    write_table(directory / "musan/utt2dur", {"noise-2": "0.5"})
+    with pytest.raises(InputError, match="do not list the same clips"):
+        make_fbanks(job)
 
 
 def test_a_full_disk_is_named_and_nothing_is_left(directory: Path, repository: Path, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from wespeaker_lite.data.audio_list import list_audio
+from wespeaker_lite.errors import InputError
 
 
 @pytest.mark.parametrize("entry", ["{}", "ffmpeg -v error -i {} -f wav - |", "sox '{}' -t wav - speed 0.9 |"])
@@ -23,6 +24,14 @@ def test_a_replaced_file_is_noticed(tmp_path: Path, entry: str) -> None:
     audio.unlink()
     list_audio(tmp_path)
     assert (tmp_path / "audio.list").read_text() == f"s-a {entry.format(audio)} -\n"
+
+
+def test_a_command_is_refused_with_its_line_where_pipes_are_forbidden(tmp_path: Path) -> None:
+    (tmp_path / "wav.scp").write_text("s-a a.wav\ns-b cat noise |\n")
+    with pytest.raises(InputError, match=r"wav\.scp:2: 's-b' is a command, which --no-pipes forbids: cat noise \|"):
+        list_audio(tmp_path, pipes=False)
+    assert not (tmp_path / "audio.list").exists()
+    list_audio(tmp_path)
 
 
 def test_a_command_without_files_is_listed_as_it_is(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -13,7 +14,7 @@ import soundfile
 import yaml
 
 from tests.recipe.checkout import Checkout, make_checkout
-from wespeaker_lite.data.tables import read_table
+from wespeaker_lite.data.tables import read_table, write_table
 
 
 @pytest.fixture(scope="module")
@@ -270,6 +271,71 @@ def test_disk_full_in_stage_2_leaves_nothing_half_made(checkout: Checkout) -> No
     finally:
         subprocess.run(["umount", str(small)], check=True)
     checkout.good("--stage", "2", "--stop-stage", "2")
+
+
+RECORDER = '#!/bin/bash\nprintf \'%s\\0\' "$@" >> "$0.words"\nexec tools/run.pl "$@"\n'
+
+
+@pytest.mark.parametrize("origin", ["elsewhere", "Kaldi"])
+def test_a_runner_that_is_not_ours_is_given_plain_words(checkout: Checkout, tmp_path: Path, origin: str) -> None:
+    """Kaldi's run.pl hands bash a word without spaces as it stands, and one with spaces in double quotes."""
+    runner = tmp_path / "mine.pl"
+    runner.write_text(RECORDER)
+    runner.chmod(0o755)
+    if origin == "Kaldi":
+        if "KALDI_ROOT" not in os.environ:
+            pytest.skip("the variable KALDI_ROOT names no Kaldi whose run.pl could be tried")
+        runner = Path(os.environ["KALDI_ROOT"]) / "egs/wsj/s5/utils/parallel/run.pl"
+    vectors = checkout.exp / "embeddings/test"
+    before = dict(kaldiio.load_scp(str(vectors / "xvector.scp")).items())
+    for done in (checkout.folder / "data/mini/test/.fbank.stamp", vectors / ".embed.stamp"):
+        done.unlink()
+    checkout.good("--cmd", f"{runner} --max-jobs-run 1", "--stage", "2", "--stop-stage", "5")
+    after = kaldiio.load_scp(str(vectors / "xvector.scp"))
+    assert all((after[key] == before[key]).all() for key in before)
+    if origin != "Kaldi":
+        words = Path(f"{runner}.words").read_text().split("\0")
+        assert {f"wespeaker_lite.bin.{name}" for name in ("make_fbank", "extract")} <= set(words)
+        assert all(re.fullmatch(r"[\w./:=,+@%-]*", word) for word in words)
+    odd = ("--name", "a $(touch BAD)", "--set", "train.epochs=1")
+    assert "cannot be given 'exp/mini/a $(touch BAD)/" in checkout.bad("--cmd", str(runner), "--stage", "4", *odd)
+    assert not (checkout.folder / "BAD").exists()
+
+
+def test_odd_names_are_taken_as_they_are_and_pipes_can_be_forbidden(checkout: Checkout, tmp_path: Path) -> None:
+    corpus = tmp_path / 'it\'s a $(touch BAD) "folder" *'
+    model = tmp_path / "it's `touch BAD`;" / "final.pt"
+    wavs = read_table(checkout.folder / "data/mini/test/wav.scp")
+    for folder in (corpus / "test", model.parent):
+        folder.mkdir(parents=True)
+    for key, path in wavs.items():
+        shutil.copyfile(checkout.folder / path, corpus / f"test/$(touch BAD) {key}.flac")
+    shutil.copyfile(checkout.exp / "final.pt", model)
+    lines = {key: f"$(touch BAD) {key}.flac" for key in wavs}
+    first = min(lines)
+    lines[first] = f"cat '{checkout.folder / wavs[first]}' && touch {tmp_path}/RAN |"
+    write_table(corpus / "test/wav.scp", lines)
+    shutil.copyfile(checkout.folder / "data/mini/test/utt2spk", corpus / "test/utt2spk")
+    own = ["--corpus", "own", "--corpus-dir", str(corpus), "--model", str(model), "--name", 'it\'s $(touch BAD) "*" ;']
+    refused = f"test/wav.scp:1: '{first}' is a command, which --no-pipes forbids: "
+    assert refused in checkout.bad(*own, "--no-pipes", "true")
+    checkout.good(*own, "--stop-stage", "1")
+    assert refused.replace("test/", "test/split/1/") in checkout.bad(*own, "--stage", "2", "--no-pipes", "true")
+    assert not (tmp_path / "RAN").exists()
+    checkout.good(*own, "--stage", "2")
+    assert (tmp_path / "RAN").exists()
+    assert (checkout.folder / 'exp/own/it\'s $(touch BAD) "*" ;/results.json').exists()
+    assert not list(checkout.folder.rglob("BAD"))
+    for options, message in (
+        (("--name", "../x"), "--name '../x': expected the name of a folder"),
+        (("--name", "-x"), "--name '-x': expected the name of a folder"),
+        (("--name", "x\ny"), "expected the name of a folder"),
+        (("--name", "xJOB"), "without / or = or JOB"),
+        (("--corpus", "../egs/mini"), "--corpus ../egs/mini: no egs"),
+        (("--set", "--overrides=/dev/null"), "unknown key '--overrides'"),
+        (("--set", 'start_from="x\\nmodel\\t$(touch BAD)"'), "config.yaml: start_from: a line break"),
+    ):
+        assert message in checkout.bad(*options), options
 
 
 def test_the_resolved_config_holds_every_key(checkout: Checkout) -> None:

@@ -27,7 +27,8 @@ echo 42
 STATES = """\
 echo "$@" >> asked
 [ ! -e silent ] || { echo 'cannot reach the controller'; exit 1; }
-[ ! -e states ] || cat states
+case $* in *"-qs u"*) states=unheard ;; *) states=states ;; esac
+[ ! -e $states ] || cat $states
 """
 
 
@@ -247,6 +248,22 @@ def test_grid_engines_error_state(tmp_path: Path) -> None:
     code, message = runner.run("x.log", "true")
     assert (code, "was lost (state Eqw" in message) == (1, True)
     assert runner.has("cancelled") == ["42"]
+
+
+def test_host_that_grid_engine_does_not_hear_of_may_come_back(tmp_path: Path) -> None:
+    """tests/cluster has one that does not."""
+    runner = Runner("queue", tmp_path)
+    runner.make_scheduler()
+    (tmp_path / "hold").touch()
+    for name in ("states", "unheard"):
+        (tmp_path / name).write_text(runner.state(1, "r"))
+    process = runner.start("x.log", "true")
+    while not any("-qs u" in line for line in runner.has("asked")):
+        time.sleep(0.05)
+    time.sleep(7)
+    (sync,) = (path for path in (tmp_path / "q").iterdir() if path.is_dir())
+    (sync / "1").write_text("0\n")
+    assert (process.communicate(timeout=30)[1], process.returncode) == ("", 0)
 
 
 def test_late_sync_file_is_waited_for(slurm: Runner) -> None:

@@ -10,8 +10,10 @@ def main() -> None:
     """Parse the arguments and list."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("dirs", nargs="+")
-    for directory in parser.parse_args().dirs:
-        list_audio(directory)
+    parser.add_argument("--no-pipes", action="store_true", help="refuse a wav.scp in which there is a command")
+    args = parser.parse_args()
+    for directory in args.dirs:
+        list_audio(directory, not args.no_pipes)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,11 @@
 """Compute the log mel filterbanks of a data dir into an ark."""
 
 import argparse
-import json
 from pathlib import Path
 
+from wespeaker_lite import resolved
 from wespeaker_lite.bin import run
 from wespeaker_lite.config import from_mapping
-from wespeaker_lite.errors import InputError
 
 
 def main() -> None:
@@ -14,7 +13,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", required=True, type=Path, help="data dir with wav.scp, and segments if it has them")
     parser.add_argument("--out", required=True, help="prefix of .ark .scp .utt2num_frames .utt2dur [.bad]")
-    parser.add_argument("--features", default="{}", help='JSON, such as \'{"num_mels": 80, "sample_rate": 16000}\'')
+    parser.add_argument("--config", default="", help="an experiment's config.yaml: its section features")
     parser.add_argument("--speed", type=float, default=1.0, help="play so fast; ids get a prefix such as sp0.9-")
     kinds = ["reverb", "noise", "music", "babble"]
     parser.add_argument("--copy", default="", choices=kinds, help="make a copy of this kind; ids end in it")
@@ -22,6 +21,7 @@ def main() -> None:
     parser.add_argument("--musan", default="", help="data dir of noise, music and speech, of list_clips")
     parser.add_argument("--rirs", default="", help="data dir of rooms, of list_clips; without it they are simulated")
     parser.add_argument("--max-bad", type=int, default=0, help="unreadable utterances that may be left out")
+    parser.add_argument("--no-pipes", action="store_true", help="refuse a wav.scp in which there is a command")
     args = parser.parse_args()
     import torch
 
@@ -30,12 +30,10 @@ def main() -> None:
     from wespeaker_lite.features.job import FbankJob, make_fbanks
 
     torch.set_num_threads(1)  # jobs run side by side
-    try:
-        features = from_mapping(FbankConfig, json.loads(args.features), "--features")
-    except json.JSONDecodeError as error:
-        raise InputError(f"--features {args.features!r}: not JSON: {error}") from error
+    section = resolved.read(args.config).get("features", {}) if args.config else {}
+    features = from_mapping(FbankConfig, section, f"{args.config}: features")
     copy = Copy(args.speed, args.copy, args.seed, args.musan, args.rirs)
-    make_fbanks(FbankJob(args.data, args.out, features, copy, args.max_bad))
+    make_fbanks(FbankJob(args.data, args.out, features, copy, args.max_bad, not args.no_pipes))
 
 
 if __name__ == "__main__":

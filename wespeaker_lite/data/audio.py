@@ -17,8 +17,8 @@ import soundfile
 import torch
 import torchaudio.transforms
 
+from wespeaker_lite.data.audio_list import iter_audio
 from wespeaker_lite.data.data_dir import iter_segments
-from wespeaker_lite.data.tables import iter_table, read_table
 from wespeaker_lite.errors import InputError
 
 log = logging.getLogger(__name__)
@@ -182,12 +182,13 @@ class Utterances:
     """The utterances of a data directory, with segments or without, in its order; `read` gives their samples.
 
     Raises:
-        InputError: where wav.scp or segments are missing or malformed, or a segment's recording is unknown.
+        InputError: where wav.scp or segments are missing or malformed, a segment's recording is unknown, or wav.scp has
+            a command although there are to be no `pipes`.
     """
 
-    def __init__(self, directory: str | Path, sample_rate: int) -> None:
+    def __init__(self, directory: str | Path, sample_rate: int, pipes: bool = True) -> None:
         self._sample_rate = sample_rate
-        self._list = list(_listed(Path(directory)))
+        self._list = list(_listed(Path(directory), pipes))
         self._recording = ("", np.empty(0, dtype=np.float32))
 
     def __len__(self) -> int:
@@ -212,12 +213,12 @@ class Utterances:
         return samples[first:last]
 
 
-def _listed(directory: Path) -> Iterator[Utterance]:
-    segments = directory / "segments"
+def _listed(directory: Path, pipes: bool) -> Iterator[Utterance]:
+    segments, recordings = directory / "segments", iter_audio(directory / "wav.scp", pipes)
     if not segments.exists():
-        yield from (Utterance(key, value) for _, key, value in iter_table(directory / "wav.scp"))
+        yield from (Utterance(key, value) for _, key, value in recordings)
         return
-    recordings = read_table(directory / "wav.scp")
+    recordings = {key: value for _, key, value in recordings}
     for segment in iter_segments(segments):
         if segment.recording not in recordings:
             raise InputError(f"{segments}:{segment.line}: recording {segment.recording!r} is not in wav.scp")

@@ -6,19 +6,39 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from wespeaker_lite.data.tables import iter_table, write_lines
+from wespeaker_lite.errors import InputError
 
 _WORD = re.compile(r"'([^']*)'|(\S+)")
 
 
-def list_audio(directory: str | Path) -> None:
+def iter_audio(scp: str | Path, pipes: bool = True) -> Iterator[tuple[int, str, str]]:
+    """Yield line number, key and value of every entry of a wav.scp: a path, or a `command |` that gives the audio.
+
+    Raises:
+        InputError: as `iter_table`; without `pipes`, naming file and line of the first command.
+    """
+    for number, key, value in iter_table(scp):
+        if not pipes and value.endswith("|"):
+            raise InputError(
+                f"{scp}:{number}: {key!r} is a command, which --no-pipes forbids: {value}; have it make files first "
+                "(of VoxCeleb's m4a: VOXCELEB_DECODE=flac)"
+            )
+        yield number, key, value
+
+
+def list_audio(directory: str | Path, pipes: bool = True) -> None:
     """Write `audio.list`: the entries of wav.scp, each with its file's size and time of change; of a pipe, those of the
-    files that its command names by a path."""
+    files that its command names by a path.
+
+    Raises:
+        InputError: as `iter_audio`.
+    """
     directory = Path(directory)
-    write_lines(directory / "audio.list", _lines(directory / "wav.scp"))
+    write_lines(directory / "audio.list", _lines(directory / "wav.scp", pipes))
 
 
-def _lines(scp: Path) -> Iterator[str]:
-    for _, key, value in iter_table(scp):
+def _lines(scp: Path, pipes: bool) -> Iterator[str]:
+    for _, key, value in iter_audio(scp, pipes):
         yield " ".join([key, value, *map(_state, _files(value))]) + "\n"
 
 

@@ -15,7 +15,7 @@ import scipy.signal
 import soundfile
 
 from wespeaker_lite.data.audio import Utterances, audio_seconds, read_audio
-from wespeaker_lite.data.audio_list import list_audio
+from wespeaker_lite.data.audio_list import iter_audio, list_audio
 from wespeaker_lite.data.augment import speed_perturb, speed_prefix
 from wespeaker_lite.data.corpora import CorpusSet, write_data_dir
 from wespeaker_lite.data.distortion import ReverbConfig
@@ -26,6 +26,7 @@ SNRS = {"noise": (15, 10, 5, 0), "music": (15, 10, 8, 5), "babble": (20, 17, 15,
 TALKERS = (3, 4, 5, 6, 7)  # of babble
 CLIPS = {"noise": "noise", "music": "music", "babble": "speech"}  # what each kind of copy is made with
 PAUSE = 1.0  # seconds between two noises
+REMAKE = "list them again, by stage 2 with --musan-dir or --rirs-dir"
 _TINY = 1e-30  # a power that stands for none, to divide by
 
 
@@ -55,16 +56,17 @@ class Copier:
     """Makes the samples of a copy: `copier(id of the copy, samples (n,))` -> samples.
 
     Raises:
-        InputError: where the copy needs clips that are not given; at work, naming a clip that cannot be read.
+        InputError: where the copy needs clips that are not given, or one is a command although there are to be no
+            `pipes`; at work, naming a clip that cannot be read.
     """
 
-    def __init__(self, copy: Copy, sample_rate: int) -> None:
+    def __init__(self, copy: Copy, sample_rate: int, pipes: bool = True) -> None:
         self.copy, self.rate = copy, sample_rate
         self._clips: list[tuple[str, float]] = []
         if copy.kind in CLIPS:
-            self._clips = _read_clips(copy.musan, CLIPS[copy.kind])
+            self._clips = _read_clips(copy.musan, CLIPS[copy.kind], pipes)
         elif copy.kind and copy.rirs:
-            self._clips = _read_clips(copy.rirs, "room")
+            self._clips = _read_clips(copy.rirs, "room", pipes)
 
     def __call__(self, key: str, samples: np.ndarray) -> np.ndarray:
         copy = self.copy
@@ -165,13 +167,19 @@ def write_clips(out: str | Path, files: Mapping[str, Sequence[Path]]) -> None:
     list_audio(out)
 
 
-def _read_clips(directory: str, kind: str) -> list[tuple[str, float]]:
+def _read_clips(directory: str, kind: str, pipes: bool) -> list[tuple[str, float]]:
     """Paths and seconds of the clips of a kind."""
     if not directory:
         raise InputError(f"copies with {kind} need clips of it: name MUSAN's folder by --musan-dir")
     folder = Path(directory)
-    wavs, kinds, seconds = (read_table(folder / name) for name in ("wav.scp", "utt2spk", "utt2dur"))
-    clips = [(path, float(seconds[key])) for key, path in wavs.items() if kinds[key] == kind]
+    wavs = {key: value for _, key, value in iter_audio(folder / "wav.scp", pipes)}
+    kinds, seconds = (read_table(folder / name) for name in ("utt2spk", "utt2dur"))
+    if not kinds.keys() == wavs.keys() == seconds.keys():
+        raise InputError(f"{folder}: wav.scp, utt2spk and utt2dur do not list the same clips: {REMAKE}")
+    try:
+        clips = [(path, float(seconds[key])) for key, path in wavs.items() if kinds[key] == kind]
+    except ValueError as error:
+        raise InputError(f"{folder}/utt2dur: {error}: {REMAKE}") from error
     if not clips:
         there = ", ".join(sorted(set(kinds.values())))
         raise InputError(f"{directory} lists no {kind}, only {there}; copies need it: see --musan-dir")

@@ -41,8 +41,8 @@ class FbankConfig:
             raise ValueError(f"mel bands from {self.low_freq} to {top} Hz do not lie between 0 and {nyquist:g} Hz")
         if self.window not in _WINDOWS:
             raise ValueError(f"window {self.window!r} is none of {', '.join(_WINDOWS)}")
-        if self.num_mels < 4 or self.frame_shift < 1 or self.frame_length < 2:
-            raise ValueError("expected 4 mel bands or more, and frames longer than a sample")
+        if not 4 <= self.num_mels <= 1000 or self.frame_shift < 1 or not 2 <= self.frame_length <= 1 << 16:
+            raise ValueError("expected 4 mel bands or more (up to 1000), and frames longer than a sample (up to 65536)")
         if (_mel_banks(self).sum(0) == 0).any():
             raise ValueError(f"{self.num_mels} mel bands are too narrow for frames of {self.frame_length_ms} ms")
 

@@ -20,7 +20,8 @@ log = logging.getLogger(__name__)
 class FbankJob:
     """What to compute, and where to: `out` is a prefix; `max_bad` unreadable utterances may be left out.
 
-    Features are of the `copy` of the data, which by default is the data itself.
+    Features are of the `copy` of the data, which by default is the data itself. Without `pipes` no command in wav.scp
+    is run: one that has any is refused.
     """
 
     data: Path
@@ -28,6 +29,7 @@ class FbankJob:
     config: FbankConfig
     copy: Copy = field(default_factory=Copy)
     max_bad: int = 0
+    pipes: bool = True
 
 
 def make_fbanks(job: FbankJob) -> None:
@@ -40,8 +42,8 @@ def make_fbanks(job: FbankJob) -> None:
             left in place then.
         OSError: naming the file, where the disk is full.
     """
-    utterances = Utterances(job.data, job.config.sample_rate)
-    copier = Copier(job.copy, job.config.sample_rate)
+    utterances = Utterances(job.data, job.config.sample_rate, job.pipes)
+    copier = Copier(job.copy, job.config.sample_rate, job.pipes)
     started = time.monotonic()
     num_frames: dict[str, int] = {}
     seconds: dict[str, float] = {}
