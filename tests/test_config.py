@@ -59,6 +59,10 @@ def test_values_are_filled_and_come_back() -> None:
         ({"rate": 1.0, "steps": True}, "here.steps: expected int, found True"),
         ({"rate": 1.0, "flag": 1}, "here.flag: expected bool"),
         ({"rate": 1.0, "steps": -1}, "here: expected steps >= 0"),
+        ({"rate": float("nan")}, "here.rate: nan is no number to reckon with"),
+        ({"rate": float("inf")}, "here.rate: inf is no number"),
+        ({"rate": 10**400}, "here.rate: 10000000000000000000 is no number"),
+        ({"rate": 1.0, "steps": 10**30}, "here.steps: 10000000000000000000 is no number"),
     ],
 )
 def test_what_is_wrong_is_named(mapping: dict, message: str) -> None:
@@ -131,13 +135,21 @@ def test_bad_files_and_words(tmp_path: Path) -> None:
     (tmp_path / "broken.yaml").write_text("a: [1\nb: 2\n")
     (tmp_path / "list.yaml").write_text("- 1\n")
     (tmp_path / "code.yaml").write_text("a: !!python/object/apply:os.system ['true']\n")
+    (tmp_path / "twice.yaml").write_text("seed: 1\ntrain: {epochs: 1}\ntrain: {batch_size: 2}\n")
+    (tmp_path / "alias.yaml").write_text("a: &x [1]\nb: [*x, *x]\n")
+    (tmp_path / "deep.yaml").write_text("a: " + "[" * 50)
+    (tmp_path / "date.yaml").write_text("a: 2001-13-45\n")
+    (tmp_path / "based.yaml").write_text('base: "a\\0b"\n')
+    (tmp_path / "latin.yaml").write_bytes(b"a: \xe9\n")
     for name, message in (
         ("circle", "leads back"), ("broken", "line 2"), ("list", "keys and values"), ("none", "no such file"),
-        ("code", "not YAML"),
+        ("code", "not YAML"), ("twice", "a key stands twice .*line 1"), ("alias", "aliases .*line 2"),
+        ("deep", "deep nesting"), ("date", "month must be in"), ("based", "base: expected the name of a file"),
+        ("latin", "not UTF-8"),
     ):  # fmt: skip
         with pytest.raises(InputError, match=message):
             read_yaml(tmp_path / f"{name}.yaml")
-    for word in ("train.epochs", "=3", "a..b=3", "a=[1"):
+    for word in ("train.epochs", "=3", "a..b=3", "a=[1", "a=!!bool x", "a=&x [*x]", "a" + ".b" * 30 + "=1"):
         with pytest.raises(InputError, match="--set"):
             parse_assignments([word])
 
@@ -150,6 +162,13 @@ def test_every_conf_is_valid_and_resolved_it_is_the_same(conf: Path) -> None:
     if experiment.distill.teacher:
         assert (conf.parent.parent / experiment.distill.teacher).exists()
     assert dataclasses.is_dataclass(experiment.train.optimiser)
+
+
+@pytest.mark.parametrize("config", [{"start_from": "x\nmodel\t$(touch BAD)"}, {"a\nb": 1}, {"x": {"a b": 1}}])
+def test_nothing_is_told_to_the_shell_that_leaves_its_line(tmp_path: Path, config: dict[str, Any]) -> None:
+    resolved.write(tmp_path / "config.yaml", {"seed": 1, **config})
+    with pytest.raises(InputError, match="a line break or the like"):
+        list(resolved.for_shell(tmp_path / "config.yaml"))
 
 
 def test_options_of_networks_and_terms_are_checked_with_the_rest(tmp_path: Path) -> None:

@@ -16,6 +16,44 @@ import yaml
 
 from wespeaker_lite.errors import InputError
 
+_DEPTH = 20  # of sections in sections
+_LARGEST = 1 << 63  # no number is this large
+
+
+class _Loader(yaml.SafeLoader):
+    """Values, lists and mappings as they stand: no tags, no key twice, no aliases (nine lines of them can unfold to
+    gigabytes), and no nesting without end."""
+
+    depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        event = self.peek_event()
+        if isinstance(event, yaml.AliasEvent) or getattr(event, "tag", None) or self.depth > _DEPTH:
+            fault = "aliases (*name), tags (!name) and deep nesting are not read"
+            raise yaml.MarkedYAMLError(problem=fault, problem_mark=event.start_mark)
+        self.depth += 1
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        mapping = super().construct_mapping(node, deep)
+        if len(mapping) < len(node.value):
+            raise yaml.MarkedYAMLError(problem="a key stands twice in this section", problem_mark=node.start_mark)
+        return mapping
+
+
+def parse_yaml(text: str, where: str) -> Any:
+    """Read YAML of plain values, lists and mappings.
+
+    Raises:
+        InputError: naming `where`, and the line, where it is anything else.
+    """
+    try:
+        return yaml.load(text, Loader=_Loader)
+    except (yaml.YAMLError, ValueError) as error:  # a date such as 2001-13-45 is a ValueError
+        raise InputError(f"{where}: not YAML: {' '.join(str(error).split())}") from error
+
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
     """Read one YAML mapping, with the file that its `base:` key names (relative to it) merged in underneath.
@@ -30,11 +68,11 @@ def _read_with_base(path: Path, readers: list[Path]) -> dict[str, Any]:
     if path.resolve() in readers:
         raise InputError(f"{path}: its base leads back to itself")
     try:
-        mapping = yaml.safe_load(path.read_text(encoding="utf-8"))
+        mapping = parse_yaml(path.read_text(encoding="utf-8"), str(path))
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not UTF-8 text: {error}") from error
     if mapping is None:
         mapping = {}
     if not isinstance(mapping, dict):
@@ -42,6 +80,8 @@ def _read_with_base(path: Path, readers: list[Path]) -> dict[str, Any]:
     base = mapping.pop("base", None)
     if base is None:
         return mapping
+    if not isinstance(base, str) or not base.isprintable():
+        raise InputError(f"{path}: base: expected the name of a file, found {base!r}")
     return merge(_read_with_base(path.parent / base, [*readers, path.resolve()]), mapping)
 
 
@@ -54,7 +94,8 @@ def merge(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     for key, value in over.items():
         below = merged.get(key)
         if isinstance(below, Mapping) and isinstance(value, Mapping):
-            renamed = key == "model" and len({below.get("name"), value.get("name")} - {None}) == 2
+            names = below.get("name"), value.get("name")
+            renamed = key == "model" and None not in names and names[0] != names[1]
             merged[key] = dict(value) if renamed else merge(below, value)
         else:
             merged[key] = value
@@ -66,12 +107,9 @@ def parse_assignments(assignments: Iterable[str]) -> dict[str, Any]:
     result: dict[str, Any] = {}
     for assignment in assignments:
         path, equals, text = assignment.partition("=")
-        if not equals or not all(path.split(".")):
+        if not equals or not all(path.split(".")) or path.count(".") > _DEPTH:
             raise InputError(f"--set {assignment!r}: expected section.key=value")
-        try:
-            value = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise InputError(f"--set {assignment!r}: the value is not YAML") from error
+        value = parse_yaml(text, f"--set {assignment!r}")
         for key in reversed(path.split(".")):
             value = {key: value}
         result = merge(result, value)
@@ -160,8 +198,10 @@ def _typed(expected: Any, value: Any, where: str) -> Any:
         return origin(_typed(arguments[0], item, f"{where}[{index}]") for index, item in enumerate(value))
     if (origin or expected) is dict and isinstance(value, Mapping):
         return dict(value)
-    if expected is float and type(value) is int:
-        return float(value)
+    if expected in (int, float) and type(value) in (int, expected):
+        if not abs(value) < _LARGEST:  # nor is nan
+            raise InputError(f"{where}: {str(value)[:20]} is no number to reckon with")
+        return expected(value)
     if type(value) is expected:
         return value
     name = getattr(expected, "__name__", str(expected))

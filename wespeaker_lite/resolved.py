@@ -8,8 +8,9 @@ from typing import Any
 
 import yaml
 
-from wespeaker_lite.config import given, to_mapping
+from wespeaker_lite.config import given, parse_yaml, to_mapping
 from wespeaker_lite.data.tables import write_text
+from wespeaker_lite.errors import InputError
 
 HEADER = "# Resolved by wespeaker_lite.bin.config; written anew when what it comes from changes. Given: "
 
@@ -38,7 +39,11 @@ def copy_from_model(model: str | Path, out: str | Path) -> None:
         return
     from wespeaker_lite.trained_model import load_record  # here, since it imports torch
 
-    write(out, load_record(model)["config"], header)
+    try:
+        write(out, load_record(model)["config"], header)
+    except yaml.YAMLError as error:
+        fault = " ".join(str(error).split())
+        raise InputError(f"{model}: its config holds more than plain values: {fault}") from error
 
 
 def write(out: str | Path, resolved: dict[str, Any], header: str = "") -> None:
@@ -48,17 +53,24 @@ def write(out: str | Path, resolved: dict[str, Any], header: str = "") -> None:
 
 def read(path: str | Path) -> dict[str, Any]:
     """Read a resolved config as plain mappings, without checking it again."""
-    return yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    return parse_yaml(Path(path).read_text(encoding="utf-8"), str(path))
 
 
 def for_shell(path: str | Path) -> Iterator[str]:
-    """Each key, a tab, and its value: text and numbers as they are, lists by words, sections as JSON."""
+    """Each key, a tab, and its value: text and numbers as they are, lists by words, sections as JSON.
+
+    Raises:
+        InputError: where a key is no name, or a value would not stay on its line.
+    """
     sections = [("", read(path))]
     for prefix, section in sections:
         for key, found in section.items():
             if isinstance(found, dict):
                 sections.append((f"{prefix}{key}.", found))
-            yield f"{prefix}{key}\t{_as_text(found)}"
+            text = _as_text(found)
+            if not str(key).isidentifier() or not text.isprintable():
+                raise InputError(f"{path}: {prefix}{key}: a line break or the like in {text!r}, or in its name")
+            yield f"{prefix}{key}\t{text}"
 
 
 def _as_text(found: Any) -> str:

@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from wespeaker_lite import resolved
 from wespeaker_lite.data.tables import write_text
 from wespeaker_lite.errors import InputError
 
@@ -29,7 +28,6 @@ MADE_BY = {
     "audio.list": "stage 1",
     "utt2num_frames": "stage 2",
     ".fbank.stamp": "stage 2",
-    ".teacher.stamp": "stage 3",
     ".train.stamp": "stage 4 (stage 3 for a teacher)",
     "final.pt": "stage 4 (stage 3 for a teacher)",
     ".embed.stamp": "stage 5",
@@ -174,6 +172,5 @@ def _met(folder: str, seen: set[str]) -> bool:
 
 
 def _sections(config: str, sections: Iterable[str]) -> dict[str, Any]:
-    with open(config, encoding="utf-8") as file:
-        resolved = yaml.safe_load(file)
-    return {section: resolved.get(section) for section in sections}  # that of an older model lacks what came later
+    found = resolved.read(config)
+    return {section: found.get(section) for section in sections}  # that of an older model lacks what came later

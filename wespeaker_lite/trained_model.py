@@ -48,13 +48,13 @@ def load(path: str | Path) -> TrainedModel:
     """
     record = load_record(path)
     config, classes = record["config"], record["classes"]
-    model = build_model(config)
-    head = build_head(config, model.embed_dim, len(classes)) if record["head"] is not None else None
     try:
+        model = build_model(config)
+        head = build_head(config, model.embed_dim, len(classes)) if record["head"] is not None else None
         model.load_state_dict(record["model"])
         if head is not None:
             head.load_state_dict(record["head"])
-    except RuntimeError as error:
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:  # of a file that was tampered with
         raise InputError(f"{path}: the weights do not fit its config: {' '.join(str(error).split())}") from error
     model.eval()
     if head is not None:
@@ -87,4 +87,7 @@ def load_record(path: str | Path) -> dict[str, Any]:
     missing = {"config", "classes", "model", "head"} - record.keys()
     if missing:
         raise InputError(f"{path}: not a trained model, it lacks {', '.join(sorted(missing))}")
+    config, classes = record["config"], record["classes"]
+    if not isinstance(config, dict) or not isinstance(classes, list) or not all(isinstance(c, str) for c in classes):
+        raise InputError(f"{path}: not a trained model: its config or its classes are of another kind")
     return record

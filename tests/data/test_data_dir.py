@@ -189,10 +189,17 @@ def test_fix_does_not_choose_between_values(source: Path) -> None:
         data_dir.fix(source)
 
 
-def test_fix_does_not_empty_a_directory(source: Path) -> None:
-    write_table(source / "feats.scp", {"other": "x.ark:3"})
+@pytest.mark.parametrize(
+    ("file", "line", "fault"),
+    [
+        ("feats.scp", "other x.ark:3", "nothing was changed"),
+        ("utt2spk", "A-0 A and more", "utt2spk: 'A-0' is of the speaker 'A and more': that is not one word"),
+    ],
+)
+def test_fix_changes_nothing_where_it_cannot_mend(source: Path, file: str, line: str, fault: str) -> None:
+    (source / file).write_text(f"{line}\n")
     before = {file.name: file.read_bytes() for file in source.iterdir()}
-    with pytest.raises(InputError, match="nothing was changed"):
+    with pytest.raises(InputError, match=fault):
         data_dir.fix(source)
     assert {file.name: file.read_bytes() for file in source.iterdir()} == before
 

@@ -116,3 +116,20 @@ def test_a_model_of_another_config_is_refused(data: Path, tmp_path: Path) -> Non
     extract(model, data, tmp_path / "xvector", Batching(), config=str(tmp_path / "same.yaml"))
     with pytest.raises(InputError, match=r"final.pt was made with another config than .*other.yaml \(crop, seed\)"):
         extract(model, data, tmp_path / "xvector", Batching(), config=str(tmp_path / "other.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "fault"),
+    [
+        ("s-03 ", "s-03 x", "utt2num_frames:4: 's-03' has 'x.*' frames; expected a number above 0"),
+        ("s-03 ", "s-03b ", "feats.scp and utt2num_frames do not list the same utterances"),
+    ],
+)
+def test_lengths_that_are_none_or_of_others_are_refused(
+    data: Path, tmp_path: Path, old: str, new: str, fault: str
+) -> None:
+    model = make_model(tmp_path, "ecapa_tdnn")
+    (tmp_path / "feats.scp").write_text((data / "feats.scp").read_text())
+    (tmp_path / "utt2num_frames").write_text((data / "utt2num_frames").read_text().replace(old, new))
+    with pytest.raises(InputError, match=fault):
+        extract(model, tmp_path, tmp_path / "xvector", Batching())

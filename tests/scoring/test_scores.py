@@ -33,7 +33,7 @@ def test_missing_and_empty_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such file; run stage 6"):
         read_scores(tmp_path / "x.score")
     (tmp_path / "x.score").touch()
-    with pytest.raises(InputError, match="no scores in it"):
+    with pytest.raises(InputError, match="the file is empty"):
         read_scores(tmp_path / "x.score")
 
 

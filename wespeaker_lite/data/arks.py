@@ -1,7 +1,10 @@
 """Kaldi archives: matrices of one byte per value that are read by rows from a memory map, and everything else."""
 
+import io
+import math
 import mmap
 import os
+import re
 import shutil
 import struct
 from collections.abc import Collection, Iterator, Sequence
@@ -10,6 +13,7 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple, Self
 
 import kaldiio
+import kaldiio.matio
 import numpy as np
 
 from wespeaker_lite.data.tables import iter_table, replacing, sorted_keys
@@ -19,6 +23,16 @@ ONE_BYTE = 5  # the number that Kaldi and kaldiio give to "one byte per value, r
 _MARK = b"\0BCM3 "
 _HEADER = struct.Struct("<6sffii")  # mark, minimum, range, rows, columns; rows * columns bytes follow
 _VECTOR = struct.Struct("<5sBi")  # mark, bytes in a size, size; that many floats follow
+_OFFSET = re.compile(r"\d{1,18}", re.ASCII)
+_LAYOUTS = {  # mark -> header (mark and sizes), bytes of a value, bytes that precede them for each column
+    b"\0BFV ": (struct.Struct("<5sxi"), 4, 0),
+    b"\0BDV ": (struct.Struct("<5sxi"), 8, 0),
+    b"\0BFM ": (struct.Struct("<5sxixi"), 4, 0),
+    b"\0BDM ": (struct.Struct("<5sxixi"), 8, 0),
+    b"\0BCM ": (struct.Struct("<5s8xii"), 1, 8),
+    b"\0BCM2 ": (struct.Struct("<6s8xii"), 2, 0),
+    _MARK: (struct.Struct("<6s8xii"), 1, 0),
+}
 
 
 class Location(NamedTuple):
@@ -116,7 +130,7 @@ def iter_scp(path: str | Path) -> Iterator[tuple[int, str, Location]]:
         ark, _, offset = value.rpartition(":")
         if value.endswith(("|", "]")):
             raise InputError(f"{path}:{number}: {value!r} is a pipe or a range; only `ark:offset` can be read here")
-        yield number, key, Location(ark, int(offset)) if offset.isdecimal() and ark else Location(value, 0)
+        yield number, key, Location(ark, int(offset)) if _OFFSET.fullmatch(offset) and ark else Location(value, 0)
 
 
 def read_scp(path: str | Path) -> dict[str, Location]:
@@ -129,16 +143,40 @@ def read_scp(path: str | Path) -> dict[str, Location]:
 
 
 def read_array(key: str, location: Location) -> np.ndarray:
-    """Read a whole matrix or vector of any Kaldi format, as float32.
+    """Read a whole matrix or vector of any of Kaldi's binary formats, as float32.
 
     Raises:
         InputError: naming utterance and ark, where the ark is missing, cut, or holds something else there.
     """
     _check_offset(key, *location)
+    with open(location.ark, "rb") as file:
+        return _read_array(file, os.path.getsize(location.ark), key, location)
+
+
+def _read_array(file: BinaryIO, end: int, key: str, location: Location) -> np.ndarray:
+    """Show kaldiio the bytes of one array: of a name or a file it would also take a command or a pickle, and run it."""
+    file.seek(location.offset)
+    size = _size(file.read(_HEADER.size))
+    if location.offset + size > end:
+        raise _cut(key, location.ark)
+    file.seek(location.offset)
     try:
-        return np.array(kaldiio.load_mat(f"{location.ark}:{location.offset}"), dtype=np.float32)
-    except (ValueError, AssertionError, struct.error, RuntimeError) as error:
-        raise InputError(f"{location.ark}: cannot read {key!r}: the ark was cut or changed ({error})") from error
+        array = kaldiio.matio.read_matrix_or_vector(io.BytesIO(file.read(size)))
+    except (ValueError, AssertionError, struct.error) as error:
+        raise InputError(
+            f"{location.ark}: cannot read {key!r}: no binary matrix or vector of Kaldi's at {location.offset}, or the "
+            "ark was cut; make it again"
+        ) from error
+    return np.array(array, dtype=np.float32)
+
+
+def _size(head: bytes) -> int:
+    """How many bytes an array takes whose first ones are `head`; 0 where no array, or an empty one, begins so."""
+    header, value, column = _LAYOUTS.get(head[: head.find(b" ") + 1], (_HEADER, 0, 0))
+    if not value or len(head) < header.size:
+        return 0
+    _, *shape = header.unpack_from(head)
+    return header.size + value * math.prod(shape) + column * shape[-1] if min(shape) > 0 else 0
 
 
 def iter_vectors(scp: str | Path, only: Collection[str] | None = None) -> Iterator[tuple[int, str, np.ndarray]]:
@@ -151,28 +189,29 @@ def iter_vectors(scp: str | Path, only: Collection[str] | None = None) -> Iterat
         InputError: as `iter_scp` and `read_array`.
     """
     with ExitStack() as opened:
-        ark, file = "", None
+        ark, end, file = "", 0, None
         for number, key, location in iter_scp(scp):
             if only is not None and key not in only:
                 continue
-            if location.ark != ark:
+            if location.ark != ark or location.offset >= end:
                 _check_offset(key, *location)
                 opened.close()
+                end = os.path.getsize(location.ark)
                 ark, file = location.ark, opened.enter_context(open(location.ark, "rb", buffering=1 << 16))
-            yield number, key, _read_vector(file, key, location)
+            yield number, key, _read_vector(file, end, key, location)
 
 
-def _read_vector(file: BinaryIO, key: str, location: Location) -> np.ndarray:
+def _read_vector(file: BinaryIO, end: int, key: str, location: Location) -> np.ndarray:
     file.seek(location.offset)
     header = file.read(_VECTOR.size)
     if len(header) == _VECTOR.size:
         mark, width, size = _VECTOR.unpack(header)
         if mark == b"\0BFV " and width == 4 and size > 0:
-            values = file.read(4 * size)
-            if len(values) < 4 * size:
+            if location.offset + _VECTOR.size + 4 * size > end:
                 raise _cut(key, location.ark)
+            values = file.read(4 * size)
             return np.frombuffer(values, "<f4")
-    return read_array(key, location)
+    return _read_array(file, end, key, location)
 
 
 class ByteMatrix(NamedTuple):
@@ -215,7 +254,7 @@ class MatrixArk:
         if begin > len(self._bytes):
             raise _cut(key, self.ark)
         mark, low, span, rows, columns = _HEADER.unpack_from(self._map, offset)
-        if mark != _MARK or rows < 1 or columns < 1:
+        if mark != _MARK or rows < 1 or columns < 1 or not math.isfinite(low + span):
             raise InputError(
                 f"{self.ark}: no matrix of one byte per value at {offset}, where utterance {key!r} should be: "
                 "run the feature stage again, or copy-feats --compression-method=5"

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from wespeaker_lite.data.tables import sorted_keys, spk2utt_of, write_table
+from wespeaker_lite.data.data_dir import SEGMENT
+from wespeaker_lite.data.tables import key_and_value, sorted_keys, spk2utt_of, write_table
 from wespeaker_lite.data.trials import Trials, check_known, make_trials, match_ids, read_trials, write_trials
 from wespeaker_lite.errors import InputError
 
@@ -30,7 +31,7 @@ class CorpusSet:
         str, str
     ]  # utterance, or recording where there are segments -> absolute path, or command with | at its end
     utt2spk: dict[str, str]
-    segments: dict[str, str] = field(default_factory=dict)  # utterance -> recording, start, end
+    segments: dict[str, str] = field(default_factory=dict)  # utterance -> recording, start, end, a space between them
     spk2gender: dict[str, str] = field(default_factory=dict)
     spk2age: dict[str, str] = field(default_factory=dict)
     sessions: dict[str, str] = field(default_factory=dict)  # utterance -> session; empty where sessions are not known
@@ -45,7 +46,7 @@ class CorpusSet:
         utt2spk = {utterance: speaker for utterance, speaker in self.utt2spk.items() if utterance in utterances}
         speakers = set(utt2spk.values())
         segments = {utterance: self.segments[utterance] for utterance in utt2spk if self.segments}
-        recordings = {segment.split()[0] for segment in segments.values()} if segments else utt2spk
+        recordings = {_recording(segment) for segment in segments.values()} if segments else utt2spk
         return CorpusSet(
             wavs={recording: self.wavs[recording] for recording in recordings},
             utt2spk=utt2spk,
@@ -206,8 +207,8 @@ def read_kaldi_dir(folder: Path) -> CorpusSet:
     """
     wavs, given = _read_any_order(folder / "wav.scp"), _read_any_order(folder / "utt2spk")
     has_segments = (folder / "segments").exists()
-    segments = _read_any_order(folder / "segments") if has_segments else {}
-    audio_of = {utterance: segment.split()[0] for utterance, segment in segments.items()} or {key: key for key in wavs}
+    segments = _read_segments(folder / "segments") if has_segments else {}
+    audio_of = {utterance: _recording(segment) for utterance, segment in segments.items()} or {key: key for key in wavs}
     _check_same_utterances(folder, audio_of, given, "segments" if has_segments else "wav.scp")
     orphan = next((utterance for utterance, recording in audio_of.items() if recording not in wavs), None)
     if orphan:
@@ -229,23 +230,33 @@ def read_kaldi_dir(folder: Path) -> CorpusSet:
 
 
 def _read_any_order(path: Path) -> dict[str, str]:
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not UTF-8 text: {error}") from error
+    if not path.exists():
+        raise InputError(f"{path}: no such file")
     table: dict[str, str] = {}
-    for number, line in enumerate(lines, start=1):
-        key, *value = line.split(maxsplit=1)
-        if not value:
-            raise InputError(f"{path}:{number}: expected a key and a value, found {line!r}")
-        if key in table:
-            raise InputError(f"{path}:{number}: {key!r} stands twice")
-        table[key] = value[0].strip()
+    with open(path, "rb") as file:
+        for number, line in enumerate(file, start=1):
+            key, value = key_and_value(path, number, line)
+            if not value:
+                raise InputError(f"{path}:{number}: expected a key and a value, found {line.decode().strip()!r}")
+            if key in table:
+                raise InputError(f"{path}:{number}: {key!r} stands twice")
+            table[key] = value
     if not table:
         raise InputError(f"{path}: the file is empty")
     return table
+
+
+def _read_segments(path: Path) -> dict[str, str]:
+    """Utterance -> recording, start and end, with a space between them."""
+    fields = {utterance: SEGMENT.fullmatch(value) for utterance, value in _read_any_order(path).items()}
+    bad = next((utterance for utterance, found in fields.items() if not found), None)
+    if bad:
+        raise InputError(f"{path}: {bad!r} has no recording, start and end in seconds")
+    return {utterance: " ".join(found.groups()) for utterance, found in fields.items()}
+
+
+def _recording(segment: str) -> str:
+    return segment.partition(" ")[0]
 
 
 def _check_same_utterances(folder: Path, audio_of: Mapping[str, str], utt2spk: Mapping[str, str], name: str) -> None:

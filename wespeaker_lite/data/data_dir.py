@@ -19,7 +19,15 @@ from typing import NamedTuple
 import numpy as np
 
 from wespeaker_lite.data.lines import Lines, decimals, groups, merged, numbered, pieces, read_lines
-from wespeaker_lite.data.tables import fix_command, iter_table, read_table, sorted_keys, spk2utt_of, write_lines
+from wespeaker_lite.data.tables import (
+    fix_command,
+    iter_table,
+    key_and_value,
+    read_table,
+    sorted_keys,
+    spk2utt_of,
+    write_lines,
+)
 from wespeaker_lite.errors import InputError
 
 log = logging.getLogger(__name__)
@@ -29,6 +37,8 @@ MADE_FROM_AUDIO = ("feats.scp", "utt2dur", "utt2num_frames", "vad.scp")
 AUDIO = ("reco2dur", "segments", "wav.scp")
 _BY_UTTERANCE = re.compile(r"utt2\w+|feats\.scp|vad\.scp|segments|text")
 _BY_SPEAKER = re.compile(r"spk2(?!utt$)\w+")
+_SECONDS = r"(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"  # float() would also take 1_0, nan, and digits of other scripts
+SEGMENT = re.compile(rf"(\S+)\s+({_SECONDS})\s+({_SECONDS})", re.ASCII)
 
 
 def tables_of(directory: str | Path) -> dict[str, str]:
@@ -111,12 +121,11 @@ def iter_segments(path: str | Path) -> Iterator[Segment]:
 
 
 def _segment(number: int, utterance: str, value: str) -> Segment | None:
-    try:
-        recording, start, end = value.split()
-        segment = Segment(number, utterance, recording, float(start), float(end))
-    except ValueError:
+    fields = SEGMENT.fullmatch(value)
+    if not fields:
         return None
-    return segment if 0 <= segment.start < segment.end < float("inf") else None
+    segment = Segment(number, utterance, fields[1], float(fields[2]), float(fields[3]))
+    return segment if segment.start < segment.end < float("inf") else None
 
 
 # validate
@@ -231,7 +240,8 @@ def _value_check(name: str) -> tuple[str, Callable[[Lines], np.ndarray]]:
 
 def _are_seconds(lines: Lines) -> np.ndarray:
     values, numbers = np.unique(lines.column(), return_inverse=True)
-    good = [re.fullmatch(rb"\d+(\.\d*)?|\.\d+", value) is not None and float(value) > 0 for value in values.tolist()]
+    seconds = re.compile(_SECONDS.encode())
+    good = [bool(seconds.fullmatch(value)) and 0 < float(value) < float("inf") for value in values.tolist()]
     return np.array(good)[numbers]
 
 
@@ -290,6 +300,9 @@ def _keys_to_keep(directory: Path, tables: Mapping[str, str]) -> tuple[dict[str,
     """The utterances that every table has, their speakers and recordings; and the sizes of tables that are in order."""
     sound: dict[str, int] = {}
     utt2spk = _read_either_way(directory / "utt2spk", sound)
+    for utterance, speaker in utt2spk.items():
+        if len(speaker.split()) != 1:
+            raise InputError(f"{directory}/utt2spk: {utterance!r} is of the speaker {speaker!r}: that is not one word")
     utterances = set(utt2spk)
     for name, kind in tables.items():
         if kind == "utterance" and name != "utt2spk":
@@ -327,7 +340,7 @@ def _read_loosely(path: Path) -> dict[str, str]:
     dropped = []
     with open(path, "rb") as file:
         for number, line in enumerate(file, start=1):
-            key, value = _key_and_value(path, number, line)
+            key, value = key_and_value(path, number, line)
             if key and (not value or key in table):
                 dropped.append(key)
             if value and table.setdefault(key, value) != value:
@@ -337,15 +350,6 @@ def _read_loosely(path: Path) -> dict[str, str]:
     if dropped:
         log.warning("%s: %d lines repeated or without a value are dropped: %s", path, len(dropped), _some(dropped))
     return table
-
-
-def _key_and_value(path: Path, number: int, line: bytes) -> tuple[str, str]:
-    """The key and the value of a line, or as much as there is."""
-    try:
-        key, value, *_ = *(field.decode() for field in line.split(None, 1)), "", ""
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}:{number}: not UTF-8 text: {error}") from error
-    return key, value.rstrip()
 
 
 def _replace(path: Path, lines: Iterable[str]) -> bool:

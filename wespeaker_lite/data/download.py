@@ -168,10 +168,13 @@ def unpack(archive: Path, folder: Path, keep: str = "*") -> None:
     Of its files, those whose path in the tar fits the shell pattern `keep`.
 
     Raises:
-        InputError: where a member would lie outside, no file fits, or the tar is damaged or has not just one folder.
+        InputError: where a member would lie outside or is a link or a device, no file fits, or the tar is damaged or
+            has not just one folder.
     """
 
     def chosen(member: tarfile.TarInfo, place: str) -> tarfile.TarInfo | None:
+        if not (member.isfile() or member.isdir()):  # links can lead out past the filters of Pythons before 3.11.13
+            raise tarfile.TarError(f"{member.name} is neither a file nor a folder")
         safe = tarfile.data_filter(member, place)
         return safe if member.isdir() or fnmatchcase(member.name, keep) else None
 
@@ -189,6 +192,7 @@ def unpack(archive: Path, folder: Path, keep: str = "*") -> None:
         folder.parent.mkdir(parents=True, exist_ok=True)
         os.replace(tops[0], folder)
     except (tarfile.TarError, EOFError, zlib.error) as error:
-        raise InputError(f"{archive}: cannot be unpacked: {error}; remove it and run again") from error
+        fault = " ".join(str(error).split())
+        raise InputError(f"{archive}: cannot be unpacked: {fault}; remove it and run again") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

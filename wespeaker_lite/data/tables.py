@@ -1,6 +1,7 @@
 """Kaldi text tables: one record a line, a key, then its value; sorted by key in byte order (LC_ALL=C), keys unique."""
 
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,13 +9,15 @@ from typing import BinaryIO
 
 from wespeaker_lite.errors import InputError
 
+_COUNT = re.compile(r"[0-9]{1,18}")
+
 
 def iter_table(path: str | Path) -> Iterator[tuple[int, str, str]]:
     """Yield line number, key and value of every record, holding one line in memory.
 
     Raises:
-        InputError: naming file and line, where a line is blank or has a key without value, a key stands twice, keys
-            are out of order, the file is missing, empty, not UTF-8, or lacks the newline at its end.
+        InputError: naming file and line, where a line is blank, has a key without value or a zero byte, a key stands
+            twice, keys are out of order, the file is missing, empty, not UTF-8, or lacks the newline at its end.
     """
     path, number, line, previous = Path(path), 0, b"", b""
     if not path.exists():
@@ -25,6 +28,8 @@ def iter_table(path: str | Path) -> Iterator[tuple[int, str, str]]:
                 key, value = line.split(None, 1)
                 if key <= previous:
                     raise _out_of_order(path, number, key, previous)
+                if b"\0" in line:  # which neither a path nor numpy's bytes can hold
+                    raise _zero_byte(path, number)
                 previous = key
                 yield number, key.decode(), value.rstrip().decode()
         except UnicodeDecodeError as error:
@@ -33,6 +38,25 @@ def iter_table(path: str | Path) -> Iterator[tuple[int, str, str]]:
             raise _no_record(path, number, line) from None
     if not line.endswith(b"\n"):
         raise _no_record(path, number, line)
+
+
+def key_and_value(path: Path, number: int, line: bytes) -> tuple[str, str]:
+    """The key and the value of a line, or as much as there is: for tables that need not be in order.
+
+    Raises:
+        InputError: naming file and line, where it is not UTF-8 or holds a zero byte.
+    """
+    if b"\0" in line:
+        raise _zero_byte(path, number)
+    try:
+        key, value, *_ = *(field.rstrip().decode() for field in line.split(None, 1)), "", ""
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}:{number}: not UTF-8 text: {error}") from error
+    return key, value
+
+
+def _zero_byte(path: Path, number: int) -> InputError:
+    return InputError(f"{path}:{number}: a zero byte: the file is damaged")
 
 
 def _no_record(path: Path, number: int, line: bytes) -> InputError:
@@ -62,6 +86,18 @@ def read_table(path: str | Path) -> dict[str, str]:
     return {key: value for _, key, value in iter_table(path)}
 
 
+def iter_counts(path: str | Path) -> Iterator[tuple[str, int]]:
+    """Yield keys and numbers of frames of a utt2num_frames.
+
+    Raises:
+        InputError: as `iter_table`, and naming file and line of what is no number above 0.
+    """
+    for number, key, value in iter_table(path):
+        if not _COUNT.fullmatch(value) or int(value) < 1:
+            raise InputError(f"{path}:{number}: {key!r} has {value!r} frames; expected a number above 0")
+        yield key, int(value)
+
+
 def sorted_keys(keys: Iterable[str]) -> list[str]:
     """Keys in byte order, as `LC_ALL=C sort` has them."""
     return sorted(keys)  # Python compares code points, and UTF-8 keeps their order in its bytes
@@ -77,7 +113,7 @@ def write_table(path: str | Path, table: Mapping[str, object]) -> None:
 
 
 def _line(path: str | Path, key: str, value: str) -> str:
-    if not key or key.split() != [key] or not value.strip() or "\n" in value:
+    if not key or key.split() != [key] or not value.strip() or "\n" in value or "\0" in key + value:
         raise InputError(f"{path}: {key!r} {value!r} cannot stand in a table")
     return f"{key} {value}\n"
 

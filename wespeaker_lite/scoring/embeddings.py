@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from wespeaker_lite.data.arks import iter_vectors
-from wespeaker_lite.data.tables import iter_table, sorted_keys
+from wespeaker_lite.data.tables import iter_counts, sorted_keys
 from wespeaker_lite.errors import InputError
 
 
@@ -89,11 +89,9 @@ def read_embeddings(
 
 def _read_frames(path: str | Path, index: Mapping[str, int]) -> np.ndarray:
     frames = np.zeros(len(index), np.int64)
-    for number, utterance, count in iter_table(path):
+    for utterance, count in iter_counts(path):
         if utterance in index:
-            if not count.isdecimal() or int(count) < 1:
-                raise InputError(f"{path}:{number}: {utterance!r} has {count!r} frames; expected a number above 0")
-            frames[index[utterance]] = int(count)
+            frames[index[utterance]] = count
     if not frames.all():
         missing = next(utterance for utterance, row in index.items() if not frames[row])
         raise InputError(f"{path}: no length of utterance {missing!r}; run stage 2 again for its set")

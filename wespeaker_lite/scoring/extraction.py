@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from wespeaker_lite import resolved, trained_model
 from wespeaker_lite.data.arks import ArkWriter, Location, read_array, read_scp
-from wespeaker_lite.data.tables import read_table, sorted_keys
+from wespeaker_lite.data.tables import iter_counts, sorted_keys
 from wespeaker_lite.errors import InputError
 
 log = logging.getLogger(__name__)
@@ -43,7 +43,9 @@ def extract(
         _check_config(model, trained, config)
     network = trained.model.to(device)
     places = read_scp(data / "feats.scp")
-    frames = {utterance: int(count) for utterance, count in read_table(data / "utt2num_frames").items()}
+    frames = dict(iter_counts(data / "utt2num_frames"))
+    if frames.keys() != places.keys():
+        raise InputError(f"{data}: feats.scp and utt2num_frames do not list the same utterances; run stage 2 again")
     embeddings: dict[str, np.ndarray] = {}
     with tqdm(total=len(frames), desc="utterances", disable=not sys.stderr.isatty()) as bar:
         for utterances in batches_of_like_length(frames, batching):

@@ -1,5 +1,7 @@
 """Score files: a line `enroll test score label` for every trial, no header."""
 
+import math
+import re
 from collections.abc import Iterator
 from itertools import zip_longest
 from pathlib import Path
@@ -7,11 +9,13 @@ from pathlib import Path
 import numpy as np
 
 from wespeaker_lite.data.tables import write_lines
-from wespeaker_lite.data.trials import KALDI_LABELS, Trials
+from wespeaker_lite.data.trials import KALDI_LABELS, Trials, read_rows
 from wespeaker_lite.errors import InputError
 
 DECIMALS = 6
 CALIBRATION_LIST = "calibration"
+# float() would also take nan, 1_0, and digits of other scripts.
+_ROW = re.compile(r"\s*(\S+)\s+(\S+)\s+([-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?)\s+(target|nontarget)\s*")
 
 
 def score_file(experiment: str | Path, trials: str, scoring: str) -> Path:
@@ -36,20 +40,14 @@ def read_scores(path: str | Path) -> tuple[Trials, np.ndarray]:
     if not path.exists():
         raise InputError(f"{path}: no such file; run stage 6 first")
     enroll, test, labels, scores = [], [], [], []
-    with open(path, encoding="utf-8") as file:
-        for number, line in enumerate(file, start=1):
-            try:
-                first, second, score, label = line.split()
-                labels.append(KALDI_LABELS[label])
-                scores.append(float(score))
-            except (ValueError, KeyError):
-                raise InputError(
-                    f"{path}:{number}: expected 'enroll test score target|nontarget', found {line.strip()!r}"
-                ) from None
-            enroll.append(first)
-            test.append(second)
-    if not scores:
-        raise InputError(f"{path}: no scores in it")
+    for number, row in enumerate(read_rows(path), start=1):
+        fields = _ROW.fullmatch(row)
+        if not fields or not math.isfinite(float(fields[3])):
+            raise InputError(f"{path}:{number}: expected 'enroll test score target|nontarget', found {row.strip()!r}")
+        enroll.append(fields[1])
+        test.append(fields[2])
+        scores.append(float(fields[3]))
+        labels.append(KALDI_LABELS[fields[4]])
     return Trials(enroll, test, np.array(labels), str(path)), np.array(scores)
 
 

@@ -1,0 +1,36 @@
+"""Fuzz tests: whatever stands in a file or an option, there is an error message or a right result.
+
+In CI they try few examples, always the same. To hunt, with thousands of new ones and the failures kept in .hypothesis/:
+
+    python -m pytest tests/fuzz --hypothesis-profile=long
+"""
+
+import resource
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+settings.register_profile("long", max_examples=5000, deadline=None)
+
+_ROOM = 1 << 30  # bytes that a test may take: a header's claim of 2^31 x 2^31 values must not be believed
+
+
+def pytest_report_header() -> str:
+    return "fuzz: few examples, always the same; more: python -m pytest tests/fuzz --hypothesis-profile=long"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _little_memory() -> Iterator[None]:
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (taken + _ROOM, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One folder for all examples of a file of tests: each writes its files anew."""
+    return tmp_path_factory.mktemp("fuzz")
