@@ -129,12 +129,15 @@ sub start_job {
 sub cancel {
     my ($signal, $running) = @_;
     my @groups = keys %$running;
-    print STDERR "run.pl: signal $signal: cancelling " . @groups . " running jobs\n";
+    my $again;
+    local @SIG{ cancelling_signals() } = (sub { $again = 1 }) x cancelling_signals();
+    sigprocmask(SIG_UNBLOCK, POSIX::SigSet->new(SIGINT, SIGTERM, SIGHUP, SIGQUIT));
+    print STDERR "run.pl: signal $signal: cancelling " . @groups . " running jobs (a second signal kills them)\n";
     # CONT, since a stopped process would not hear of TERM.
     for my $name (qw(TERM CONT)) { kill $name, map { -$_ } @groups }
-    for (1 .. 50) {
+    for (1 .. 200) { # 20 seconds: training ends after the batch at hand, with a checkpoint
         waitpid $_, WNOHANG for @groups;
-        last unless grep { kill 0, -$_ } @groups;
+        last if $again || !grep { kill 0, -$_ } @groups;
         select undef, undef, undef, 0.1;
     }
     kill 'KILL', map { -$_ } @groups;

@@ -279,8 +279,12 @@ def test_what_the_caller_ignores_stays_ignored(tmp_path: Path) -> None:
     assert process.returncode == 0
 
 
-def test_signal_kills_what_will_not_end(tmp_path: Path) -> None:
-    job = "trap '' TERM; sleep 600 & echo $! > pid; while true; do wait; done"
+@pytest.mark.parametrize("again", [False, True])
+def test_signal_kills_what_will_not_end_or_has_no_time_to(tmp_path: Path, again: bool) -> None:
+    job = "trap 'touch heard' TERM; sleep 600 & echo $! > pid; while true; do wait; done"
     process = start_and_signal(tmp_path, job, "SIGTERM")
-    assert process.wait(timeout=30) == 2
+    if again:
+        wait_for((tmp_path / "heard").exists)
+        process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=12 if again else 90) == 2  # of its patience of 20 seconds
     assert not is_running(int((tmp_path / "pid").read_text()))
