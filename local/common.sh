@@ -96,6 +96,7 @@ if [[ ! $corpus =~ ^[[:alnum:]_-]+$ || ! -e egs/$corpus/corpus.conf ]]; then
   die "--corpus $corpus: no egs/$corpus/corpus.conf; there are: $(cd egs && echo */ | tr -d /)"
 fi
 [ -z "$vox1_dir$vox2_dir" ] || [ "$corpus" = voxceleb ] || die "--vox1-dir and --vox2-dir are of --corpus voxceleb"
+[[ $nodes =~ ^[1-9][0-9]*$ && $processes =~ ^[0-9]+$ ]] || die "--nodes $nodes --processes $processes: expected whole numbers"
 if [ "$nodes" != 1 ] && [[ $cmd != *slurm.pl* ]]; then
   die "--nodes $nodes needs --cmd tools/slurm.pl: training on several nodes is started by Slurm (this is --cmd '$cmd')"
 fi
@@ -209,8 +210,8 @@ stamp() { python -m wespeaker_lite.bin.stamp write "${stamp_and_inputs[@]}" --ou
 # a runner that is not one of ours gets only words in which bash finds nothing to do.
 run_jobs() {
   local runner word
-  read -ra runner <<< "$cmd"
-  if [ "$(dirname "$(realpath -m -- "${runner[0]}")")" != "$ROOT/tools" ]; then
+  read -rd "" -a runner <<< "$cmd" || true
+  if [ ! "$(dirname -- "${runner[0]}")" -ef tools ]; then
     for word; do
       [[ $word =~ ^[[:alnum:]_./:=,+@%-]*$ ]] || die "--cmd ${runner[0]} cannot be given '$word': rename it, or use tools/*.pl"
     done

@@ -8,7 +8,7 @@ device=cpu
 if [ "$gpu" -gt 0 ]; then device=cuda; fi
 options=()
 if $trained; then options=(--config "$exp/config.yaml"); fi
-read -ra set_names <<< "${sets:-$cohort_set $test_set}"
+read -rd "" -a set_names <<< "${sets:-$cohort_set $test_set}" || true # which ends without a zero byte
 for set_name in "${set_names[@]}"; do
   dir=$exp/embeddings/$set_name
   if [ "$set_name" = "$cohort_set" ] && [ -z "$sets" ] && [ -e "$data/$test_set" ] && [ ! -e "$data/$set_name" ]; then

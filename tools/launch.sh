@@ -10,6 +10,7 @@ shift 2
 export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1
 # Ranks are in process groups of their own: torchrun passes on to them what asks a job to stop.
 export TORCHELASTIC_SIGNALS_TO_HANDLE=SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1,SIGUSR2
+export PET_SIGNALS_TO_HANDLE=$TORCHELASTIC_SIGNALS_TO_HANDLE # where torchrun has an option for it
 torchrun=(python -m torch.distributed.run --nnodes "$nodes" --nproc-per-node "$processes" --max-restarts 1)
 if [ "$nodes" -eq 1 ]; then exec "${torchrun[@]}" --standalone "$@"; fi
 

@@ -120,7 +120,7 @@ def test_a_self_teacher_is_counted_apart(tmp_path, monkeypatch, capsys):
     assert printed["params"] == count_parameters(plain)
     assert printed["macs_1s"] == count_macs(plain, 80)
     pointwise, refined = 16 * 16 + 2 * 16, 2 * (16 * 3 + 16 * 16 + 2 * 16)
-    # three laterals and two more, two joins each way of two and three maps; statistics, embedding, head
+    # three laterals and two more, two joins each way of two and three maps; norm of the statistics, embedding, head
     enhancement = 5 * pointwise + 4 * (pointwise + refined) + 2 * 2 + 2 * 3
-    self_teacher = enhancement + (2 * 16 * 8 + 8) + 5 * 8
+    self_teacher = enhancement + 2 * 32 + (32 * 8 + 8) + 5 * 8
     assert printed["training_only_params"] == {"head": 5 * 8, "self_teacher": self_teacher}

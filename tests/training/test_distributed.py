@@ -120,10 +120,16 @@ def test_after_a_restart_the_result_is_the_same(make: Make, together: Run) -> No
     assert all(torch.equal(ours[name], value) for name, value in expected.items())
 
 
-def test_a_signal_to_one_rank_stops_them_all_after_the_same_batch(make: Make) -> None:
+def test_a_signal_to_torchrun_stops_all_ranks_after_the_same_batch(make: Make) -> None:
     stopped = make("stopped", epochs=200)
-    process = stopped.start(2)
-    said = said_after_a_kill(stopped, process, signal.SIGUSR1)
+    launch = ("bash", "tools/launch.sh", "1", "2", *stopped.arguments)
+    process = subprocess.Popen(
+        launch, cwd=stopped.repository, env=environment(stopped.repository), stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    wait_for_checkpoint(stopped, process)
+    process.send_signal(signal.SIGUSR1)
+    said = process.communicate(timeout=300)[0]
     assert process.returncode != 0
     places = re.findall(r"stopping; a checkpoint is written after (epoch \d+, batch \d+)", said)
     assert len(places) == 2
@@ -132,11 +138,15 @@ def test_a_signal_to_one_rank_stops_them_all_after_the_same_batch(make: Make) ->
     assert (stopped.out / f"checkpoints/epoch_{int(epoch):04d}_batch_{int(batch):06d}.pt").exists()
 
 
-def said_after_a_kill(run: Run, process: subprocess.Popen, number: int = signal.SIGKILL) -> str:
-    """Send the second rank a signal once there is a checkpoint, and return what all said until they ended."""
+def wait_for_checkpoint(run: Run, process: subprocess.Popen) -> None:
     while not list(run.out.glob("checkpoints/*.pt")):
         assert process.poll() is None, process.stdout.read()
         time.sleep(0.05)
+
+
+def said_after_a_kill(run: Run, process: subprocess.Popen) -> str:
+    """Kill the second rank once there is a checkpoint, and return what all said until they ended."""
+    wait_for_checkpoint(run, process)
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    os.kill(max(map(int, children)), number)
+    os.kill(max(map(int, children)), signal.SIGKILL)
     return process.communicate(timeout=300)[0]

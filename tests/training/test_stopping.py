@@ -1,5 +1,6 @@
 """A signal before the end, as schedulers send at the time limit: a checkpoint first, and nothing is trained twice."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -63,6 +64,22 @@ def test_the_batch_at_hand_is_the_last_and_none_is_trained_twice(
     assert steps == [(epoch, batch) for epoch in range(3) for batch in range(5)]
 
 
+def test_a_signal_in_the_last_batch_of_an_epoch_stops_after_it(
+    small: Small, small_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where an epoch has but one batch."""
+    step = Trainer._step
+
+    def signalled(self: Trainer, batch: object) -> object:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return step(self, batch)
+
+    monkeypatch.setattr(Trainer, "_step", signalled)
+    with pytest.raises(Stopped, match="after epoch 1, batch 0"):
+        run_here(small(train={"batch_size": 40}, runtime=NO_CHECKPOINTS), small_data, tmp_path)
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["epoch_0001_batch_000000.pt"]
+
+
 def test_a_signal_in_the_last_batch_of_all_stops_nothing(
     small: Small, small_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -93,7 +110,11 @@ def test_a_signal_to_the_whole_group_spares_the_workers_until_the_checkpoint(
         assert process.poll() is None, process.communicate()
         time.sleep(0.02)
     os.killpg(process.pid, signal.SIGTERM)
-    said = process.communicate(timeout=60)[1]
+    try:
+        said = process.communicate(timeout=300)[1]
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
     assert process.returncode == 128 + signal.SIGTERM, said
     assert "Traceback" not in said
     assert "stopping; a checkpoint is written after epoch" in said

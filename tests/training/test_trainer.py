@@ -144,6 +144,16 @@ def test_a_cut_checkpoint_is_left_out_of_the_mean(
     assert "the mean is over 1 ends of epochs, not 2" in caplog.text
 
 
+def test_checkpoints_of_another_version_of_the_network_are_told(small: Small, small_data: Path, tmp_path: Path) -> None:
+    run_here(small(), small_data, tmp_path)
+    for path in (tmp_path / "checkpoints").glob("*.pt"):
+        record = torch.load(path)
+        del record["learner"]["head.weight"]
+        torch.save(record, path)
+    with pytest.raises(InputError, match="checkpoints: the checkpoints do not fit what this version builds"):
+        run_here(small(), small_data, tmp_path)
+
+
 def test_checkpoints_of_another_config_are_kept_but_not_gone_on_from(
     small: Small, small_data: Path, tmp_path: Path
 ) -> None:

@@ -165,7 +165,7 @@ def _read_array(file: BinaryIO, end: int, key: str, location: Location) -> np.nd
     except (ValueError, AssertionError, struct.error) as error:
         raise InputError(
             f"{location.ark}: cannot read {key!r}: no binary matrix or vector of Kaldi's at {location.offset}, or the "
-            "ark was cut; make it again"
+            "ark was cut; make it again (of a text ark, copy-matrix and copy-vector make a binary one)"
         ) from error
     return np.array(array, dtype=np.float32)
 

@@ -91,7 +91,7 @@ class Trainer:
         log.info("wrote %s, the mean of the last %d epochs", self.out / "final.pt", self.train.average_last)
 
     def _train_epoch(self, request: StopRequest) -> None:
-        started, end = time.monotonic(), Meters()
+        started, end, stop = time.monotonic(), Meters(), False
         for batch, waited in self._batches_to_come():
             losses = self._step(batch)
             values = {"loss": losses.total.item(), **{name: part.item() for name, part in losses.parts.items()}}
@@ -112,6 +112,8 @@ class Trainer:
         self.epoch, self.batch = self.epoch + 1, 0
         self._log(f"done in {time.monotonic() - started:.0f} s", end)
         self._save()
+        if stop and self.epoch < self.train.epochs:
+            raise self._stopped(request)
 
     def _is_due(self, every: int) -> bool:
         return bool(every) and self.batch % every == 0
@@ -224,7 +226,13 @@ class Trainer:
         if changed:
             self.store.set_aside(changed)
             return
-        self.learner.load_state_dict(record["learner"])
+        try:
+            self.learner.load_state_dict(record["learner"])
+        except RuntimeError as error:
+            raise InputError(
+                f"{self.store.folder}: the checkpoints do not fit what this version builds of this config; move them "
+                "away to train anew"
+            ) from error
         self.optimiser.load_state_dict(record["optimiser"])
         self.scaler.load_state_dict(record["scaler"])
         set_random_states(record["random"])
