@@ -93,6 +93,13 @@ def test_a_full_disk_names_the_file_and_leaves_the_old_one(tmp_path: Path, monke
     assert os.listdir(tmp_path) == ["table"]
 
 
+def test_what_a_killed_writer_left_is_cleared_away(tmp_path: Path) -> None:
+    (tmp_path / ".table.123.tmp").write_text("half")
+    (tmp_path / ".table2.123.tmp").write_text("of another file")
+    write_lines(tmp_path / "table", ["new\n"])
+    assert sorted(os.listdir(tmp_path)) == [".table2.123.tmp", "table"]
+
+
 def test_speakers_and_their_utterances_are_in_byte_order() -> None:
     utt2spk = {"b-2": "b", "a-10": "a", "B-1": "B", "a-1": "a"}
     assert list(spk2utt_of(utt2spk).items()) == [("B", ["B-1"]), ("a", ["a-1", "a-10"]), ("b", ["b-2"])]

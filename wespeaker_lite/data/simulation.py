@@ -7,7 +7,6 @@ larynx, speaking rate); what makes a session is the equipment, the room and the 
 
 import json
 import logging
-import os
 import sys
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import nullcontext
@@ -20,7 +19,7 @@ import soundfile
 from scipy import fft, signal
 from tqdm import tqdm
 
-from wespeaker_lite.data.tables import write_table, write_text
+from wespeaker_lite.data.tables import replacing, write_table, write_text
 from wespeaker_lite.errors import InputError
 
 log = logging.getLogger(__name__)
@@ -459,12 +458,5 @@ def _make_session_files(task: _Task, seed: int) -> None:
 
 
 def _write_flac(path: Path, samples: np.ndarray) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            soundfile.write(file, samples, SAMPLE_RATE, format="FLAC", subtype="PCM_16")
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path) as file:
+        soundfile.write(file, samples, SAMPLE_RATE, format="FLAC", subtype="PCM_16")

@@ -1,5 +1,6 @@
 """Kaldi text tables: one record a line, a key, then its value; sorted by key in byte order (LC_ALL=C), keys unique."""
 
+import glob
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -140,6 +141,8 @@ def replacing(path: str | Path) -> Iterator[BinaryIO]:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):  # by who was killed while writing it
+            left.unlink(missing_ok=True)
         with open(temporary, "wb") as file:
             yield file
             file.flush()
