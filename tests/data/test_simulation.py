@@ -106,7 +106,7 @@ def test_a_cut_leaves_no_half_file(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     def cut(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(simulation.os, "replace", cut)
+    monkeypatch.setattr("os.replace", cut)
     with pytest.raises(KeyboardInterrupt):
         simulation._write_flac(tmp_path / "a.flac", np.zeros(100, dtype=np.int16))
     assert list(tmp_path.iterdir()) == []
