@@ -23,8 +23,8 @@ our @EXPORT_OK = qw(run_on_cluster capture);
 
 my $PROGRAM = basename($0);
 # Seconds for the sync file of a task to come into sight after its end (file servers may be late), and for the scheduler to
-# hear of a task's host again (a busy host may be late).
-my %PATIENCE = (dead => 0, ended => 6, leaving => 6, unheard => 120);
+# hear of a task's host again (a busy host may be late), or to tell why it ended one.
+my %PATIENCE = (dead => 0, ended => 6, leaving => 6, unheard => 120, unexplained => 30);
 my $SILENCE = 3600;      # seconds after which a scheduler that does not answer is given up
 my @PAUSE = (0.05, 0.5); # seconds between two looks for sync files, at first and at most
 my @ASK = (2, 10);       # the same for questions to the scheduler
@@ -293,7 +293,7 @@ sub no_answer {
 sub explain {
     my ($cluster, $number, $how) = @_;
     my @unclear = grep { $how->{$_} eq "was lost ($VANISHED)" || $how->{$_} =~ /^\d+$/ && $how->{$_} > 128 } keys %$how;
-    my ($why, $until) = ({}, now() + $PATIENCE{ended});
+    my ($why, $until) = ({}, now() + $PATIENCE{unexplained}); # a scheduler still tidies up behind a killed task
     while (grep { !defined $why->{$_} } @unclear) {
         $why = $cluster->{why}->($number);
         last if !$why || now() > $until;
