@@ -32,8 +32,8 @@ check ruff check .
 check ruff format --check .
 check shellcheck -x -P SCRIPTDIR -P . "${scripts[@]}"
 check check_perl tools
-# A file's tests stay together: they share what is costly to make. Three at a time on two CPUs, since those of clusters wait a lot.
-check python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder "$@"
+# A file's tests stay together: they share what is costly to make.
+check python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder "$@"
 
 if [[ ${#failed[@]} -gt 0 ]]; then
   printf 'tests/run.sh: failed: %s\n' "${failed[@]}" >&2
