@@ -170,7 +170,7 @@ def test_signal_cancels(cluster, tmp_path: Path) -> None:
 
 
 def test_node_that_goes_down(slurm, tmp_path: Path) -> None:
-    process = slurm.popen(tmp_path, *write_job(tmp_path, "touch up.$1; test -e stop || sleep 600"))
+    process = slurm.popen(tmp_path, *write_job(tmp_path, "test ! -e stop || exit; touch up.$1; sleep 600"))
     wait_until(lambda: len(list(tmp_path.glob("up.*"))) == 4)
     (tmp_path / "stop").touch()
     slurm.ask("scontrol", "update", "nodename=n1,n2", "state=down", "reason=test")
