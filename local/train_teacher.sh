@@ -14,9 +14,9 @@ train_first() {
   [ "$(basename "$1" .yaml)" != "$(basename "$config" .yaml)" ] || die "$config needs itself to be trained before"
   options=(--corpus "$corpus" --corpus-dir "$corpus_dir" --config "$1" --nj "$nj" --cmd "$cmd" --gpu "$gpu"
     --processes "$processes" --nodes "$nodes" ${musan_dir:+--musan-dir "$musan_dir"}
-    ${rirs_dir:+--rirs-dir "$rirs_dir"} "${@:2}")
+    ${rirs_dir:+--rirs-dir "$rirs_dir"} --max-bad "$max_bad" --no-pipes "$no_pipes" "${@:2}")
   for change in "${teacher_set[@]}"; do options+=(--set "$change"); done
-  bash local/make_fbanks.sh "${options[@]}" --max-bad "$max_bad" --no-pipes "$no_pipes" # it may want speeds that its student does not
+  bash local/make_fbanks.sh "${options[@]}" # it may want speeds that its student does not
   bash local/train_teacher.sh "${options[@]}"
   bash local/train_student.sh "${options[@]}"
 }

@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 CONF = """\
@@ -45,8 +46,11 @@ class Checkout:
         pipe = subprocess.PIPE
         return subprocess.Popen(command, cwd=self.folder, env=environment, **{"stdout": pipe, "text": True} | popen)
 
-    def run(self, *options: str, script: str = "run.sh", **environment: str) -> subprocess.CompletedProcess:
-        command = ["bash", script, "--config", "conf/student.yaml", *options]
+    def run(
+        self, *options: str, script: str = "run.sh", under: Sequence[str] = (), **environment: str
+    ) -> subprocess.CompletedProcess:
+        """Run a script to its end; `under` are words before it that change what it may do."""
+        command = [*under, "bash", script, "--config", "conf/student.yaml", *options]
         environment = {**os.environ, **SIZE, **environment}
         return subprocess.run(command, cwd=self.folder, env=environment, capture_output=True, text=True, check=False)
 

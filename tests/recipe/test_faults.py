@@ -8,14 +8,13 @@ import random
 import re
 import shutil
 import stat
-import subprocess
 import time
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
-from tests.recipe.checkout import SIZE, Checkout, make_checkout
+from tests.recipe.checkout import Checkout, make_checkout
 from tests.recipe.kills import products, run_and_kill
 
 # Runs the jobs, then hides what they made for a second and a half, as a file server may.
@@ -110,10 +109,7 @@ def test_what_a_file_server_shows_late_is_waited_for(checkout: Checkout, undistu
 def test_disk_full_while_training_keeps_what_was_there(checkout: Checkout, undisturbed: dict[str, str]) -> None:
     """No file may grow beyond 20 kB, which a checkpoint would: the kernel's EFBIG comes as its ENOSPC does."""
     again = ("--config", "conf/teacher.yaml", "--name", "again", "--stage", "4", "--stop-stage", "4")
-    command = ["bash", "-c", 'ulimit -f 20; exec bash run.sh "$@"', "run.sh", *again]
-    done = subprocess.run(
-        command, cwd=checkout.folder, env={**os.environ, **SIZE}, capture_output=True, text=True, check=False
-    )
+    done = checkout.run(*again, under=["bash", "-c", 'ulimit -f 20; exec "$@"', "bash"])
     assert done.returncode == 1
     assert "stage 4 (train_student) failed" in done.stderr
     assert re.search(r"(File too large|cannot be written \(disk full\?\)): exp/mini/again/checkpoints/", done.stderr)
@@ -132,10 +128,7 @@ def test_a_folder_that_must_not_be_written_to(checkout: Checkout, undisturbed: d
     # Root may write anywhere, but for a lack of the capability to.
     words = ["setpriv", "--bounding-set=-dac_override", "--inh-caps=-dac_override"] if os.geteuid() == 0 else []
     try:
-        done = subprocess.run(
-            [*words, "bash", "run.sh", "--config", "conf/student.yaml", "--stage", "6"],
-            cwd=checkout.folder, env={**os.environ, **SIZE}, capture_output=True, text=True, check=False,
-        )  # fmt: skip
+        done = checkout.run("--stage", "6", under=words)
     finally:
         checkout.exp.chmod(before)
     assert done.returncode == 1, done.stdout + done.stderr

@@ -49,9 +49,12 @@ class Run:
     def start(self, processes: int, *options: str) -> subprocess.Popen:
         alone = (sys.executable, *self.arguments)
         together = (*TORCHRUN, "--nproc-per-node", str(processes), *options, *self.arguments)
+        return self.popen(alone if processes == 1 else together)
+
+    def popen(self, command: tuple[str, ...]) -> subprocess.Popen:
         return subprocess.Popen(
-            alone if processes == 1 else together, cwd=self.repository, env=environment(self.repository),
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            command, cwd=self.repository, env=environment(self.repository), stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT, text=True,
         )  # fmt: skip
 
     def finish(self, processes: int, *options: str) -> str:
@@ -122,11 +125,7 @@ def test_after_a_restart_the_result_is_the_same(make: Make, together: Run) -> No
 
 def test_a_signal_to_torchrun_stops_all_ranks_after_the_same_batch(make: Make) -> None:
     stopped = make("stopped", epochs=200)
-    launch = ("bash", "tools/launch.sh", "1", "2", *stopped.arguments)
-    process = subprocess.Popen(
-        launch, cwd=stopped.repository, env=environment(stopped.repository), stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT, text=True,
-    )  # fmt: skip
+    process = stopped.popen(("bash", "tools/launch.sh", "1", "2", *stopped.arguments))
     wait_for_checkpoint(stopped, process)
     process.send_signal(signal.SIGUSR1)
     said = process.communicate(timeout=300)[0]

@@ -10,31 +10,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
 
-from wespeaker_lite import resolved, trained_model
+from tests.training.runs import assert_same, run_here
+from wespeaker_lite import resolved
 from wespeaker_lite.config import to_mapping
-from wespeaker_lite.data.crops import CropDataset
 from wespeaker_lite.errors import Stopped
 from wespeaker_lite.experiment import Experiment
-from wespeaker_lite.training.job import build_learner
 from wespeaker_lite.training.stopping import SIGNALS, StopRequest
 from wespeaker_lite.training.trainer import Trainer
 
 Small = Callable[..., Experiment]
 NO_CHECKPOINTS = {"checkpoint_batches": 0}  # but at the ends of epochs
-
-
-def run_here(experiment: Experiment, data: Path, out: Path) -> dict[str, torch.Tensor]:
-    dataset = CropDataset(data, experiment.crop, experiment.seed)
-    torch.manual_seed(experiment.seed)
-    Trainer(build_learner(experiment, dataset), dataset, experiment, out).run()
-    return trained_model.load(out / "final.pt").model.state_dict()
-
-
-def assert_same(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> None:
-    assert ours.keys() == theirs.keys()
-    assert all(torch.equal(value, theirs[name]) for name, value in ours.items())
 
 
 @pytest.mark.parametrize("number", SIGNALS, ids=lambda number: number.name)

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.training.runs import assert_same, run_here
 from wespeaker_lite import resolved, trained_model
 from wespeaker_lite.config import to_mapping
 from wespeaker_lite.data.crops import CropDataset
@@ -21,19 +22,6 @@ from wespeaker_lite.training.job import build_learner
 from wespeaker_lite.training.trainer import Trainer
 
 Small = Callable[..., Experiment]
-
-
-def run_here(experiment: Experiment, data: Path, out: Path) -> trained_model.TrainedModel:
-    dataset = CropDataset(data, experiment.crop, experiment.seed)
-    torch.manual_seed(experiment.seed)
-    Trainer(build_learner(experiment, dataset), dataset, experiment, out).run()
-    return trained_model.load(out / "final.pt")
-
-
-def assert_same(one: trained_model.TrainedModel, other: trained_model.TrainedModel) -> None:
-    for ours, theirs in ((one.model, other.model), (one.head, other.head)):
-        for name, value in ours.state_dict().items():
-            assert torch.equal(value, theirs.state_dict()[name]), name
 
 
 def metrics(out: Path, event: str) -> list[dict]:

@@ -451,7 +451,6 @@ def _tasks(out: Path, options: SimulationOptions) -> list[_Task]:
 def _make_session_files(task: _Task, seed: int) -> None:
     speaker = make_speaker(seed, task.speaker)
     session = make_session(np.random.default_rng([seed, 2, task.speaker, task.session]))
-    task.folder.mkdir(parents=True, exist_ok=True)
     for number, path in enumerate(task.paths(), start=1):
         rng = np.random.default_rng([seed, 3, task.speaker, task.session, number])
         _write_flac(path, simulate_utterance(speaker, session, rng))

@@ -1,7 +1,6 @@
 """Being asked to stop: by a scheduler shortly before the time limit, by a runner that is cancelled, or by hand."""
 
 import signal
-from collections.abc import Iterable
 from types import FrameType, TracebackType
 
 # TERM: Slurm at the time limit, run.pl, torchrun, kill. USR1 and USR2: Grid Engine (s_rt, -notify), sbatch --signal.
@@ -11,12 +10,11 @@ SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 class StopRequest:
     """Within its `with`, a signal that asks to stop is noted in `signal`, for the loop to stop where it may."""
 
-    def __init__(self, signals: Iterable[signal.Signals] = SIGNALS) -> None:
-        self.signals = tuple(signals)
+    def __init__(self) -> None:
         self.signal: signal.Signals | None = None
 
     def __enter__(self) -> "StopRequest":
-        self._before = {number: signal.signal(number, self._note) for number in self.signals}
+        self._before = {number: signal.signal(number, self._note) for number in SIGNALS}
         return self
 
     def __exit__(

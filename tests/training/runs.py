@@ -1,0 +1,24 @@
+"""A training run in this process, and whether two came to the same."""
+
+from pathlib import Path
+
+import torch
+
+from wespeaker_lite import trained_model
+from wespeaker_lite.data.crops import CropDataset
+from wespeaker_lite.experiment import Experiment
+from wespeaker_lite.training.job import build_learner
+from wespeaker_lite.training.trainer import Trainer
+
+
+def run_here(experiment: Experiment, data: Path, out: Path) -> trained_model.TrainedModel:
+    dataset = CropDataset(data, experiment.crop, experiment.seed)
+    torch.manual_seed(experiment.seed)
+    Trainer(build_learner(experiment, dataset), dataset, experiment, out).run()
+    return trained_model.load(out / "final.pt")
+
+
+def assert_same(one: trained_model.TrainedModel, other: trained_model.TrainedModel) -> None:
+    for ours, theirs in ((one.model, other.model), (one.head, other.head)):
+        for name, value in ours.state_dict().items():
+            assert torch.equal(value, theirs.state_dict()[name]), name
