@@ -127,10 +127,16 @@ class GroupedLinear(nn.Module):
         self.bias = nn.Parameter(torch.empty(groups, 1, out_channels // groups).uniform_(-bound, bound))
 
     def forward(self, maps: Tensor) -> Tensor:
-        groups = self.weight.shape[0]
-        rows = maps.reshape(-1, groups, self.weight.shape[1]).transpose(0, 1)
-        out = torch.baddbmm(self.bias, rows, self.weight)
-        return out.transpose(0, 1).reshape(*maps.shape[:-1], self.bias.numel())
+        (out,) = grouped_products(maps, self.weight, self.bias)
+        return out
+
+
+def grouped_products(maps: Tensor, weight: Tensor, bias: Tensor, count: int = 1) -> tuple[Tensor, ...]:
+    """Grouped 1x1 convolutions of the same maps, their weights side by side: (..., in) -> `count` of (..., out)."""
+    groups, width, _ = weight.shape
+    rows = maps.reshape(-1, groups, width).transpose(0, 1)
+    out = torch.baddbmm(bias, rows, weight).unflatten(2, (count, -1))
+    return out.permute(2, 1, 0, 3).reshape(count, *maps.shape[:-1], -1).unbind()
 
 
 def _heads(maps: Tensor, heads: int) -> Tensor:
@@ -145,7 +151,7 @@ def _attend(attention: Attention, mask: Tensor | None) -> Tensor:
     return out.transpose(1, 2).flatten(2)
 
 
-class TimeAttention(nn.Module):
+class TimeAttention(FoldedLayer):
     """BC-MHSA: self-attention over time on the mean over frequency, broadcast back: (F, B, T, C) -> the same.
 
     z = BN(x), a = SSN(DWConv_freq(z)), x + a + broadcast_F(attention(mean_F a)); no position bias, since lengths vary.
@@ -163,8 +169,13 @@ class TimeAttention(nn.Module):
 
     def forward(self, maps: Tensor, mask: Tensor | None) -> tuple[Tensor, Attention]:
         residual, mean = self.freq(maps)
-        shown = Attention(*(_heads(linear(mean), self.heads) for linear in (self.query, self.key, self.value)))
+        products = grouped_products(mean, *self.constants(), count=3)
+        shown = Attention(*(_heads(product, self.heads) for product in products))
         return residual.add_(self.out(_attend(shown, mask))), shown
+
+    def fold(self) -> tuple[Tensor, Tensor]:
+        parts = self.query, self.key, self.value
+        return torch.cat([part.weight for part in parts], 2), torch.cat([part.bias for part in parts], 2)
 
 
 class MapAttention(nn.Module):

@@ -5,7 +5,10 @@ product, and a depthwise convolution three products with a vector. In evaluation
 the weights beside it. tests/benchmarks/bc_cmt.py times it against nn.Conv2d and nn.BatchNorm2d on (B, C, F, T).
 """
 
+import itertools
 import math
+import operator
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -39,43 +42,44 @@ class Folding:
 
     def __init__(self, network: nn.Module) -> None:
         self.network = (network,)  # a tuple, for the network holds this object
-        self.made_from: list[tuple[Tensor, int, int]] = []
+        self.places: list[dict[str, Any]] = []  # in which its modules keep their parts and tensors
+        self.seen: list[Any] = []
+        self.versions: list[tuple[int, int]] = []
 
     def refresh(self) -> None:
         """Bring the layers' folded weights up to date, before each pass; where they cannot be kept, drop them."""
-        (network,) = self.network
         # Where gradients are wanted, or a program is being exported, each pass makes its own.
         kept = not torch.is_grad_enabled() and not torch.compiler.is_exporting()
-        tensors = _tensors_of(network) if kept else []
-        if not kept or any(tensor.is_inference() for tensor in tensors):
-            self._set(network, False)
-            self.made_from = []
+        if kept and self._unchanged():
             return
-        made_from = [(tensor, tensor._version, tensor.data_ptr()) for tensor in tensors]
-        if not _same(made_from, self.made_from):
-            self.made_from = []  # should folding be interrupted
-            self._set(network, True)
-            self.made_from = made_from
-
-    @staticmethod
-    def _set(network: nn.Module, fold: bool) -> None:
+        (network,) = self.network
+        self.seen = []  # should folding be interrupted
+        places = [place for m in network.modules() for place in (m._modules, m._parameters, m._buffers)]
+        seen = _contents(places)
+        kept = kept and not any(tensor.is_inference() for tensor in _tensors(seen))
         for layer in network.modules():
             if isinstance(layer, FoldedLayer):
-                layer.folded = layer.fold() if fold else None
+                layer.folded = layer.fold() if kept else None
+        if kept:
+            self.places, self.seen, self.versions = places, seen, _versions(seen)
+
+    def _unchanged(self) -> bool:
+        # Of some 600 things, for each utterance: no loop of Python's own but the two in these lists.
+        now = _contents(self.places)
+        same = len(now) == len(self.seen) > 0 and all(map(operator.is_, now, self.seen))
+        return same and _versions(now) == self.versions
 
 
-def _tensors_of(network: nn.Module) -> list[Tensor]:
-    """All parameters and buffers."""
-    return [
-        tensor
-        for module in network.modules()
-        for tensor in (*module._parameters.values(), *module._buffers.values())
-        if tensor is not None
-    ]
+def _contents(places: list[dict[str, Any]]) -> list[Any]:
+    return list(itertools.chain.from_iterable(map(dict.values, places)))
 
 
-def _same(left: list[tuple[Tensor, int, int]], right: list[tuple[Tensor, int, int]]) -> bool:
-    return len(left) == len(right) and all(a[0] is b[0] and a[1:] == b[1:] for a, b in zip(left, right, strict=True))
+def _tensors(things: list[Any]) -> list[Tensor]:
+    return [thing for thing in things if isinstance(thing, Tensor)]
+
+
+def _versions(things: list[Any]) -> list[tuple[int, int]]:
+    return [(tensor._version, tensor.data_ptr()) for tensor in _tensors(things)]
 
 
 def affine_of(norm: "nn.BatchNorm1d | SubSpectralNorm") -> tuple[Tensor, Tensor]:
@@ -97,18 +101,17 @@ def taps_of(channels: int) -> nn.Parameter:
     return nn.Parameter(torch.empty(3, channels).uniform_(-1, 1) / math.sqrt(3))
 
 
-def shifted_products(maps: Tensor, taps: Tensor, axis: int, start: Tensor | None = None) -> Tensor:
+def shifted_products(maps: Tensor, taps: Tensor | Sequence[Tensor], axis: int, start: Tensor | None = None) -> Tensor:
     """Depthwise convolution along an axis: y[i] = start + taps[0] x[i-1] + taps[1] x[i] + taps[2] x[i+1], zero outside.
 
-    maps: (F, B, T, C) or (B, T, C). taps: (3, C), or (3, F, 1, 1, C) where they differ by bin (only for axis 0).
-    torch's own convolution kernels take several times as long for so few taps.
+    maps: (F, B, T, C) or (B, T, C). taps: (3, C); or three that differ by place along the axis: the first holds
+    none for the first place and the last none for the last, where they would meet zeros. torch's own convolution
+    kernels take several times as long for so few taps.
     """
     before, here, after = taps
     count = maps.shape[axis] - 1
     out = maps * here if start is None else torch.addcmul(start, maps, here)
     if count > 0:
-        if taps.dim() > 2:
-            before, after = before[1:], after[:-1]
         out.narrow(axis, 1, count).addcmul_(maps.narrow(axis, 0, count), before)
         out.narrow(axis, 0, count).addcmul_(maps.narrow(axis, 1, count), after)
     return out
@@ -252,12 +255,12 @@ class FreqResidual(FoldedLayer):
                 branch = self.norm(_ShiftedProducts.apply(inner, self.taps, 0))
                 return maps + branch, branch.mean(0)
             return _FreqResidual.apply(maps, inner, self.taps, self.norm.weight, self.norm.bias, self.norm)
-        taps, start = self.constants()
+        *taps, start = self.constants()
         filtered = shifted_products(maps, taps, axis=0, start=start)
         mean = filtered.mean(0)
         return filtered.add_(maps), mean
 
-    def fold(self) -> tuple[Tensor, Tensor]:
+    def fold(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         norm, taps, (entry,) = self.norm, self.taps[:, None].expand(-1, self.bins, -1), self._entry
         scale, shift = (part.repeat_interleave(self.bins // len(part), 0) for part in affine_of(norm))
         if entry is not None:
@@ -267,7 +270,8 @@ class FreqResidual(FoldedLayer):
             present[0, 0] = present[2, -1] = 0
             shift = shift + scale * entry_shift * (taps * present).sum(0)
             taps = taps * entry_scale
-        return (taps * scale)[:, :, None, None], shift[:, None, None]
+        before, here, after = (taps * scale)[:, :, None, None]
+        return before[1:], here, after[:-1], shift[:, None, None]
 
     @staticmethod
     def macs(output: tuple[Tensor, Tensor]) -> int:
@@ -289,12 +293,12 @@ class TimeBranch(FoldedLayer):
             mean = mean.masked_fill(mask.logical_not()[..., None], 0.0)
         if self.norm.training:
             return F.silu(batch_norm(self.norm, _ShiftedProducts.apply(mean, self.taps, 1)))
-        taps, bias = self.constants()
-        return F.silu(shifted_products(mean, taps, axis=1, start=bias))
+        *taps, bias = self.constants()
+        return F.silu(shifted_products(mean, taps, axis=1, start=bias), inplace=True)
 
-    def fold(self) -> tuple[Tensor, Tensor]:
+    def fold(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         scale, shift = affine_of(self.norm)
-        return self.taps * scale, shift
+        return *(self.taps * scale), shift
 
     @staticmethod
     def macs(output: Tensor) -> int:
