@@ -19,3 +19,9 @@ def test_nothing_to_do_says_nothing(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     assert list(with_progress([], 0, "files")) == []
     assert caplog.messages == []
+
+
+def test_items_of_many_sizes_count_for_what_they_hold(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    list(with_progress(["abc", "d", "", "efghij"], 10, "letters", len))
+    assert caplog.messages == ["3 of 10 letters", "4 of 10 letters", "10 of 10 letters"]

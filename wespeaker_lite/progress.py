@@ -2,7 +2,7 @@
 
 import logging
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 from tqdm import tqdm
@@ -12,11 +12,15 @@ log = logging.getLogger(__name__)
 Item = TypeVar("Item")
 
 
-def with_progress(items: Iterable[Item], total: int, what: str) -> Iterator[Item]:
-    """Yield the items; show a bar on a terminal, and elsewhere a line at each tenth of the way."""
+def with_progress(
+    items: Iterable[Item], total: int, what: str, size: Callable[[Item], int] = lambda _: 1
+) -> Iterator[Item]:
+    """Yield the items, of `total` size; show a bar on a terminal, and elsewhere a line at each tenth of the way."""
     with tqdm(total=total, desc=what, disable=not sys.stderr.isatty()) as bar:
-        for number, item in enumerate(items, start=1):
+        done = 0
+        for item in items:
             yield item
-            bar.update()
-            if bar.disable and number * 10 // total > (number - 1) * 10 // total:
-                log.info("%d of %d %s", number, total, what)
+            before, done = done, done + size(item)
+            bar.update(done - before)
+            if bar.disable and done * 10 // total > before * 10 // total:
+                log.info("%d of %d %s", done, total, what)

@@ -7,7 +7,6 @@ larynx, speaking rate); what makes a session is the equipment, the room and the 
 
 import json
 import logging
-import sys
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
@@ -17,10 +16,10 @@ from pathlib import Path
 import numpy as np
 import soundfile
 from scipy import fft, signal
-from tqdm import tqdm
 
 from wespeaker_lite.data.tables import replacing, write_table, write_text
 from wespeaker_lite.errors import InputError
+from wespeaker_lite.progress import with_progress
 
 log = logging.getLogger(__name__)
 
@@ -388,9 +387,8 @@ def simulate_corpus(out: str | Path, options: SimulationOptions, jobs: int = 1) 
     run = partial(_make_session_files, seed=options.seed)
     with ProcessPoolExecutor(jobs) if jobs > 1 and tasks else nullcontext() as pool:
         done = pool.map(run, tasks, chunksize=4) if pool else map(run, tasks)
-        for count, _ in enumerate(tqdm(done, total=len(tasks), unit="session", disable=None), start=1):
-            if count % 100 == 0 and not sys.stderr.isatty():
-                log.info("%s: %d of %d sessions", out, count, len(tasks))
+        for _ in with_progress(done, len(tasks), "sessions"):
+            pass
     for name, numbers in _speaker_numbers(options).items():
         sexes = {_speaker_name(number): make_speaker(options.seed, number).sex for number in numbers}
         write_table(out / name / "spk2gender", sexes)

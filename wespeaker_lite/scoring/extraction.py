@@ -1,7 +1,6 @@
 """Embeddings of whole utterances, in batches of like length; batching changes no embedding (1e-5)."""
 
 import logging
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from wespeaker_lite import resolved, trained_model
 from wespeaker_lite.data.arks import ArkWriter, Location, read_array, read_scp
 from wespeaker_lite.data.tables import iter_counts, sorted_keys
 from wespeaker_lite.errors import InputError
+from wespeaker_lite.progress import with_progress
 
 log = logging.getLogger(__name__)
 
@@ -47,14 +46,12 @@ def extract(
     if frames.keys() != places.keys():
         raise InputError(f"{data}: feats.scp and utt2num_frames do not list the same utterances; run stage 2 again")
     embeddings: dict[str, np.ndarray] = {}
-    with tqdm(total=len(frames), desc="utterances", disable=not sys.stderr.isatty()) as bar:
-        for utterances in batches_of_like_length(frames, batching):
-            crops = [read_features(utterance, places[utterance], trained) for utterance in utterances]
-            for utterance, vector in zip(utterances, embed(network, crops, device), strict=True):
-                if not vector.isfinite().all():
-                    raise InputError(f"{utterance}: its embedding is not finite")
-                embeddings[utterance] = vector.numpy()
-            bar.update(len(utterances))
+    for utterances in with_progress(batches_of_like_length(frames, batching), len(frames), "utterances", len):
+        crops = [read_features(utterance, places[utterance], trained) for utterance in utterances]
+        for utterance, vector in zip(utterances, embed(network, crops, device), strict=True):
+            if not vector.isfinite().all():
+                raise InputError(f"{utterance}: its embedding is not finite")
+            embeddings[utterance] = vector.numpy()
     with ArkWriter(prefix) as writer:
         for utterance in sorted_keys(embeddings):
             writer.write(utterance, embeddings[utterance])
