@@ -1,8 +1,14 @@
 """Simulated speakers: reproducible files, and parts that behave as the physics they stand for."""
 
 import hashlib
+import os
+import select
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
+from signal import SIGKILL
 
 import numpy as np
 import pytest
@@ -110,6 +116,25 @@ def test_a_cut_leaves_no_half_file(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     with pytest.raises(KeyboardInterrupt):
         simulation._write_flac(tmp_path / "a.flac", np.zeros(100, dtype=np.int16))
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("victim", ["the first", "another"])
+def test_when_one_process_is_killed_all_end(tmp_path: Path, victim: str) -> None:
+    """All of them hold the pipe: who reads it comes to its end when the last one is gone."""
+    read, write = os.pipe()
+    command = [sys.executable, "-m", "wespeaker_lite.bin.simulate_corpus", "--out", str(tmp_path / "corpus")]
+    run = subprocess.Popen([*command, "--jobs", "2"], pass_fds=[write], stderr=subprocess.PIPE, text=True)
+    os.close(write)
+    while not list(tmp_path.rglob("*.flac")):
+        time.sleep(0.05)
+    children = Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text().split()
+    os.kill(run.pid if victim == "the first" else int(children[0]), SIGKILL)
+    assert select.select([read], [], [], 20)[0]
+    os.close(read)
+    said = run.stderr.read()
+    assert "Traceback" not in said
+    assert run.wait() == (-SIGKILL if victim == "the first" else 1)
+    assert victim == "the first" or "one of 2 processes was killed" in said
 
 
 def test_other_options_or_a_foreign_folder_are_refused(corpus: Path, tmp_path: Path) -> None:

@@ -7,7 +7,11 @@ larynx, speaking rate); what makes a session is the equipment, the room and the 
 
 import json
 import logging
+import multiprocessing
+import os
+import threading
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -378,21 +382,35 @@ def simulate_corpus(out: str | Path, options: SimulationOptions, jobs: int = 1) 
     nor a speaker on how many there are.
 
     Raises:
-        InputError: where `out` holds anything else, or a corpus of other options.
+        InputError: where `out` holds anything else, or a corpus of other options; when a process of several is killed.
     """
     out = Path(out)
     _claim(out, options)
     tasks = [task for task in _tasks(out, options) if not task.is_done()]
     log.info("%s: %d sessions to be made", out, len(tasks))
     run = partial(_make_session_files, seed=options.seed)
-    with ProcessPoolExecutor(jobs) if jobs > 1 and tasks else nullcontext() as pool:
+    several = jobs > 1 and len(tasks) > 1
+    with ProcessPoolExecutor(jobs, initializer=_end_with_parent) if several else nullcontext() as pool:
         done = pool.map(run, tasks, chunksize=4) if pool else map(run, tasks)
-        for _ in with_progress(done, len(tasks), "sessions"):
-            pass
+        try:
+            for _ in with_progress(done, len(tasks), "sessions"):
+                pass
+        except BrokenProcessPool:
+            raise InputError(f"{out}: one of {jobs} processes was killed (out of memory?); run it again") from None
     for name, numbers in _speaker_numbers(options).items():
         sexes = {_speaker_name(number): make_speaker(options.seed, number).sex for number in numbers}
         write_table(out / name / "spk2gender", sexes)
     log.info("%s: complete", out)
+
+
+def _end_with_parent() -> None:
+    """Have this process end if the one that made it is killed: it would wait for work for ever, and hold its locks."""
+
+    def wait() -> None:
+        multiprocessing.parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 @dataclass(frozen=True)
