@@ -31,6 +31,7 @@ runtime: {device: cpu, threads: 1}
 """
 SIZE = {"MINI_TRAIN_SPEAKERS": "6", "MINI_TEST_SPEAKERS": "12", "MINI_SESSIONS": "2", "MINI_TRAIN_UTTERANCES": "2",
         "MINI_TEST_UTTERANCES": "1", "OMP_NUM_THREADS": "1"}  # fmt: skip
+PATIENCE = 600  # seconds; a run that takes longer hangs
 
 
 class Checkout:
@@ -52,7 +53,9 @@ class Checkout:
         """Run a script to its end; `under` are words before it that change what it may do."""
         command = [*under, "bash", script, "--config", "conf/student.yaml", *options]
         environment = {**os.environ, **SIZE, **environment}
-        return subprocess.run(command, cwd=self.folder, env=environment, capture_output=True, text=True, check=False)
+        return subprocess.run(
+            command, cwd=self.folder, env=environment, capture_output=True, text=True, check=False, timeout=PATIENCE
+        )
 
     def good(self, *options: str, **more: str) -> str:
         done = self.run(*options, **more)

@@ -8,9 +8,8 @@ import signal
 import subprocess
 from pathlib import Path
 
-from tests.recipe.checkout import Checkout
+from tests.recipe.checkout import PATIENCE, Checkout
 
-PATIENCE = 600  # seconds; a run that takes longer hangs
 # What tells of times: logs, the list of audio with its times of change; stamps and checkpoints have digests of these.
 TIMED = ("*.log", "metrics.jsonl", "audio.list", "*.stamp", ".lock", "checkpoints/*")
 

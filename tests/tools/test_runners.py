@@ -111,7 +111,7 @@ def slurm(tmp_path: Path) -> Runner:
 def test_options_by_the_confs_of_the_repository(runner: Runner, options: list[str], slurm: str, queue: str) -> None:
     assert runner.run(*options, "JOB=2:3", "log/x.JOB.log", "true") == (0, "")
     said = " ".join(runner.has("submitted"))
-    first = "--export=PATH --no-requeue" if runner.name == "slurm" else "-v PATH -S /bin/bash -r n"
+    first = "--export=PATH --no-requeue" if runner.name == "slurm" else "-v PATH -cwd -j y -S /bin/bash -r n"
     words = slurm if runner.name == "slurm" else queue
     own = " --parsable " if runner.name == "slurm" else " -terse "
     assert said.split(own)[0] == f"{first} {words}".strip()
