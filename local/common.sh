@@ -160,7 +160,8 @@ starting_model() {
 
 # The fbanks of a set must be those that this config (or this model) asks for: all configs share one copy.
 check_features() {
-  [ ! -e "$data/$1/.fbank.stamp" ] || [ "$(cat "$data/$1/features.json")" = "$(setting features)" ] ||
+  [ -e "$data/$1/.fbank.stamp" ] || die "$data/$1 has no fbanks, or stale ones: run stage 2 first"
+  [ "$(cat "$data/$1/features.json")" = "$(setting features)" ] ||
     die "the fbanks in $data/$1 are not those that $exp/config.yaml asks for: run stage 2 with this config first"
 }
 

@@ -16,7 +16,7 @@ for set_name in "${set_names[@]}"; do
     continue
   fi
   check_features "$set_name"
-  if fresh "$dir/.embed.stamp" --files "$model" "$data/$set_name/.fbank.stamp" --words "$ROOT" \
+  if fresh "$dir/.embed.stamp" --files "$model" "$data/$set_name/feats.sha256" --words "$ROOT" \
     --config "$exp/config.yaml" --sections "${training_sections[@]}"; then continue; fi
   rm -rf "$dir/parts"
   split_for_jobs "$data/$set_name" "$dir/split"

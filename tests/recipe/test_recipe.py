@@ -47,6 +47,16 @@ def test_a_second_run_does_nothing(checkout: Checkout) -> None:
     assert said.count("done already") >= 9
 
 
+def test_audio_that_is_only_newer_costs_its_fbanks_and_nothing_more(checkout: Checkout) -> None:
+    for path in (checkout.folder / "data/mini/corpus/train").rglob("*.flac"):
+        os.utime(path)
+    said = checkout.good("--nj", "3")
+    assert "fbanks of train by 3 jobs" in said
+    assert said.count(" jobs, logs in ") == 1
+    for stamp in ("teacher/.train", "student/.train", "student/embeddings/train/.embed", "student/.score"):
+        assert f"done already (exp/mini/{stamp}.stamp)" in said
+
+
 def test_a_changed_config_redoes_only_what_it_must(checkout: Checkout) -> None:
     before = times(checkout.folder)
     checkout.good("--set", "scoring.top_n=3", "--stage", "3")
