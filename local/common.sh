@@ -45,7 +45,7 @@ Options:
   --corpus-dir DIR    where the corpus lies (by default it is put into data/<corpus>/corpus)
   --vox1-dir DIR, --vox2-dir DIR   VoxCeleb1 and 2, of --corpus voxceleb; stage 0 keeps links to them
   --musan-dir DIR     noise, music and speech of MUSAN, for augmentation
-  --rirs-dir DIR      room impulse responses of RIRS_NOISES, for augmentation
+  --rirs-dir DIR      room impulse responses of RIRS_NOISES, for copies (augment.copies)
   --config YAML       the student's conf (by default the one that egs/<corpus>/corpus.conf names)
   --model FILE        evaluate this final.pt: nothing is trained
   --name NAME         the experiment's folder in exp/<corpus>/ (by default the YAML's stem, with _s<seed> for a seed but 0;
@@ -56,7 +56,7 @@ Options:
   --stage N, --stop-stage N   first and last stage ($stage to $stop_stage)
   --nj N              jobs of stages 2 and 5 ($nj)
   --cmd CMD           how jobs run: tools/run.pl, with its options ($cmd)
-  --gpu N             GPUs for training, and for extraction if not 0 ($gpu)
+  --gpu N             GPUs for training; if not 0, each job of extraction has one ($gpu)
   --processes N       processes that share a training (0: one for each GPU); they give what one would
   --nodes N           nodes of Slurm that share a training, each with so many GPUs or processes ($nodes)
   --sets 'A B'        the data dirs that stage 5 extracts (by default those that scoring needs)

@@ -16,12 +16,12 @@ for set_name in "${set_names[@]}"; do
     continue
   fi
   check_features "$set_name"
-  if fresh "$dir/.embed.stamp" --files "$model" "$data/$set_name/feats.sha256" --words "$ROOT" \
+  if fresh "$dir/.embed.stamp" --files "$model" "$data/$set_name/feats.sum" --words "$ROOT" \
     --config "$exp/config.yaml" --sections "${training_sections[@]}"; then continue; fi
   rm -rf "$dir/parts"
   split_for_jobs "$data/$set_name" "$dir/split"
   say "embeddings of $set_name by $jobs jobs, logs in $dir/log/extract.*.log"
-  run_jobs --gpu "$gpu" "JOB=1:$jobs" "$dir/log/extract.JOB.log" \
+  run_jobs --gpu "$((gpu > 0))" "JOB=1:$jobs" "$dir/log/extract.JOB.log" \
     python -m wespeaker_lite.bin.extract --model "$model" --data "$dir/split/JOB" --out "$dir/parts/xvector.JOB" \
     --device "$device" "${options[@]}"
   arrived "$dir/parts/xvector.JOB.scp"

@@ -21,7 +21,7 @@ make_fbank() {
   fi
   if fresh "$dir/.fbank.stamp" --files "${inputs[@]}" --words "${words[@]}" \
     --config "$exp/config.yaml" --sections features; then return; fi
-  rm -rf "$dir/fbank" "$dir/feats.sha256"
+  rm -rf "$dir/fbank"
   if [ -n "$kind" ] && [ "$share" != 1.0 ]; then
     some_of "$from" "$dir/chosen" "$kind"
     from=$dir/chosen
@@ -33,11 +33,9 @@ make_fbank() {
     --config "$exp/config.yaml" --speed "$speed" "${options[@]}" --max-bad "$max_bad" "${pipes[@]}"
   arrived "$dir/fbank/feats.JOB.utt2dur" # which is written last
   python -m wespeaker_lite.bin.gather_feats --from "$from" --speed "$speed" --copy "$kind" --parts "$dir/fbank" --out "$dir"
-  # Later stages hang on what the fbanks are, not on when, where or by how many jobs they were made.
-  cat "${arrivals[@]/%.utt2dur/.ark}" | sha256sum > "$dir/feats.sha256"
   rm -rf "$dir/split" "$dir/chosen"
   setting features > "$dir/features.json"
-  stamp "$dir/feats.scp" "$dir/feats.sha256" "$dir/utt2num_frames" "$dir"/fbank/*.ark
+  stamp "$dir/feats.scp" "$dir/feats.sum" "$dir/utt2num_frames" "$dir"/fbank/*.ark
 }
 
 # some_of FROM OUT KIND: a share of the utterances of FROM, others for each kind of copy.
@@ -91,7 +89,7 @@ if [ ${#parts[@]} -gt 1 ]; then
   joined=$data/$(training_set)
   if fresh "$joined/.fbank.stamp" --files "${parts[@]/%//.fbank.stamp}"; then exit; fi
   python -m wespeaker_lite.bin.data_dir combine "$joined" "${parts[@]}"
-  cat "${parts[@]/%//feats.sha256}" | sha256sum > "$joined/feats.sha256"
+  cat "${parts[@]/%//feats.sum}" > "$joined/feats.sum"
   cp "$data/$train_set/features.json" "$joined/"
-  stamp "$joined/feats.scp" "$joined/feats.sha256"
+  stamp "$joined/feats.scp" "$joined/feats.sum"
 fi

@@ -16,7 +16,7 @@ if $trained && [[ $terms =~ $attention ]]; then
     systems+=(--system "$(basename "$system")=$system/final.pt")
     inputs+=("$system/.train.stamp")
   done
-  inputs+=("$data/$test_set/feats.sha256")
+  inputs+=("$data/$test_set/feats.sum")
   maps=$exp/report/attention
 fi
 if fresh "$exp/.report.stamp" --files "${inputs[@]}"; then exit; fi

@@ -16,11 +16,11 @@ fi
 lock "$data" shared || true
 train_data=$data/$(training_set)
 [ -e "$train_data/utt2spk" ] || die "$corpus has no training set ($train_data); evaluate a trained model with --model FILE"
-inputs=("$train_data/feats.sha256" "$train_data/utt2spk")
+inputs=("$train_data/feats.sum" "$train_data/utt2spk")
 check_features "$(training_set)"
 options=()
 if uses_noise; then
-  inputs+=("$data/musan/feats.sha256")
+  inputs+=("$data/musan/feats.sum")
   check_features musan
   options+=(--noise "$data/musan")
 fi

@@ -27,7 +27,7 @@ MADE_BY = {
     "utt2spk": "stage 1",
     "audio.list": "stage 1",
     "utt2num_frames": "stage 2",
-    "feats.sha256": "stage 2",
+    "feats.sum": "stage 2",
     ".train.stamp": "stage 4 (stage 3 for a teacher)",
     "final.pt": "stage 4 (stage 3 for a teacher)",
     ".embed.stamp": "stage 5",

@@ -23,6 +23,18 @@ MATRICES = {
 }
 
 
+def test_the_sum_tells_what_is_written_in_whatever_order_and_arks(tmp_path: Path) -> None:
+    def sum_of(*names: str, **changed: np.ndarray) -> int:
+        with ArkWriter(tmp_path / "x") as writer:
+            for name in names:
+                writer.write(name, (MATRICES | changed)[name])
+        return writer.sum
+
+    whole = sum_of(*MATRICES)
+    assert whole == sum_of(*reversed(MATRICES)) == sum_of("a-1", "b-2") + sum_of("b-1", "a-2")
+    assert len({whole, sum_of("a-1", "a-2", "b-1"), sum_of(*MATRICES, **{"b-1": MATRICES["b-1"] + 1})}) == 3
+
+
 @pytest.fixture(scope="module")
 def scp(tmp_path_factory: pytest.TempPathFactory) -> Path:
     prefix = tmp_path_factory.mktemp("arks") / "feats"

@@ -15,6 +15,7 @@ def leave_parts(folder: Path, prefix: str = "", suffix: str = "", number: int = 
     for job in range(1, number + 1):
         key = f"{prefix}s-{job:02d}{suffix}"
         write_table(folder / f"feats.{job}.scp", {key: f"/x/feats.{job}.ark:5"})
+        (folder / f"feats.{job}.sum").write_text(f"{job:x}\n")
         write_table(folder / f"feats.{job}.utt2num_frames", {key: job})
         write_table(folder / f"feats.{job}.utt2dur", {key: "1.5"})
 
@@ -34,6 +35,7 @@ def test_all_parts_come_together(source: Path, tmp_path: Path) -> None:
     frames = read_table(source / "utt2num_frames")
     assert frames == {f"s-{job:02d}": str(job) for job in range(1, 13)}
     assert read_table(source / "feats.scp")["s-10"] == "/x/feats.10.ark:5"
+    assert int((source / "feats.sum").read_text(), 16) == sum(range(1, 13))
 
 
 def test_a_lost_part_is_an_error(source: Path, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Kaldi archives: matrices of one byte per value that are read by rows from a memory map, and everything else."""
 
+import hashlib
 import io
 import math
 import mmap
@@ -46,7 +47,8 @@ class ArkWriter:
     """Write `prefix`.ark and `prefix`.scp: matrices with one byte per value, vectors as float32.
 
     A context manager: both files appear when the block ends well, and nothing is left when it does not. The scp names
-    the ark by its absolute path and is sorted by key, whatever the order of writing.
+    the ark by its absolute path and is sorted by key, whatever the order of writing. `sum` tells what has been written,
+    in whatever order: the SHA-256 of all entries, as numbers, added up; sums of several arks may be added too.
 
     Raises:
         InputError: where a key is written twice, or an array is empty or not finite.
@@ -56,6 +58,7 @@ class ArkWriter:
     def __init__(self, prefix: str | Path) -> None:
         self.ark = os.path.abspath(f"{prefix}.ark")
         self.scp = os.path.abspath(f"{prefix}.scp")
+        self.sum = 0
         self._offsets: dict[str, int] = {}
 
     def __enter__(self) -> Self:
@@ -74,7 +77,10 @@ class ArkWriter:
             raise InputError(f"{self.ark}: the array of {key!r} is empty or holds values that are not finite")
         self._offsets[key] = self._file.tell() + len(key.encode()) + 1
         method = ONE_BYTE if array.ndim == 2 else None
-        kaldiio.save_ark(self._file, {key: array.astype(np.float32, copy=False)}, compression_method=method)
+        entry = io.BytesIO()
+        kaldiio.save_ark(entry, {key: array.astype(np.float32, copy=False)}, compression_method=method)
+        self._file.write(entry.getbuffer())
+        self.sum += int.from_bytes(hashlib.sha256(entry.getbuffer()).digest())
 
 
 @contextmanager

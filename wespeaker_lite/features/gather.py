@@ -6,7 +6,7 @@ from pathlib import Path
 
 from wespeaker_lite.data.copies import Copy
 from wespeaker_lite.data.data_dir import fix
-from wespeaker_lite.data.tables import read_table, spk2utt_of, write_table
+from wespeaker_lite.data.tables import read_table, spk2utt_of, write_table, write_text
 from wespeaker_lite.errors import InputError
 
 log = logging.getLogger(__name__)
@@ -17,6 +17,7 @@ TABLES = {"scp": "feats.scp", "utt2num_frames": "utt2num_frames", "utt2dur": "ut
 def gather(source: Path, parts: Path, out: Path, copy: Copy | None = None) -> None:
     """Write feats.scp, utt2num_frames and utt2dur of `out` from PARTS/feats.N.*; for a copy also utt2spk and spk2utt.
 
+    feats.sum tells what the features are, in however many parts they were made: later stages hang on it.
     Utterances of `source` that the jobs were allowed to leave out are dropped from `out`.
 
     Raises:
@@ -38,6 +39,8 @@ def gather(source: Path, parts: Path, out: Path, copy: Copy | None = None) -> No
         write_table(out / "spk2utt", {speaker: " ".join(utterances) for speaker, utterances in speakers.items()})
     for name, table in tables.items():
         write_table(out / name, table)
+    total = sum(int(path.with_suffix(".sum").read_text(), 16) for path in parts.glob("feats.*.scp"))
+    write_text(out / "feats.sum", f"{total:x}\n")
     if bad:
         log.warning("%s: %d utterances could not be read and are dropped (%s)", out, len(bad), sorted(bad)[0])
         fix(out)

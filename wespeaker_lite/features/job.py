@@ -8,7 +8,7 @@ from pathlib import Path
 from wespeaker_lite.data.arks import ArkWriter
 from wespeaker_lite.data.audio import Utterances
 from wespeaker_lite.data.copies import Copier, Copy
-from wespeaker_lite.data.tables import write_lines, write_table
+from wespeaker_lite.data.tables import write_lines, write_table, write_text
 from wespeaker_lite.errors import InputError
 from wespeaker_lite.features.fbank import FbankConfig, fbank
 from wespeaker_lite.progress import with_progress
@@ -33,7 +33,7 @@ class FbankJob:
 
 
 def make_fbanks(job: FbankJob) -> None:
-    """Write OUT.ark, .scp, .utt2num_frames and .utt2dur, and OUT.bad where utterances had to be left out.
+    """Write OUT.ark, .scp, .sum (of the ark), .utt2num_frames and .utt2dur; OUT.bad where utterances were left out.
 
     Every unreadable utterance is logged, with path and reason, before the job fails. Ids are those of the copy.
 
@@ -61,6 +61,7 @@ def make_fbanks(job: FbankJob) -> None:
             writer.write(key, feats)
             num_frames[key], seconds[key] = len(feats), len(samples) / job.config.sample_rate
         _check(job, len(utterances), bad)
+    write_text(f"{job.out}.sum", f"{writer.sum:x}\n")
     write_table(f"{job.out}.utt2num_frames", num_frames)
     write_table(f"{job.out}.utt2dur", {key: f"{duration:.3f}" for key, duration in seconds.items()})
     _list_bad(Path(f"{job.out}.bad"), bad)
