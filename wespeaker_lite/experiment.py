@@ -55,8 +55,14 @@ def from_given(mapping: Mapping[str, Any], where: str) -> Experiment:
     terms, taught = [], False
     for number, section in enumerate(experiment.distill.terms):
         module, term = _filled("wespeaker_lite.distill", section, f"{where}: distill.terms[{number}]")
+        if term["name"] in (other["name"] for other in terms):
+            raise InputError(f"{where}: distill.terms[{number}]: the term {term['name']!r} stands twice")
+        if experiment.head.name == "softmax" and term.get("logits") == "cosine":
+            raise InputError(f"{where}: distill.terms[{number}]: a softmax head trains no cosines; set logits: margin")
         terms.append(term)
         taught = taught or module.Term.needs_teacher
+    if experiment.pretrained and terms:
+        raise InputError(f"{where}: pretrained weights are not trained, so that distill.terms would do nothing")
     if taught != bool(experiment.distill.teacher or experiment.distill.embeddings):
         raise InputError(f"{where}: distill: a teacher (or embeddings) and terms that learn from it go together")
     return replace(experiment, model=model, distill=replace(experiment.distill, terms=tuple(terms)))

@@ -8,22 +8,40 @@ A row is a conf and a seed, such as bc_cmt_tiny_attn_kd:1; its teacher is traine
 the tables of what is there. Options go to run.sh. Without rows: all that RESULTS.md is meant to hold, the weightiest
 first, then the tables (about ten hours on two cores)." "$@"
 
-# Tries: rows such as ecapa_c128_skdfe_feature:0, which are a conf with something changed.
+# Tries: rows such as ecapa_c128_skdfe_feature:0, which are a conf with settings changed, of which each stands behind a |.
+attention="bc_cmt_tiny_attn_kd|distill.terms=[{name: attention"
+skdfe="ecapa_c128_skdfe|distill.terms=[{name: self_teacher"
+long="|train.epochs=24|train.learning_rate.warmup_epochs=6|train.margin.end_epoch=12"
 declare -A tries=(
-  [ecapa_c128_skdfe_feature]="distill.terms=[{name: self_teacher, alpha: 0.0}]"
-  [ecapa_c128_skdfe_label]="distill.terms=[{name: self_teacher, beta: 0.0}]"
-  [ecapa_c128_skdfe_ramp]="distill.terms=[{name: self_teacher, ramp_epochs: 8.0}]"
-  [ecapa_c128_skdfe_weak]="distill.terms=[{name: self_teacher, alpha: 0.2}]"
-  [bc_cmt_tiny_attn_kd_campplus]="distill.teacher=conf/bc_cmt_base_campplus_kd.yaml"
+  [bc_cmt_tiny_attn_kd_weight1]="$attention, weight: 1.0}]"
+  [bc_cmt_tiny_attn_kd_weight100]="$attention, weight: 100.0}]"
+  [bc_cmt_tiny_attn_kd_scores]="$attention, weight: 1.0, distance: scores}]"
+  [bc_cmt_tiny_attn_kd_uniform]="$attention, weight: 10.0, pairs: uniform}]"
+  [bc_cmt_tiny_attn_kd_campplus]="bc_cmt_tiny_attn_kd|distill.teacher=conf/bc_cmt_base_campplus_kd.yaml"
+  [ecapa_c128_skdfe_feature]="$skdfe, alpha: 0.0}]"
+  [ecapa_c128_skdfe_label]="$skdfe, beta: 0.0}]"
+  [ecapa_c128_skdfe_class]="$skdfe, alpha: 0.0, beta: 0.0}]" # what its own classification does, with no level of KD
+  [ecapa_c128_skdfe_ramp]="$skdfe, ramp_epochs: 8.0}]"
+  [ecapa_c128_skdfe_weak]="$skdfe, alpha: 0.2}]"
+  [ecapa_c128_skdfe_beta10]="$skdfe, beta: 10.0}]"
+  [ecapa_c128_skdfe_beta100]="$skdfe, beta: 100.0}]"
+  [ecapa_c128_skdfe_t1]="$skdfe, temperature: 1.0}]"
+  [ecapa_c128_skdfe_t8]="$skdfe, temperature: 8.0}]"
+  [ecapa_c128_long]="ecapa_c128$long"
+  [ecapa_c128_skdfe_long]="ecapa_c128_skdfe$long"
+  [ecapa_c128_skdfe_feature_long]="$skdfe, alpha: 0.0}]$long"
+  [ecapa_c128_skdfe_class_long]="$skdfe, alpha: 0.0, beta: 0.0}]$long"
 )
 
 row() { # CONF SEED
-  local suffix=''
+  local suffix='' conf settings setting changed=()
   if [ -z "${tries[$1]-}" ]; then
     experiment speechocean_libri "$1" "$2"
   else
     [ "$2" = 0 ] || suffix=_s$2
-    experiment speechocean_libri "${1%_*}" "$2" --name "$1$suffix" --set "${tries[$1]}"
+    IFS='|' read -r conf settings <<< "${tries[$1]}"
+    while IFS= read -rd '|' setting; do changed+=(--set "$setting"); done <<< "$settings|"
+    experiment speechocean_libri "$conf" "$2" --name "$1$suffix" "${changed[@]}"
   fi
 }
 
@@ -46,12 +64,21 @@ for row in "${rows[@]}"; do
         "Tiny, embedding KD (CAM++):bc_cmt_tiny_embed_kd" "Tiny, label KD:bc_cmt_tiny_label_kd" \
         "Tiny, all KD:bc_cmt_tiny_all_kd" "Tiny, attention KD from the Base of CAM++:bc_cmt_tiny_attn_kd_campplus" \
         "Base, embedding KD (CAM++):bc_cmt_base_campplus_kd" "Small:bc_cmt_small" "Base:bc_cmt_base"
-      (tables speechocean_libri "ECAPA c128:ecapa_c128" "ECAPA c128, SKDFE:ecapa_c128_skdfe" \
-        "ECAPA c128, SKDFE, feature level:ecapa_c128_skdfe_feature" \
-        "ECAPA c128, SKDFE, label level:ecapa_c128_skdfe_label" \
-        "ECAPA c128, SKDFE, ramp of 8 epochs:ecapa_c128_skdfe_ramp" \
-        "ECAPA c128, SKDFE, alpha 0.2:ecapa_c128_skdfe_weak" "ECAPA c512:ecapa_c512" "ECAPA c512, SKDFE:ecapa_c512_skdfe" "ResNet18:resnet18" \
-        "ResNet18, SKDFE:resnet18_skdfe" "ResNet34:resnet34" "ResNet34, SKDFE:resnet34_skdfe")
+      for base in "Tiny 2-D:bc_cmt_tiny_2d" "Base:bc_cmt_base"; do
+        (tables speechocean_libri "$base" "Tiny:bc_cmt_tiny" "Tiny, attention KD:bc_cmt_tiny_attn_kd")
+      done
+      for sizes in "ecapa_c128 ecapa_c512" "resnet18 resnet34"; do
+        read -r small large <<< "$sizes"
+        for base in "$small" "$large"; do # what the self-teacher gives each, and whether the small one comes level
+          (tables speechocean_libri "$base:$base" "$small, SKDFE:${small}_skdfe" "$large, SKDFE:${large}_skdfe")
+        done
+      done
+      for tried in bc_cmt_tiny_attn_kd ecapa_c128_skdfe; do
+        mapfile -t names < <(printf '%s\n' "${!tries[@]}" | grep "^${tried}_" | grep -v "_long$" | sort | sed "s/.*/&:&/")
+        (tables speechocean_libri "$tried:$tried" "${names[@]}")
+      done
+      (tables speechocean_libri "ECAPA c128, 24 epochs:ecapa_c128_long" "SKDFE:ecapa_c128_skdfe_long" \
+        "SKDFE, feature level:ecapa_c128_skdfe_feature_long" "SKDFE, own classification alone:ecapa_c128_skdfe_class_long")
       ;;
     *) echo "$0: no row '$row'; see --help" >&2 && exit 1 ;;
   esac

@@ -73,6 +73,17 @@ def test_distances_are_means_over_pairs_heads_and_rows(distance: str) -> None:
     assert loss_of(student, teacher, distance=distance).item() == pytest.approx(expected / 2)
 
 
+@pytest.mark.parametrize(
+    ("ours", "theirs", "expected"),
+    [(4, 4, [0, 1, 2, 3]), (8, 12, [1, 2, 4, 5, 7, 8, 10, 11]), (3, 2, [0, 1, 1]), (1, 3, [2]), (4, 1, [0, 0, 0, 0])],
+)
+def test_uniform_pairs_end_together_and_are_spread_evenly(ours: int, theirs: int, expected: list[int]) -> None:
+    student, teacher = (outputs([block(seed) for seed in range(count)]) for count in (ours, theirs))
+    pairs = term(student, teacher, pairs="uniform")._pairs(student, teacher)
+    assert [mine is block for (mine, _), block in zip(pairs, student.attention[0], strict=True)] == [True] * ours
+    assert [next(n for n, block in enumerate(teacher.attention[0]) if block is its) for _, its in pairs] == expected
+
+
 def test_uniform_pairs_blocks_of_the_same_relative_depth() -> None:
     student = outputs([block(0)], [block(1)])
     teacher = outputs([block(2), block(3), block(4)], [block(5), block(6)])
@@ -120,7 +131,7 @@ def test_a_student_like_its_teacher_costs_nothing_and_any_other_does(distance: s
     ("student", "teacher", "options", "message"),
     [
         (outputs(), outputs([block(0)]), {}, "the student has none"),
-        (outputs([block(0)]), outputs(), {}, "the teacher has none"),
+        (outputs([block(0)]), outputs(), {}, "the teacher has none .*source: crop"),
         (
             outputs([block(0)]),
             outputs([block(1)], [block(2)]),

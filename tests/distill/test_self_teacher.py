@@ -145,12 +145,15 @@ def test_a_pass_equals_the_formulas(
     enhancement = Enhancement(channels, kernel, Config(width=width, match=match)).double()
     for number, parameter in enumerate(enhancement.parameters()):
         parameter.data = noise(*parameter.shape, seed=number)
-    maps = [noise(2, count, *size, seed=-count) for count, size in zip(channels, sizes, strict=True)]
+    maps = [noise(2, count, *size, seed=-count).requires_grad_() for count, size in zip(channels, sizes, strict=True)]
     refined = enhancement(maps)
     expected = looped(enhancement.state_dict(), maps)
     assert [r.shape[1:] for r in refined] == [(round(width * c), *s) for c, s in zip(channels, sizes, strict=True)]
     for ours, theirs in zip(refined, expected, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
+    slopes = [torch.autograd.grad(sum(r.square().sum() for r in each), maps) for each in (refined, expected)]
+    for ours, theirs in zip(*slopes, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-7, atol=1e-7)
 
 
 @pytest.mark.parametrize(
@@ -345,7 +348,7 @@ def test_maps_that_do_not_fit_are_refused(shapes: list[tuple[int, ...]], message
     [
         ({"width": 0.0}, "width > 0"),
         ({"depth": 0}, "depth >= 1"),
-        ({"beta": -1.0}, "beta >= 0"),
+        ({"beta": -1.0}, "beta and ramp_epochs >= 0"),
         ({"temperature": 0.0}, "temperature > 0"),
         ({"distance": "l2"}, "'l2' is none of"),
         ({"aplha": 1.0}, "did you mean 'alpha'"),

@@ -100,13 +100,28 @@ def test_label_needs_a_head() -> None:
         ([{"name": "lable"}], "did you mean 'label'"),
         ([{"name": "label", "temprature": 2.0}], "did you mean 'temperature'"),
         ([{"name": "label", "temperature": 0.0}], "temperature > 0"),
-        ([{"name": "label"}, {"name": "label"}], "stands twice"),
+        ([{"name": "embedding", "weight": -1.0}], "weight >= 0"),
+        ([{"name": "attention", "ramp_epochs": -1.0}], "ramp_epochs >= 0"),
+        ([{"name": "self_teacher", "ramp_epochs": -1.0}], "ramp_epochs >= 0"),
         ([{"weight": 1.0}], "'name' is missing"),
     ],
 )
 def test_bad_terms(sections: list[dict], message: str) -> None:
     with pytest.raises(InputError, match=message):
         distill.build_terms(sections, partners())
+
+
+@pytest.mark.parametrize(
+    ("experiment", "message"),
+    [
+        ({"distill": {"terms": [{"name": "self_teacher"}, {"name": "self_teacher"}]}}, r"terms\[1\]: .* stands twice"),
+        ({"distill": {"terms": [{"name": "self_teacher"}]}, "head": {"name": "softmax"}}, "set logits: margin"),
+        ({"distill": {"terms": [{"name": "self_teacher"}]}, "pretrained": "campplus"}, "would do nothing"),
+    ],
+)
+def test_what_would_do_nothing_or_something_else_is_refused(experiment: dict, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        from_given({"model": {"name": "ecapa_tdnn"}, **experiment}, "made.yaml")
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """BC-CMT against plain layers in float64, blocks against loops, sizes and costs against METHODS' counts."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -352,6 +353,26 @@ def test_attention_comes_on_request_for_any_length(seconds: int) -> None:
     assert maps.shape == (1, 4, 50 * seconds, 50 * seconds)
     torch.testing.assert_close(maps.sum(-1), torch.ones(1, 4, 50 * seconds))
     assert [tuple(m.shape[1:3]) for m in shown.maps] == [(16, 40), (32, 20), (64, 10), (64, 5)]
+
+
+@pytest.mark.parametrize("attention", ["1d", "2d"])
+def test_the_attention_that_is_shown_is_the_one_that_is_used(attention: str) -> None:
+    model = stir(Model(replace(LITTLE, depth=(2, 1), attention=attention), 40).double()).eval()
+    used: list[tuple] = []
+    for stage in model.stages:
+        for block in stage:
+            block.attention.out.register_forward_pre_hook(lambda _, inputs: used.append(inputs))
+    with torch.no_grad():
+        shown = [block for stage in model.activations(noise(2, 30, 40)).attention for block in stage]
+    for block, (attended,) in zip(shown, used, strict=True):
+        expected = block.scores().softmax(-1) @ block.value
+        close(attended, expected.transpose(1, 2).flatten(2))
+
+
+def test_any_number_of_stages() -> None:
+    five = Config(channels=(8,) * 5, depth=(1,) * 5, strides=(1,) * 5, reduction=(), bands=5)
+    assert Model(five, 40).eval()(torch.randn(1, 20, 40)).shape == (1, 256)
+    assert Model(replace(five, attention="2d", reduction=(2,) * 5), 40).eval()(torch.randn(1, 20, 40)).shape == (1, 256)
 
 
 @pytest.mark.parametrize("frames", [1, 3, 16, 33])

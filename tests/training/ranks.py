@@ -5,8 +5,10 @@ import copy
 import torch
 from torch import nn
 
-from wespeaker_lite import models
-from wespeaker_lite.models.margin import build_head
+from wespeaker_lite import distill, models
+from wespeaker_lite.distill.outputs import Outputs, outputs_for_silence, outputs_of
+from wespeaker_lite.distill.term import Partners
+from wespeaker_lite.models.margin import HeadConfig, build_head
 from wespeaker_lite.training.distributed import joined_ranks
 from wespeaker_lite.training.learner import Learner
 
@@ -15,6 +17,22 @@ NETWORKS = {
     "resnet": {"width": 4, "embed_dim": 8},
     "bc_cmt": {"channels": [8, 8], "depth": [1, 1], "strides": [1, 1], "bands": 5, "embed_dim": 8},
 }
+TERMS = {
+    "resnet": [{"name": "self_teacher"}],
+    "bc_cmt": [{"name": name} for name in ("label", "embedding", "attention", "self_teacher")],
+}
+
+
+class Teacher(nn.Module):
+    """An untrained network with its head."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network, self.head = network.eval(), build_head({}, network.embed_dim, 5)
+
+    @torch.no_grad()
+    def forward(self, feats: torch.Tensor, labels: torch.Tensor, indices: torch.Tensor, inside: bool) -> Outputs:
+        return outputs_of(self.network, self.head, feats, labels, inside)
 
 
 def gradients(learner: Learner) -> dict[str, torch.Tensor]:
@@ -30,8 +48,11 @@ def close(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor], what: 
 
 def check(name: str) -> None:
     torch.manual_seed(1)
-    network = models.build(name, NETWORKS[name], num_mels=10).double()
-    learner = Learner(network, build_head({}, network.embed_dim, 5).double()).train()
+    network, other = (models.build(name, NETWORKS[name], num_mels=10) for _ in range(2))
+    shown, taught = (outputs_for_silence(each, 40, 10) for each in (network, other))
+    terms = distill.build_terms(TERMS.get(name, []), Partners(shown, taught, HeadConfig(), 5, 40))
+    teacher = Teacher(other).double()
+    learner = Learner(network, build_head({}, network.embed_dim, 5), terms, teacher).double().train()
     for module in network.modules():  # gains and shifts of which a mistake would show
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             nn.init.uniform_(module.weight, 0.5, 1.5)

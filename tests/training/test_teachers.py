@@ -13,6 +13,7 @@ from wespeaker_lite import trained_model
 from wespeaker_lite.config import to_mapping
 from wespeaker_lite.data.arks import ArkWriter
 from wespeaker_lite.data.crops import CropDataset
+from wespeaker_lite.distill.outputs import outputs_of
 from wespeaker_lite.errors import InputError
 from wespeaker_lite.experiment import Experiment, from_given
 from wespeaker_lite.training.job import build_learner
@@ -65,6 +66,7 @@ def test_the_loss_is_the_weighted_ramped_sum(small: Small, small_data: Path, tea
     experiment = student(small, BOTH)
     dataset = CropDataset(small_data, experiment.crop, 0)
     learner = build_learner(experiment, dataset, str(teacher)).eval()
+    learner.student.activations = learner.teacher.model.activations = None  # no term here looks inside
     feats, labels, indices = torch.randn(6, 40, 10), torch.arange(6) % 5, torch.arange(6)
     losses = learner(feats, labels, indices, epoch=0.5)
     parts = losses.parts
@@ -103,6 +105,11 @@ def test_embeddings_from_an_ark_serve_each_utterance_its_own(
     for row, index in enumerate(indices.tolist()):
         np.testing.assert_array_equal(outputs.embedding[row].numpy(), vectors[dataset.utterances[index]])
     assert outputs.cosine_logits is None
+    feats, labels = torch.randn(2, 40, 10), torch.tensor([0, 3])
+    learner.eval()
+    ours = outputs_of(learner.student, learner.head, feats, labels)
+    expected = learner.terms["embedding"](ours, outputs, labels)["embedding"]
+    torch.testing.assert_close(learner(feats, labels, indices, epoch=1.0).parts["embedding"], expected.detach())
     # with the teacher's head at hand, label KD works from the ark as well
     both = student(small, BOTH)
     outputs = build_learner(both, dataset, str(teacher), str(tmp_path / "xvector.scp")).teacher(
@@ -132,7 +139,10 @@ def test_other_speakers_or_other_features_do_not_fit(
     with pytest.raises(InputError, match=r"not the same \(such as s2"):
         build_learner(experiment, dataset, str(tmp_path / "final.pt"))
     other = student(small, BOTH, features={"num_mels": 12})
-    with pytest.raises(InputError, match="teacher reads 10 mel bins, the student 12"):
+    with pytest.raises(InputError, match="other features than the student: num_mels 10, not 12"):
+        build_learner(other, dataset, str(teacher))
+    other = student(small, BOTH, features={"frame_shift_ms": 20.0}, crop={"cmn": False})
+    with pytest.raises(InputError, match=r"frame_shift_ms 10\.0, not 20\.0; crop.cmn True, not False"):
         build_learner(other, dataset, str(teacher))
 
 

@@ -8,7 +8,6 @@ from torch import nn
 
 from wespeaker_lite import plugins
 from wespeaker_lite.distill.term import Partners
-from wespeaker_lite.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -35,13 +34,11 @@ def build_terms(sections: Sequence[Mapping[str, Any]], partners: Partners) -> nn
     """Build the KD terms of a config, keyed by name, in its order.
 
     Raises:
-        InputError: for an unknown term or option, with the nearest match, and for a term that stands twice.
+        InputError: for an unknown term or option, with the nearest match.
     """
     terms = nn.ModuleDict()
     for number, section in enumerate(sections):
         where = f"distill.terms[{number}]"
         module, config = plugins.find(__name__, section, where)
-        if section["name"] in terms:
-            raise InputError(f"{where}: the term {section['name']!r} stands twice")
         terms[section["name"]] = module.Term(config, partners)
     return terms

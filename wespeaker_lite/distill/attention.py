@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from wespeaker_lite.distill.outputs import Outputs
-from wespeaker_lite.distill.term import Partners
+from wespeaker_lite.distill.term import Partners, TermConfig
 from wespeaker_lite.distill.term import Term as Base
 from wespeaker_lite.errors import InputError
 from wespeaker_lite.models.activations import Attention
@@ -21,7 +21,7 @@ from wespeaker_lite.models.masking import full_precision
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(TermConfig):
     """How the maps are compared.
 
     distance: `kl` of the maps' rows; `scores`, the mean squared difference before the softmax; `values`, the kl of
@@ -29,8 +29,6 @@ class Config:
     the student with the teacher's at the same relative depth. heads: `match` them one by one, or compare their `mean`.
     """
 
-    weight: float = 1.0
-    ramp_epochs: float = 0.0
     distance: Literal["kl", "scores", "values"] = "kl"
     pairs: Literal["stage", "uniform"] = "stage"
     heads: Literal["match", "mean"] = "match"
@@ -48,9 +46,10 @@ class Term(Base):
             InputError: where one has none, or stages, heads or frame rates differ.
         """
         super().__init__(config, partners)
-        for who, outputs in (("student", partners.student), ("teacher", partners.teacher)):
+        by_crop = " (embeddings made once show none: source: crop)"
+        for who, outputs, hint in (("student", partners.student, ""), ("teacher", partners.teacher, by_crop)):
             if not outputs.attention:
-                raise InputError(f"distill: the attention term needs attention maps, and the {who} has none")
+                raise InputError(f"distill: the attention term needs attention maps, and the {who} has none{hint}")
         _check_strides(partners)
         for ours, theirs in self._pairs(partners.student, partners.teacher):
             _check_sizes(ours, theirs)
@@ -106,11 +105,11 @@ def _log_rows(scores: Tensor, averaged: bool) -> Tensor:
 
 
 def _check_strides(partners: Partners) -> None:
-    ours, theirs = (partners.frames / each.maps[-1].shape[-1] for each in (partners.student, partners.teacher))
+    ours, theirs = (-(-partners.frames // each.maps[-1].shape[-1]) for each in (partners.student, partners.teacher))
     if ours != theirs:
         raise InputError(
             f"distill: the attention term compares maps of one frame rate, but the student's stride over time is "
-            f"{ours:.3g}, the teacher's {theirs:.3g} (model.stem_stride)"
+            f"{ours}, the teacher's {theirs} (model.stem_stride)"
         )
 
 

@@ -8,16 +8,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from wespeaker_lite.distill.outputs import Outputs
-from wespeaker_lite.distill.term import Partners
+from wespeaker_lite.distill.term import Partners, TermConfig
 from wespeaker_lite.distill.term import Term as Base
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(TermConfig):
     """`projection`: a learned linear map from the student's width to the teacher's; auto: where widths differ."""
 
-    weight: float = 1.0
-    ramp_epochs: float = 0.0
     distance: Literal["cosine", "mse"] = "cosine"
     projection: Literal["auto", "always"] = "auto"
 

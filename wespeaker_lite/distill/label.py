@@ -9,19 +9,19 @@ from torch.nn import functional as F
 
 from wespeaker_lite.distill.outputs import Outputs
 from wespeaker_lite.distill.term import Term as Base
+from wespeaker_lite.distill.term import TermConfig
 from wespeaker_lite.errors import InputError
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(TermConfig):
     """`logits`: margin-free scaled cosines, or with the margin (as ENSKD, arXiv 2309.14838)."""
 
-    weight: float = 1.0
-    ramp_epochs: float = 0.0
     temperature: float = 4.0
     logits: Literal["cosine", "margin"] = "cosine"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.temperature <= 0:
             raise ValueError("expected temperature > 0")
 

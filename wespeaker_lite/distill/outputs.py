@@ -13,9 +13,9 @@ class Outputs:
     """Outputs of a student or a teacher; logits are None where the teacher has no head.
 
     embedding: (B, D). cosine_logits: (B, classes), the margin-free scaled cosines. margin_logits: (B, classes), with
-    the margin of the current epoch on the labelled class. maps and attention: as in `Activations`, where a term looks
-    inside; empty otherwise. classes: the student's numbers of a teacher's classes, (n,) int64, where its logits are
-    (B, n); None where they are of the very classes of the student.
+    the margin of the current epoch (a teacher's: of its last) on the labelled class. maps and attention: as in
+    `Activations`, where a term looks inside; empty otherwise. classes: the student's numbers of a teacher's classes,
+    (n,) int64, where its logits are (B, n); None where they are of the very classes of the student.
     """
 
     embedding: Tensor

@@ -49,12 +49,15 @@ class Config:
     def __post_init__(self) -> None:
         if self.width <= 0 or self.depth < 1:
             raise ValueError("expected width > 0 and depth >= 1")
-        if self.alpha < 0 or self.beta < 0 or self.temperature <= 0:
-            raise ValueError("expected alpha >= 0, beta >= 0 and temperature > 0")
+        if min(self.alpha, self.beta, self.ramp_epochs) < 0 or self.temperature <= 0:
+            raise ValueError("expected alpha, beta and ramp_epochs >= 0, and temperature > 0")
 
 
 class Term(Base):
     """Losses `self_class` (weight 1), `self_label` (alpha) and `self_feature` (beta); a level of weight 0 is not made.
+
+    Behind the pooling comes a batch norm, as in ECAPA-TDNN: without it the self-teacher lags further behind its student
+    (reconstruction).
 
     self_class: the self-teacher's own classification, which also reaches the student through its maps. self_label:
     T^2 * KL(self-teacher || student), as `softened_kl`. self_feature: the distance of each map and its refinement,

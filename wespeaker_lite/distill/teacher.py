@@ -1,8 +1,9 @@
 """Frozen teachers: a trained network that sees the student's crops, or embeddings that were made once per utterance."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,16 +22,18 @@ log = logging.getLogger(__name__)
 class NetworkTeacher(nn.Module):
     """A trained network and, where it has one, its head; frozen, in evaluation mode, without gradients."""
 
-    def __init__(self, path: str | Path, num_mels: int, classes: Sequence[str]) -> None:
-        """Load the teacher.
+    def __init__(self, path: str | Path, config: Mapping[str, Any], classes: Sequence[str]) -> None:
+        """Load the teacher of a student with this config, whose crops it will see.
 
         Raises:
             InputError: where its features are not the student's, or its head was trained on other speakers.
         """
         super().__init__()
         trained = trained_model.load(path)
-        if trained.num_mels != num_mels:
-            raise InputError(f"{path}: the teacher reads {trained.num_mels} mel bins, the student {num_mels}")
+        ours, theirs = (_reads(each) for each in (config, trained.config))
+        different = [f"{key} {theirs.get(key)}, not {value}" for key, value in ours.items() if theirs.get(key) != value]
+        if different:
+            raise InputError(f"{path}: the teacher reads other features than the student: {'; '.join(different)}")
         self.model, self.embed_dim = trained.model, trained.model.embed_dim
         self.head = TeacherHead(path, trained, classes) if trained.head is not None else None
         self.requires_grad_(False)
@@ -41,6 +44,10 @@ class NetworkTeacher(nn.Module):
         outputs = outputs_of(self.model, self.head, feats, labels, inside)
         outputs.classes = self.head.classes if self.head is not None else None
         return outputs
+
+
+def _reads(config: Mapping[str, Any]) -> dict[str, Any]:
+    return {**config["features"], "crop.cmn": config["crop"]["cmn"]}
 
 
 class ArkTeacher(nn.Module):

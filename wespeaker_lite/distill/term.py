@@ -23,6 +23,18 @@ class Partners:
     frames: int
 
 
+@dataclass(frozen=True)
+class TermConfig:
+    """What every term with one loss can be told: its weight, which grows from 0 over the first `ramp_epochs`."""
+
+    weight: float = 1.0
+    ramp_epochs: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.weight < 0 or self.ramp_epochs < 0:
+            raise ValueError("expected weight >= 0 and ramp_epochs >= 0")
+
+
 class Term(nn.Module):
     """A KD term, called after its file. What it learns is trained with the student and never deployed.
 

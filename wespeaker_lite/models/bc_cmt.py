@@ -296,7 +296,8 @@ class Model(nn.Module):
         for stage, bins in enumerate(config.bins(num_mels)):
             self.patches.append(Patch(channels, config.channels[stage], config.strides[stage]))
             channels = config.channels[stage]
-            blocks = (Block(channels, bins, config.reduction[stage], config) for _ in range(config.depth[stage]))
+            reduction = config.reduction[stage] if config.attention == "2d" else 1
+            blocks = (Block(channels, bins, reduction, config) for _ in range(config.depth[stage]))
             self.stages.append(nn.ModuleList(blocks))
         self.frequency_pooling = FrequencyPooling(channels)
         self.pooling = AttentiveStatisticsPooling(2 * channels, config.pool_bottleneck, global_context=False)

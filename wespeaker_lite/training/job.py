@@ -109,6 +109,9 @@ def start_from(path: str, learner: Learner, experiment: Experiment, classes: Seq
         if different:
             raise InputError(f"{path}: training cannot start from it: its {section} has other {', '.join(different)}")
     learner.student.load_state_dict(trained.model.state_dict())
+    for name, term in learner.terms.items():
+        if any(True for _ in term.parameters()):
+            log.warning("%s holds no %s, which begins afresh; `distill: {terms: []}` leaves it out", path, name)
     if trained.head is None:
         log.info("starting from %s; it has no head, so all %d classes are new", path, len(classes))
         return
@@ -127,7 +130,7 @@ def build_teacher(
 ) -> NetworkTeacher | ArkTeacher | None:
     """Build the teacher that sees crops, or the one that reads embeddings (with the network's head, if it is at hand),
     or none."""
-    network = NetworkTeacher(teacher, experiment.features.num_mels, dataset.classes) if teacher else None
+    network = NetworkTeacher(teacher, to_mapping(experiment), dataset.classes) if teacher else None
     if embeddings:
         return ArkTeacher(embeddings, dataset.utterances, network.head if network else None)
     return network
