@@ -22,18 +22,16 @@ log = logging.getLogger(__name__)
 class NetworkTeacher(nn.Module):
     """A trained network and, where it has one, its head; frozen, in evaluation mode, without gradients."""
 
-    def __init__(self, path: str | Path, config: Mapping[str, Any], classes: Sequence[str]) -> None:
-        """Load the teacher of a student with this config, whose crops it will see.
+    def __init__(self, path: str | Path, config: Mapping[str, Any] | None, classes: Sequence[str]) -> None:
+        """Load the teacher; `config` is that of the student whose crops it will see, or None where it will see none.
 
         Raises:
             InputError: where its features are not the student's, or its head was trained on other speakers.
         """
         super().__init__()
         trained = trained_model.load(path)
-        ours, theirs = (_reads(each) for each in (config, trained.config))
-        different = [f"{key} {theirs.get(key)}, not {value}" for key, value in ours.items() if theirs.get(key) != value]
-        if different:
-            raise InputError(f"{path}: the teacher reads other features than the student: {'; '.join(different)}")
+        if config is not None:
+            _check_features(path, trained.config, config)
         self.model, self.embed_dim = trained.model, trained.model.embed_dim
         self.head = TeacherHead(path, trained, classes) if trained.head is not None else None
         self.requires_grad_(False)
@@ -46,8 +44,11 @@ class NetworkTeacher(nn.Module):
         return outputs
 
 
-def _reads(config: Mapping[str, Any]) -> dict[str, Any]:
-    return {**config["features"], "crop.cmn": config["crop"]["cmn"]}
+def _check_features(path: str | Path, teacher: Mapping[str, Any], student: Mapping[str, Any]) -> None:
+    theirs, ours = ({**config["features"], "crop.cmn": config["crop"]["cmn"]} for config in (teacher, student))
+    different = [f"{key} {theirs.get(key)}, not {value}" for key, value in ours.items() if theirs.get(key) != value]
+    if different:
+        raise InputError(f"{path}: the teacher reads other features than the student: {'; '.join(different)}")
 
 
 class ArkTeacher(nn.Module):

@@ -111,7 +111,10 @@ def start_from(path: str, learner: Learner, experiment: Experiment, classes: Seq
     learner.student.load_state_dict(trained.model.state_dict())
     for name, term in learner.terms.items():
         if any(True for _ in term.parameters()):
-            log.warning("%s holds no %s, which begins afresh; `distill: {terms: []}` leaves it out", path, name)
+            log.warning(
+                "%s holds nothing of the KD term %s, whose weights begin afresh; `distill: {terms: []}` leaves it out",
+                path, name,
+            )  # fmt: skip
     if trained.head is None:
         log.info("starting from %s; it has no head, so all %d classes are new", path, len(classes))
         return
@@ -130,7 +133,8 @@ def build_teacher(
 ) -> NetworkTeacher | ArkTeacher | None:
     """Build the teacher that sees crops, or the one that reads embeddings (with the network's head, if it is at hand),
     or none."""
-    network = NetworkTeacher(teacher, to_mapping(experiment), dataset.classes) if teacher else None
+    seen = None if embeddings else to_mapping(experiment)
+    network = NetworkTeacher(teacher, seen, dataset.classes) if teacher else None
     if embeddings:
         return ArkTeacher(embeddings, dataset.utterances, network.head if network else None)
     return network
