@@ -16,6 +16,7 @@ if $trained && [[ $terms =~ $attention ]]; then
     systems+=(--system "$(basename "$system")=$system/final.pt")
     inputs+=("$system/.train.stamp")
   done
+  check_features "$test_set"
   inputs+=("$data/$test_set/feats.sum")
   maps=$exp/report/attention
 fi

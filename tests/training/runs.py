@@ -19,6 +19,8 @@ def run_here(experiment: Experiment, data: Path, out: Path) -> trained_model.Tra
 
 
 def assert_same(one: trained_model.TrainedModel, other: trained_model.TrainedModel) -> None:
-    for ours, theirs in ((one.model, other.model), (one.head, other.head)):
-        for name, value in ours.state_dict().items():
-            assert torch.equal(value, theirs.state_dict()[name]), name
+    for part in ("model", "head"):
+        ours, theirs = (getattr(trained, part).state_dict() for trained in (one, other))
+        assert ours.keys() == theirs.keys()
+        for name, value in ours.items():
+            assert torch.equal(value, theirs[name]), name
