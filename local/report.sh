@@ -10,9 +10,11 @@ systems=() maps='' terms=$(setting distill.terms)
 attention="'name': 'attention'[^}]*'pairs': 'stage'"
 if $trained && [[ $terms =~ $attention ]]; then
   teacher=$(setting distill.teacher)
+  teacher=exp/$corpus/$(basename "$teacher" .yaml)
   twin=$(python -m wespeaker_lite.bin.draw_attention --twin-of "$exp")
   [ -n "$twin" ] || say "nothing in exp/$corpus was trained as $name, but without KD: such attention maps are not shown"
-  for system in "exp/$corpus/$(basename "$teacher" .yaml)" ${twin:+"$twin"} "$exp"; do
+  if [ "$twin" = "$teacher" ]; then twin=''; fi # a network that teaches its own kind
+  for system in "$teacher" ${twin:+"$twin"} "$exp"; do
     systems+=(--system "$(basename "$system")=$system/final.pt")
     inputs+=("$system/.train.stamp")
   done

@@ -17,8 +17,17 @@ train_first() {
     ${rirs_dir:+--rirs-dir "$rirs_dir"} --max-bad "$max_bad" --no-pipes "$no_pipes" "${@:2}")
   for change in "${teacher_set[@]}"; do options+=(--set "$change"); done
   bash local/make_fbanks.sh "${options[@]}" # it may want speeds that its student does not
+  if [ "$1" = "$teacher" ]; then rehearse; fi
   bash local/train_teacher.sh "${options[@]}"
   bash local/train_student.sh "${options[@]}"
+}
+
+# What would end the student's training, once the teacher has taken hours, is said now.
+rehearse() {
+  local teacher_exp
+  teacher_exp=exp/$corpus/$(basename "$teacher" .yaml)
+  [ -e "$teacher_exp/final.pt" ] ||
+    python -m wespeaker_lite.bin.rehearse_kd --student "$exp/config.yaml" --teacher "$teacher_exp/config.yaml"
 }
 
 if [ -n "$teacher" ]; then

@@ -90,8 +90,9 @@ def test_a_projection_joins_unlike_widths_and_is_trained() -> None:
 
 
 def test_label_needs_a_head() -> None:
+    headless = Partners(outputs(1), Outputs(outputs(2).embedding), HeadConfig(), 7, 100)
     with pytest.raises(InputError, match="needs a teacher with a head"):
-        loss_of(term(name="label"), outputs(1), Outputs(torch.randn(5, 6)))
+        distill.build_terms([{"name": "label"}], headless)
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from wespeaker_lite.distill.outputs import Outputs
+from wespeaker_lite.distill.term import Partners, TermConfig
 from wespeaker_lite.distill.term import Term as Base
-from wespeaker_lite.distill.term import TermConfig
 from wespeaker_lite.errors import InputError
 
 
@@ -34,16 +34,20 @@ class Term(Base):
     another class adds 0.
     """
 
-    def forward(self, student: Outputs, teacher: Outputs, labels: Tensor) -> dict[str, Tensor]:
-        """Return the loss.
+    def __init__(self, config: Config, partners: Partners) -> None:
+        """Check that the teacher has a distribution over speakers.
 
         Raises:
-            InputError: where the teacher has no head, so no distribution over speakers.
+            InputError: where it has no head.
         """
+        super().__init__(config, partners)
+        if partners.teacher.cosine_logits is None:
+            raise InputError("distill: the label term needs a teacher with a head over the training speakers")
+
+    def forward(self, student: Outputs, teacher: Outputs, labels: Tensor) -> dict[str, Tensor]:
+        """Return the loss."""
         field = f"{self.config.logits}_logits"
         taught, teaching = getattr(student, field), getattr(teacher, field)
-        if teaching is None:
-            raise InputError("distill: the label term needs a teacher with a head over the training speakers")
         share = 1.0
         if teacher.classes is not None:
             known = torch.isin(labels, teacher.classes)

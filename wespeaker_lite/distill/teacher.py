@@ -31,7 +31,7 @@ class NetworkTeacher(nn.Module):
         super().__init__()
         trained = trained_model.load(path)
         if config is not None:
-            _check_features(path, trained.config, config)
+            check_features(path, trained.config, config)
         self.model, self.embed_dim = trained.model, trained.model.embed_dim
         self.head = TeacherHead(path, trained, classes) if trained.head is not None else None
         self.requires_grad_(False)
@@ -44,7 +44,12 @@ class NetworkTeacher(nn.Module):
         return outputs
 
 
-def _check_features(path: str | Path, teacher: Mapping[str, Any], student: Mapping[str, Any]) -> None:
+def check_features(path: str | Path, teacher: Mapping[str, Any], student: Mapping[str, Any]) -> None:
+    """Check that crops of a student's config are what a teacher's network reads; `path` is where its config is from.
+
+    Raises:
+        InputError: naming what differs.
+    """
     theirs, ours = ({**config["features"], "crop.cmn": config["crop"]["cmn"]} for config in (teacher, student))
     different = [f"{key} {theirs.get(key)}, not {value}" for key, value in ours.items() if theirs.get(key) != value]
     if different:

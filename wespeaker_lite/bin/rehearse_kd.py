@@ -1,0 +1,20 @@
+"""Tell, before the teacher is trained, whether a student's KD terms fit it."""
+
+import argparse
+from pathlib import Path
+
+from wespeaker_lite.bin import run
+from wespeaker_lite.distill.rehearsal import rehearse
+
+
+def main() -> None:
+    """Parse the arguments and ask `wespeaker_lite.distill.rehearsal`."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--student", required=True, type=Path, metavar="YAML", help="resolved config")
+    parser.add_argument("--teacher", required=True, type=Path, metavar="YAML", help="resolved config")
+    options = parser.parse_args()
+    rehearse(options.student, options.teacher)
+
+
+if __name__ == "__main__":
+    run(main)
