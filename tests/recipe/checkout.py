@@ -6,9 +6,7 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-CONF = """\
-model: {name: ecapa_tdnn, channels: 16, embed_dim: 16, se_bottleneck: 8, mfa_channels: 32, attention_bottleneck: 8}
-"""
+CONF = "model: {name: bc_cmt, channels: [8, 8], depth: [1, 1], strides: [2, 2], embed_dim: 16}\n"
 STUDENT = (
     CONF
     + """\
@@ -17,6 +15,7 @@ distill:
   terms:
     - {name: label, weight: 0.5}
     - {name: embedding, weight: 1.0}
+    - {name: attention, weight: 1.0}
 """
 )
 OVERRIDES = """\

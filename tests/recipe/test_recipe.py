@@ -38,6 +38,11 @@ def test_all_stages_leave_what_they_should(checkout: Checkout) -> None:
     lines = (checkout.exp / "scores/trials_O.cosine.score").read_text().splitlines()
     assert len(lines) == figures["cosine"]["trials"]
     assert len(lines[0].split()) == 4
+    shown = json.loads((checkout.exp / "report/attention.json").read_text())
+    # The teacher is of the student's kind, so it is also the one that learned without KD; it is shown once.
+    assert shown["teacher"] == "teacher"
+    assert {name: len(stages) for name, stages in shown["kl"].items()} == {"student": 2}
+    assert (checkout.exp / "report/attention.png").stat().st_size > 10_000
 
 
 def test_a_second_run_does_nothing(checkout: Checkout) -> None:
@@ -105,7 +110,7 @@ def test_a_stage_before_its_inputs_exist_names_the_stage_to_run(checkout: Checko
 
 
 def test_what_was_made_for_another_config_is_not_used(checkout: Checkout) -> None:
-    said = checkout.bad("--set", "model.channels=8", "--stage", "5")
+    said = checkout.bad("--set", "model.heads=2", "--stage", "5")
     assert "final.pt was made with another config" in said
     assert "(model): run stage 4 first" in said
     assert "run stage 2 with this config" in checkout.bad("--set", "features.low_freq=60.0", "--stage", "4")

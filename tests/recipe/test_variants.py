@@ -39,24 +39,11 @@ def test_fine_tuning_starts_from_a_model_that_also_knew_perturbed_speakers(check
     assert tuned["head"]["margin"] == 0.5
 
 
-def test_attention_maps_are_taught_and_drawn_but_no_teacher_is_trained_that_does_not_fit(checkout: Checkout) -> None:
-    conf = checkout.folder / "conf"
-    little = "channels: [8, 8], depth: [1, 1], strides: [2, 2], embed_dim: 8"
-    (conf / "attending.yaml").write_text(f"model: {{name: bc_cmt, {little}}}\n")
-    (conf / "attending_kd.yaml").write_text(
-        "base: attending.yaml\ndistill: {teacher: conf/attending.yaml, terms: [{name: attention}]}\n"
-    )
-    taught = ["--config", "conf/attending_kd.yaml"]
-    said = checkout.bad(*taught, "--set", "model.heads=2", "--stage", "3", "--stop-stage", "3")
-    assert "the student has 2 and the teacher 4: set heads: mean" in said
-    assert not (checkout.folder / "exp/mini/attending/train.log").exists()
-    checkout.good(*taught, "--stage", "3")
-    report = checkout.folder / "exp/mini/attending_kd/report"
-    assert (report / "attention.png").stat().st_size > 10_000
-    shown = json.loads((report / "attention.json").read_text())
-    # The network that teaches its own kind is also the one that learned without KD; it is shown once.
-    assert shown["teacher"] == "attending"
-    assert {name: len(stages) for name, stages in shown["kl"].items()} == {"attending_kd": 2}
+def test_no_teacher_is_trained_that_does_not_fit(checkout: Checkout) -> None:
+    (checkout.folder / "conf/two_heads.yaml").write_text("base: teacher.yaml\nmodel: {heads: 2}\n")
+    said = checkout.bad("--set", "distill.teacher=conf/two_heads.yaml", "--stage", "3", "--stop-stage", "3")
+    assert "the student has 4 and the teacher 2: set heads: mean" in said
+    assert not (checkout.folder / "exp/mini/two_heads/train.log").exists()
 
 
 def test_copies_with_noise_and_in_rooms_and_noise_in_crops(checkout: Checkout, tmp_path: Path) -> None:
