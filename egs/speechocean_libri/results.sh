@@ -17,6 +17,7 @@ declare -A tries=(
   [bc_cmt_tiny_attn_kd_weight100]="$attention, weight: 100.0}]"
   [bc_cmt_tiny_attn_kd_scores]="$attention, weight: 1.0, distance: scores}]"
   [bc_cmt_tiny_attn_kd_uniform]="$attention, weight: 10.0, pairs: uniform}]"
+  [bc_cmt_tiny_attn_kd_base_on]="bc_cmt_tiny_attn_kd|distill.teacher=conf/bc_cmt_base_on.yaml"
   [bc_cmt_tiny_attn_kd_campplus]="bc_cmt_tiny_attn_kd|distill.teacher=conf/bc_cmt_base_campplus_kd.yaml"
   [ecapa_c128_skdfe_feature]="$skdfe, alpha: 0.0}]"
   [ecapa_c128_skdfe_label]="$skdfe, beta: 0.0}]"
@@ -63,7 +64,8 @@ for row in "${rows[@]}"; do
       tables speechocean_libri "Tiny:bc_cmt_tiny" "Tiny, attention KD:bc_cmt_tiny_attn_kd" "Tiny 2-D:bc_cmt_tiny_2d" \
         "Tiny, embedding KD (CAM++):bc_cmt_tiny_embed_kd" "Tiny, label KD:bc_cmt_tiny_label_kd" \
         "Tiny, all KD:bc_cmt_tiny_all_kd" "Tiny, attention KD from the Base of CAM++:bc_cmt_tiny_attn_kd_campplus" \
-        "Base, embedding KD (CAM++):bc_cmt_base_campplus_kd" "Small:bc_cmt_small" "Base:bc_cmt_base"
+        "Tiny, attention KD from the Base of 20 epochs:bc_cmt_tiny_attn_kd_base_on" "Small:bc_cmt_small" \
+        "Base, embedding KD (CAM++):bc_cmt_base_campplus_kd" "Base:bc_cmt_base" "Base, 20 epochs:bc_cmt_base_on"
       for base in "Tiny 2-D:bc_cmt_tiny_2d" "Base:bc_cmt_base"; do
         (tables speechocean_libri "$base" "Tiny:bc_cmt_tiny" "Tiny, attention KD:bc_cmt_tiny_attn_kd")
       done
