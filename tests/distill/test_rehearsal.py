@@ -1,4 +1,4 @@
-"""A student and a teacher that do not fit are told apart before the teacher is trained, in training's own words."""
+"""A student and a teacher that do not fit are told apart before the teacher is trained; test_conf.py has all confs."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ import yaml
 from wespeaker_lite.config import to_mapping
 from wespeaker_lite.distill.rehearsal import rehearse
 from wespeaker_lite.errors import InputError
-from wespeaker_lite.experiment import from_given, load
+from wespeaker_lite.experiment import from_given
 
 BC_CMT = {"name": "bc_cmt", "channels": [8, 8], "depth": [1, 1], "strides": [2, 2], "embed_dim": 8}
 ECAPA = {"name": "ecapa_tdnn", "channels": 16}
@@ -23,13 +23,6 @@ def rehearsed(tmp_path: Path, term: dict, student: dict, teacher: dict, source: 
 def written(path: Path, given: dict) -> Path:
     path.write_text(yaml.safe_dump(to_mapping(from_given(given, path.name))))
     return path
-
-
-def test_every_conf_fits_its_teacher(repository: Path) -> None:
-    taught = [path for path in sorted((repository / "conf").glob("*.yaml")) if load(path).distill.teacher]
-    assert len(taught) > 8
-    for path in taught:
-        rehearse(path, repository / load(path).distill.teacher)
 
 
 @pytest.mark.parametrize("name", ["attention", "label", "embedding"])
