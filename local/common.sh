@@ -148,6 +148,9 @@ drawn() {
 # Whether noise is mixed into crops while training.
 uses_noise() { [ "$(setting crop.noise.probability)" != 0.0 ]; }
 
+# The experiment of the teacher that the config names.
+teacher_folder() { echo "exp/$corpus/$(basename "$(setting distill.teacher)" .yaml)"; }
+
 # The trained model that training begins with, if any: a file as it is named, or what comes of a conf with the same seed.
 starting_model() {
   local start

@@ -9,8 +9,7 @@ systems=() maps='' terms=$(setting distill.terms)
 # Pairs that are not the last blocks of stages are not what the picture shows.
 attention="'name': 'attention'[^}]*'pairs': 'stage'"
 if $trained && [[ $terms =~ $attention ]]; then
-  teacher=$(setting distill.teacher)
-  teacher=exp/$corpus/$(basename "$teacher" .yaml)
+  teacher=$(teacher_folder)
   twin=$(python -m wespeaker_lite.bin.draw_attention --twin-of "$exp")
   [ -n "$twin" ] || say "nothing in exp/$corpus was trained as $name, but without KD: such attention maps are not shown"
   if [ "$twin" = "$teacher" ]; then twin=''; fi # a network that teaches its own kind

@@ -28,7 +28,7 @@ embeddings=$(setting distill.embeddings)
 if [ -n "$embeddings" ]; then inputs+=("$embeddings"); fi
 teacher=$(setting distill.teacher)
 if [ -n "$teacher" ]; then
-  teacher_exp=exp/$corpus/$(basename "$teacher" .yaml)
+  teacher_exp=$(teacher_folder)
   inputs+=("$teacher_exp/.train.stamp")
   options+=(--teacher "$teacher_exp/final.pt")
   if [ "$(setting distill.source)" = utterance ]; then

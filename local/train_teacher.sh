@@ -25,7 +25,7 @@ train_first() {
 # What would end the student's training, once the teacher has taken hours, is said now.
 rehearse() {
   local teacher_exp
-  teacher_exp=exp/$corpus/$(basename "$teacher" .yaml)
+  teacher_exp=$(teacher_folder)
   [ -e "$teacher_exp/final.pt" ] ||
     python -m wespeaker_lite.bin.rehearse_kd --student "$exp/config.yaml" --teacher "$teacher_exp/config.yaml"
 }
