@@ -49,10 +49,9 @@ def close(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor], what: 
 def check(name: str) -> None:
     torch.manual_seed(1)
     network, other = (models.build(name, NETWORKS[name], num_mels=10) for _ in range(2))
-    teacher, nobody = Teacher(other), torch.zeros(1, dtype=torch.long)
-    taught = teacher(torch.zeros(1, 40, 10), nobody, nobody, inside=True)
-    partners = Partners(outputs_for_silence(network, 40, 10), taught, HeadConfig(), 5, 40)
-    terms = distill.build_terms(TERMS.get(name, []), partners)
+    teacher = Teacher(other)
+    shown, taught = outputs_for_silence(network, 40, 10), outputs_for_silence(other, 40, 10, teacher.head)
+    terms = distill.build_terms(TERMS.get(name, []), Partners(shown, taught, HeadConfig(), 5, 40))
     learner = Learner(network, build_head({}, network.embed_dim, 5), terms, teacher.double()).double().train()
     for module in network.modules():  # gains and shifts of which a mistake would show
         if isinstance(module, nn.modules.batchnorm._BatchNorm):

@@ -35,13 +35,15 @@ def outputs_of(
 
 
 @torch.no_grad()
-def outputs_for_silence(network: nn.Module, frames: int, num_mels: int) -> Outputs:
+def outputs_for_silence(
+    network: nn.Module, frames: int, num_mels: int, head: nn.Module | None = None, inside: bool = True
+) -> Outputs:
     """What a network shows, in evaluation mode, for one crop without sound: what a term takes its sizes from."""
     training = network.training
     place = next(network.parameters()).device
     silence, nobody = torch.zeros(1, frames, num_mels, device=place), torch.zeros(1, dtype=torch.long, device=place)
     try:
-        return outputs_of(network.eval(), None, silence, nobody, inside=True)
+        return outputs_of(network.eval(), head, silence, nobody, inside)
     finally:
         network.train(training)
 
