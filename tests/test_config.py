@@ -53,7 +53,10 @@ def test_values_are_filled_and_come_back() -> None:
         ({"rate": 1.0, "inner": {"widths": [1, "2"]}}, r"here.inner.widths\[1\]: expected int, found '2'"),
         ({"rate": 1.0, "inner": 5}, "here.inner: expected keys and values, found 5"),
         ({}, "here: 'rate' is missing"),
-        ({"rate": "1e-3"}, r"here.rate: expected float, found '1e-3' \(YAML wants a point in it: 0.001\)"),
+        ({"rate": "0.001"}, "here.rate: expected float, found '0.001'"),
+        ({"rate": "1e400"}, "here.rate: inf is no number"),
+        ({"rate": 1.0, "steps": "1e3"}, "here.steps: expected int, found '1e3'"),
+        ({"rate": 1.0, "name": 1e3}, "here.name: expected str, found 1000.0"),
         ({"rate": True}, "here.rate: expected float, found True"),
         ({"rate": 1.0, "steps": 2.5}, "here.steps: expected int, found 2.5"),
         ({"rate": 1.0, "steps": True}, "here.steps: expected int, found True"),
@@ -68,6 +71,12 @@ def test_values_are_filled_and_come_back() -> None:
 def test_what_is_wrong_is_named(mapping: dict, message: str) -> None:
     with pytest.raises(InputError, match=message):
         from_mapping(Outer, mapping, "here")
+
+
+@pytest.mark.parametrize("text", ["1e-3", "1E-3", "1.e-3", "10e-4", ".1e-2", "1.0e-3", "0.001"])
+def test_a_float_may_have_an_exponent_without_a_point(text: str) -> None:
+    assert from_mapping(Outer, parse_assignments([f"rate={text}"]), "--set").rate == pytest.approx(0.001)
+    assert from_mapping(Outer, {"rate": 1.0, "name": "1e-3"}, "here").name == "1e-3"
 
 
 def test_merge_goes_into_sections_and_replaces_lists_and_renamed_parts() -> None:

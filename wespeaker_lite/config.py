@@ -6,6 +6,7 @@ them.
 
 import dataclasses
 import difflib
+import re
 import types
 import typing
 from collections.abc import Iterable, Mapping
@@ -18,6 +19,7 @@ from wespeaker_lite.errors import InputError
 
 _DEPTH = 20  # of sections in sections
 _LARGEST = 1 << 63  # no number is this large
+_EXPONENT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")
 
 
 class _Loader(yaml.SafeLoader):
@@ -147,8 +149,7 @@ def is_conf(start_from: object) -> bool:
 def from_mapping(cls: type, mapping: Any, where: str) -> Any:
     """Fill the dataclass `cls` from a mapping; `where` is the place to name in messages (`conf/x.yaml: train`).
 
-    Values must have the field's type (an integer will do for a float, a list for a tuple); nothing is converted from
-    text.
+    Values must have the field's type (an integer or a text such as 1e-3 will do for a float, a list for a tuple).
 
     Raises:
         InputError: for an unknown key (with the nearest match), a missing key without default, a value of another type,
@@ -198,6 +199,8 @@ def _typed(expected: Any, value: Any, where: str) -> Any:
         return origin(_typed(arguments[0], item, f"{where}[{index}]") for index, item in enumerate(value))
     if (origin or expected) is dict and isinstance(value, Mapping):
         return dict(value)
+    if expected is float and isinstance(value, str) and _EXPONENT.fullmatch(value):
+        value = float(value)  # YAML 1.1 reads an exponent without a point as text
     if expected in (int, float) and type(value) in (int, expected):
         if not abs(value) < _LARGEST:  # nor is nan
             raise InputError(f"{where}: {str(value)[:20]} is no number to reckon with")
@@ -205,17 +208,7 @@ def _typed(expected: Any, value: Any, where: str) -> Any:
     if type(value) is expected:
         return value
     name = getattr(expected, "__name__", str(expected))
-    raise InputError(f"{where}: expected {name}, found {value!r}" + _exponent_hint(expected, value))
-
-
-def _exponent_hint(expected: Any, value: Any) -> str:
-    """YAML 1.1 reads 1e-3 as text, a trap that everyone falls into once."""
-    if expected is float and isinstance(value, str):
-        try:
-            return f" (YAML wants a point in it: {float(value)!r})"
-        except ValueError:
-            return ""
-    return ""
+    raise InputError(f"{where}: expected {name}, found {value!r}")
 
 
 def to_mapping(section: Any) -> Any:
