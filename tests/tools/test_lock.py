@@ -1,6 +1,7 @@
 """Two runs in one folder: the second says whom it waits for, and goes on when the first has ended."""
 
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -87,3 +88,36 @@ def test_a_lock_ends_with_its_run(start, tmp_path: Path) -> None:
     os.killpg(first.pid, signal.SIGKILL)
     first.wait()
     assert start("lock work; echo free").communicate(timeout=10)[0] == "free\n"
+
+
+def _lock_without_privileges(repository: Path, folder: Path, how: str = "") -> subprocess.CompletedProcess:
+    # Root passes every check of permissions unless it gives up the capabilities for that.
+    plain = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if os.getuid() == 0 else []
+    script = f'. "{repository}/tools/lock.sh"; lock "{folder}" {how} || true; echo held'
+    return subprocess.run([*plain, "bash", "-euc", script], capture_output=True, text=True, timeout=60, check=False)
+
+
+@pytest.mark.skipif(not shutil.which("setpriv"), reason="root needs setpriv to give up its privileges")
+def test_a_folder_of_another_user_can_be_read_and_is_not_written_to(repository: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    folder.chmod(0o555)
+    reading = _lock_without_privileges(repository, folder, "shared")
+    assert (reading.returncode, reading.stderr) == (0, "")
+    assert "read without a lock" in reading.stdout
+    assert reading.stdout.endswith("held\n")
+    folder.chmod(0o755)
+    (folder / ".lock").write_text("another\n")
+    (folder / ".lock").chmod(0o444)
+    folder.chmod(0o555)
+    reading = _lock_without_privileges(repository, folder, "shared")
+    assert (reading.returncode, reading.stdout, reading.stderr) == (0, "held\n", "")
+    writing = _lock_without_privileges(repository, folder)
+    assert writing.returncode == 1
+    assert writing.stderr.count("\n") == 1
+    assert "is not writable for" in writing.stderr
+    missing = _lock_without_privileges(repository, folder / "new")
+    assert missing.returncode == 1
+    assert missing.stderr.count("\n") == 1
+    assert "Permission denied" in missing.stderr
+    folder.chmod(0o755)
