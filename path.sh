@@ -5,7 +5,7 @@
 # The active Python serves if it meets requirements.txt (and the extras in WESPEAKER_LITE_EXTRAS); else .venv does, or the
 # folder named by WESPEAKER_LITE_VENV, which tools/install.sh makes the first time.
 
-_root=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
+_root=$(CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
 
 # All that the choice of a Python hangs on. It goes to the scripts that a script starts, so that only the first one looks.
 _basis() {

@@ -1,6 +1,9 @@
 # Sourced by run.sh and by every stage: options, corpus, environment, experiment. Leaves the shell in the repository's root.
 # shellcheck shell=bash disable=SC2034  # what is set here is used where this is sourced
 
+# What the caller exports under these names is not meant: `cd` would print where it went, and an array stay exported.
+unset -v CDPATH set teacher_set
+
 # Options are the variables in lower case that are set before parse_options.sh; these are none.
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 CALLER_DIR=$PWD

@@ -1,7 +1,7 @@
 # Sourced by egs/<corpus>/results.sh: the rows of a RESULTS.md, each an experiment, and the tables of those that are there.
 # shellcheck shell=bash disable=SC2034  # what is set here is used where this is sourced
 
-root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+root=$(CDPATH='' cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
 # result_arguments USAGE "$@": options for run.sh in `options`, the rest in `rows`.
 result_arguments() {

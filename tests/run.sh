@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # All checks: bash tests/run.sh [pytest's arguments], such as `tests/tools -k install`.
 set -euo pipefail
-cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
+CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
 
 export WESPEAKER_LITE_EXTRAS="plots test"
 . ./path.sh

@@ -2,7 +2,7 @@
 # Installs what requirements.txt and the extras name; path.sh calls it at the start of every script.
 # Standard output is for path.sh alone; what a person should read goes to standard error.
 set -euo pipefail
-cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
+CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
 
 extras="plots"
 for_path=false

@@ -1,0 +1,31 @@
+"""What the caller's environment holds does not change what the scripts do."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+
+@pytest.mark.parametrize(
+    "script", ["run.sh", "local/score.sh", "egs/mini/run.sh", "egs/own/run.sh", "tools/data_dir.sh"]
+)
+@pytest.mark.parametrize("variable", ["CDPATH=.:/usr", "set=x", "teacher_set=x"])
+def test_exported_variables_do_not_reach_the_scripts(repository: Path, script: str, variable: str) -> None:
+    name, _, value = variable.partition("=")
+    environment = {**os.environ, name: value}
+    ran = subprocess.run(
+        ["bash", script, "--help"], cwd=repository, env=environment, capture_output=True, text=True, check=False
+    )
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert ran.stdout.lower().startswith("usage:")
+
+
+def test_an_exported_array_takes_what_the_command_line_says(repository: Path) -> None:
+    words = ["--set", "train.epochs=2", "--corpus", "none"]
+    ran = subprocess.run(
+        ["bash", "local/score.sh", *words],
+        cwd=repository, env={**os.environ, "set": "x"}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert ran.returncode == 1
+    assert ran.stderr.startswith("score.sh: --corpus none: no egs/none/corpus.conf")
