@@ -25,4 +25,4 @@ if fresh "$exp/.score.stamp" --files "${inputs[@]}" --config "$exp/config.yaml" 
 python -m wespeaker_lite.bin.cost --config "$exp/config.yaml" > "$exp/cost.json"
 rm -rf "$exp/scores" # those of another config; fusion would learn from them
 python -m wespeaker_lite.bin.score "${options[@]}" --config "$exp/config.yaml" --cost "$exp/cost.json" --out "$exp"
-stamp "$exp/results.json" "$exp/scores"
+stamp "$exp/results.json" "$exp/verify.json" "$exp/scores"

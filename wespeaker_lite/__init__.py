@@ -1,1 +1,12 @@
 """Small speaker-verification models, trained by knowledge distillation, in Kaldi-style recipes."""
+
+from typing import Any
+
+
+def __getattr__(name: str) -> Any:
+    """`SpeakerModel`, imported when it is asked for: it needs torch, which most programs of a stage don't."""
+    if name == "SpeakerModel":
+        from wespeaker_lite.deploy.speaker_model import SpeakerModel
+
+        return SpeakerModel
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -63,7 +63,7 @@ def test_score_report_compare(house: House) -> None:
     assert (results["params"], results["macs_1s"]) == (1000, 5_000_000)
     assert list(results["trials"]["trials_O"]) == scorings.split()
     cosine = results["trials"]["trials_O"]["cosine"]
-    assert set(cosine) == {"eer", "mindcf_p0.01", "mindcf_p0.05", "trials", "targets", "nontargets"}
+    assert set(cosine) == {"eer", "eer_threshold", "mindcf_p0.01", "mindcf_p0.05", "trials", "targets", "nontargets"}
     assert (cosine["trials"], cosine["targets"]) == (630, 36)
     assert 0 < cosine["eer"] < 0.3
     assert f"{100 * cosine['eer']:.2f}" in scored.stdout

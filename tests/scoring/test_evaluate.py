@@ -17,6 +17,7 @@ from wespeaker_lite.scoring.evaluate import read_training, read_trial_lists, sco
 from wespeaker_lite.scoring.plda import PldaOptions, train_plda
 from wespeaker_lite.scoring.results import summarise
 from wespeaker_lite.scoring.scores import read_scores
+from wespeaker_lite.scoring.verification import read_verification
 
 SIZE = 6
 PLAIN = ("cosine", "snorm", "asnorm")
@@ -202,7 +203,15 @@ def test_plda_is_trained_on_the_training_set(
 ) -> None:
     cohort = cohort_of(training)
     results = score_lists(embeddings, cohort, {"list": trials}, ScoringOptions(("plda",)), tmp_path, training)
-    assert results["list"]["plda"].keys() == {"eer", "mindcf_p0.01", "mindcf_p0.05", "trials", "targets", "nontargets"}
+    assert results["list"]["plda"].keys() == {
+        "eer",
+        "eer_threshold",
+        "mindcf_p0.01",
+        "mindcf_p0.05",
+        "trials",
+        "targets",
+        "nontargets",
+    }
     _, scores = read_scores(tmp_path / "scores" / "list.plda.score")
     speakers = np.arange(180) // 6
     plda = train_plda(training.embeddings.vectors, speakers, cohort.mean, PldaOptions())
@@ -272,3 +281,16 @@ def test_of_the_training_set_only_what_is_needed_is_read(tmp_path: Path, trainin
     np.testing.assert_array_equal(same.mean, cohort.mean)
     assert read.trials is None
     np.testing.assert_array_equal(read.embeddings.vectors, training.embeddings.vectors)
+
+
+def test_what_verification_needs_is_left(
+    tmp_path: Path, embeddings: Embeddings, cohort: Cohort, trials: Trials
+) -> None:
+    results = score_lists(embeddings, cohort, {"list": trials}, ScoringOptions(("cosine",)), tmp_path)
+    found = read_verification(tmp_path / "final.pt")
+    np.testing.assert_array_equal(found.mean, cohort.mean)
+    assert found.thresholds == {"list": results["list"]["cosine"]["eer_threshold"]}
+    assert found.calibration is None
+    (tmp_path / "verify.json").write_text('{"mean": [1], "thresholds": {}}')
+    with pytest.raises(InputError, match=r"verify\.json: not what stage 6 writes"):
+        read_verification(tmp_path / "final.pt")

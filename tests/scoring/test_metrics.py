@@ -16,6 +16,7 @@ from wespeaker_lite.scoring.metrics import (
     act_dcf,
     check_scores,
     cllr,
+    eer_threshold,
     equal_error_rate,
     measure,
     measure_calibrated,
@@ -196,3 +197,17 @@ def test_ratios_that_mean_what_they_say_cost_least() -> None:
 
 def test_cllr_of_far_too_confident_ratios_is_large_but_finite() -> None:
     assert cllr(np.array([-1e4, 1e4]), np.array([True, False])) == pytest.approx(1e4 / np.log(2))
+
+
+@pytest.mark.parametrize(
+    ("scores", "labels", "threshold"),
+    [
+        ([1, 2, 3, 4], [0, 0, 1, 1], 3),
+        ([1, 2, 3, 4], [0, 1, 0, 1], 3),
+        ([4, 3, 2, 1], [0, 0, 1, 1], 3),
+        ([1, 1], [0, 1], 1),
+    ],
+)
+def test_the_threshold_of_the_eer_point(scores: list[int], labels: list[int], threshold: float) -> None:
+    points = operating_points(np.asarray(scores, dtype=float), np.asarray(labels, dtype=bool))
+    assert eer_threshold(points) == threshold

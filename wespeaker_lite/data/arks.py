@@ -83,6 +83,14 @@ class ArkWriter:
         self.sum += int.from_bytes(hashlib.sha256(entry.getbuffer()).digest())
 
 
+def as_in_ark(matrix: np.ndarray) -> np.ndarray:
+    """A matrix (rows, columns) as it is read back from an ark, one byte per value: float32 of the same shape."""
+    entry = io.BytesIO()
+    kaldiio.save_ark(entry, {"x": matrix.astype(np.float32, copy=False)}, compression_method=ONE_BYTE)
+    entry.seek(len(b"x "))
+    return np.array(kaldiio.matio.read_matrix_or_vector(entry), dtype=np.float32)
+
+
 @contextmanager
 def _ark_and_scp(ark: str, scp: str, offsets: dict[str, int]) -> Iterator:
     """Open both files; at the end write the scp from `offsets` and put both in place."""

@@ -49,6 +49,11 @@ def read_audio(value: str, sample_rate: int, start: float = 0.0, end: float | No
         raise InputError(f"{value}: {error.strerror or error}") from error
     if not np.isfinite(samples).all():
         raise InputError(f"{value}: the audio holds values that are not finite")
+    return convert(samples, rate, sample_rate)
+
+
+def convert(samples: np.ndarray, rate: int, sample_rate: int) -> np.ndarray:
+    """Average channels and convert the sampling rate: (n, channels) float32 -> (m,) float32."""
     return _resampled(_mono(samples), rate, sample_rate)
 
 

@@ -14,6 +14,7 @@ from wespeaker_lite.scoring.embeddings import Cohort, Embeddings, cohort_of, rea
 from wespeaker_lite.scoring.results import summarise
 from wespeaker_lite.scoring.scores import CALIBRATION_LIST, score_file, write_scores
 from wespeaker_lite.scoring.scorings import is_calibrated
+from wespeaker_lite.scoring.verification import write_verification
 
 log = logging.getLogger(__name__)
 
@@ -89,4 +90,5 @@ def score_lists(
         for scoring, scores in backend.all_scores(prepared, trials):
             results[name][scoring] = summarise(trials, scores, f"{name} {scoring}", is_calibrated(scoring))
             write_scores(score_file(out, name, scoring), trials, scores)
+    write_verification(out, cohort, backend.calibrations.get("cosine_linear"), results)
     return results

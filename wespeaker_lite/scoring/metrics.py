@@ -67,6 +67,12 @@ def equal_error_rate(miss: np.ndarray, false_alarm: np.ndarray) -> np.ndarray:
     return (miss_low - low / (high - low) * (miss_high - miss_low))[..., 0]
 
 
+def eer_threshold(points: OperatingPoints) -> float:
+    """The finite threshold at which miss and false alarm are nearest to each other: the EER point."""
+    finite = slice(0, -1)
+    return float(points.thresholds[np.argmin(np.abs(points.miss[finite] - points.false_alarm[finite]))])
+
+
 def min_dcf(miss: np.ndarray, false_alarm: np.ndarray, p_target: float) -> np.ndarray:
     """Lowest detection cost over all thresholds with c_miss = c_fa = 1, normalised.
 

@@ -10,7 +10,14 @@ import numpy as np
 from wespeaker_lite.data.tables import write_text
 from wespeaker_lite.data.trials import Trials
 from wespeaker_lite.errors import InputError
-from wespeaker_lite.scoring.metrics import P_TARGETS, check_scores, measure, measure_calibrated, operating_points
+from wespeaker_lite.scoring.metrics import (
+    P_TARGETS,
+    check_scores,
+    eer_threshold,
+    measure,
+    measure_calibrated,
+    operating_points,
+)
 
 COST_KEYS = ("params", "macs_1s")
 METRICS = ("eer", *(f"mindcf_p{p_target}" for p_target in P_TARGETS))
@@ -18,7 +25,8 @@ CALIBRATED_METRICS = (*(f"actdcf_p{p_target}" for p_target in P_TARGETS), "cllr"
 
 
 def summarise(trials: Trials, scores: np.ndarray, where: str, calibrated: bool = False) -> dict[str, float | int]:
-    """Measure one list's scores (n,): EER as a fraction of 1, minDCF, and the counts of trials.
+    """Measure one list's scores (n,): EER as a fraction of 1, the threshold
+    nearest to it, minDCF, and the counts of trials.
 
     `calibrated`: they are log-likelihood ratios, whose actDCF and Cllr mean something too.
 
@@ -28,6 +36,7 @@ def summarise(trials: Trials, scores: np.ndarray, where: str, calibrated: bool =
     check_scores(scores, trials, where)
     points = operating_points(scores, trials.labels)
     figures = {name: float(value) for name, value in measure(points.miss, points.false_alarm).items()}
+    figures["eer_threshold"] = eer_threshold(points)
     if calibrated:
         figures |= measure_calibrated(scores, trials.labels)
     targets = int(trials.labels.sum())

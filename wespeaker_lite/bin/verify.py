@@ -1,0 +1,48 @@
+"""Compare two recordings, or a test recording with an enrolment: a score, and yes or no where a threshold is known.
+
+The score is the cosine of the embeddings, less the mean of the training set where stage 6 has left it (verify.json).
+The threshold is that of the EER point of a trial list of the experiment, or with --p-target that of the log-likelihood
+ratio, where the experiment has the scoring cosine_linear.
+
+Example:
+    python -m wespeaker_lite.bin.verify --model exp/mini/ecapa_c64_kd/final.pt a.wav b.wav
+"""
+
+import argparse
+import json
+
+from wespeaker_lite.bin import run
+from wespeaker_lite.errors import InputError
+
+
+def main() -> None:
+    """Parse the arguments and compare."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", help="final.pt (default: the model that comes with the package)")
+    parser.add_argument("files", nargs="*", metavar="FILE", help="two recordings")
+    parser.add_argument("--enroll", nargs="+", default=[], metavar="FILE", help="recordings of one speaker")
+    parser.add_argument("--test", metavar="FILE", help="the recording to compare with --enroll")
+    parser.add_argument("--trials", metavar="NAME", help="the list whose EER point decides (default: the first)")
+    parser.add_argument("--p-target", type=float, help="prior of a same-speaker trial: decide by the calibrated ratio")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--threads", type=int, default=1, help="torch threads")
+    args = parser.parse_args()
+    if bool(args.files) == bool(args.enroll or args.test) or (args.files and len(args.files) != 2):
+        raise InputError("name two recordings, or --enroll FILE... and --test FILE")
+    enroll, test = (args.files[:1], args.files[1]) if args.files else (args.enroll, args.test)
+    if not enroll or not test:
+        raise InputError("--enroll and --test go together")
+    import torch
+
+    from wespeaker_lite.deploy.decision import decide, describe, find_rule
+    from wespeaker_lite.deploy.speaker_model import SpeakerModel
+
+    torch.set_num_threads(args.threads)
+    model = SpeakerModel.load(args.model)
+    rule = find_rule(model.verification, args.p_target, args.trials)
+    decision = decide(rule, model.score(enroll, test))
+    print(json.dumps({"enroll": enroll, "test": test, **decision}) if args.json else describe(decision))
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,174 @@
+"""A trained model in use: recordings in, embeddings and scores out."""
+
+import math
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import torch
+
+from wespeaker_lite import trained_model
+from wespeaker_lite.config import from_mapping
+from wespeaker_lite.data.arks import as_in_ark
+from wespeaker_lite.data.audio import audio_seconds, convert, read_audio
+from wespeaker_lite.errors import InputError
+from wespeaker_lite.features.fbank import FbankConfig, fbank
+from wespeaker_lite.scoring.extraction import embed
+from wespeaker_lite.scoring.verification import Verification, read_verification
+
+DEFAULT_MODEL = "bc_cmt_tiny.pt"
+SHORTEST = 0.3  # seconds of audio that an embedding needs
+LONGEST = 60.0  # seconds that are read and embedded at once; of longer recordings, the mean of equal parts is taken
+_SILENCE = 1e-5  # samples that differ by less are silence: a third of a step of 16 bits
+_ROUNDING = 0.001  # seconds
+
+Audio = str | os.PathLike | np.ndarray
+
+
+class SpeakerModel:
+    """A network with its front end, and what verification needs of its experiment, if that is there.
+
+    Audio is a path to whatever soundfile reads, or samples (n,) or (n, channels) with their sampling rate: floats in
+    [-1, 1] or integers. Embeddings are those of stage 5, front end and bytes of its arks included.
+    """
+
+    def __init__(self, trained: trained_model.TrainedModel, verification: Verification | None, name: str) -> None:
+        self._network, self._config, self.name = trained.model, trained.config, name
+        self.features = from_mapping(FbankConfig, trained.config["features"], f"{name}: features")
+        self.verification = verification
+        mean = verification.mean if verification else None
+        if mean is not None and mean.shape != (trained.model.embed_dim,):
+            raise InputError(f"{name}: verify.json beside it is of another model; run stage 6 again")
+        self._mean = mean
+
+    @classmethod
+    def load(cls, path: str | os.PathLike | None = None) -> Self:
+        """Load a final.pt onto the CPU; by default the model that comes with the package.
+
+        Raises:
+            InputError: where the file is missing or not a trained model.
+        """
+        path = default_model() if path is None else Path(path)
+        return cls(trained_model.load(path), read_verification(path), str(path))
+
+    def embed(self, audio: Audio, sample_rate: int | None = None) -> np.ndarray:
+        """The embedding (D,) float32 of a recording of 0.3 s or more.
+
+        Recordings of more than a minute are cut into equal parts, whose embeddings are averaged; silent parts are left
+        out. Memory does not grow with the length of a file.
+
+        Raises:
+            InputError: where the audio is too short, silent, not finite, or cannot be read.
+        """
+        name = str(audio) if isinstance(audio, str | os.PathLike) else "audio"
+        vectors = [self._embed_part(part, name) for part in self._parts(audio, sample_rate) if not is_silent(part)]
+        if not vectors:
+            raise InputError(f"{name}: silent: there is no sound in it")
+        return np.mean(vectors, axis=0, dtype=np.float32)
+
+    def score(self, enroll: Audio | Sequence[Audio], test: Audio, sample_rate: int | None = None) -> float:
+        """The cosine of a test recording and the enrolment, one recording or a list of them; -1 to 1.
+
+        Raises:
+            InputError: as `embed`.
+        """
+        several = enroll if isinstance(enroll, list | tuple) else [enroll]
+        return self.compare([self.embed(audio, sample_rate) for audio in several], self.embed(test, sample_rate))
+
+    def compare(self, enroll: Sequence[np.ndarray], test: np.ndarray) -> float:
+        """The cosine of an embedding (D,) and the mean direction of others, less the training set's mean if known."""
+        if not enroll:
+            raise InputError("no enrolment: name one recording or more")
+        speaker = np.mean([self._unit(vector) for vector in enroll], axis=0)
+        return float(_normed(speaker) @ self._unit(test))
+
+    def _unit(self, vector: np.ndarray) -> np.ndarray:
+        vector = np.asarray(vector, np.float64)
+        return _normed(vector if self._mean is None else vector - self._mean)
+
+    @torch.inference_mode()
+    def _embed_part(self, samples: np.ndarray, name: str) -> np.ndarray:
+        feats = torch.from_numpy(as_in_ark(fbank(samples, self.features)))
+        feats = feats - feats.mean(0) if self._config["crop"]["cmn"] else feats
+        vector = embed(self._network, [feats])[0]
+        if not vector.isfinite().all():
+            raise InputError(f"{name}: its embedding is not finite")
+        return vector.numpy()
+
+    def _parts(self, audio: Audio, sample_rate: int | None) -> Iterator[np.ndarray]:
+        rate = self.features.sample_rate
+        if isinstance(audio, str | os.PathLike):
+            yield from _parts_of_file(os.fspath(audio), rate)
+            return
+        samples = samples_of(audio, sample_rate, rate)
+        check_length("audio", len(samples) / rate)
+        yield from np.array_split(samples, max(1, math.ceil(len(samples) / rate / LONGEST)))
+
+
+def default_model() -> Path:
+    """The model that comes with the package: in `pretrained/` of a clone, or in the installed package.
+
+    Raises:
+        InputError: where it is in neither.
+    """
+    package = Path(__file__).resolve().parent.parent
+    places = (package.parent / "pretrained" / DEFAULT_MODEL, package / "weights" / DEFAULT_MODEL)
+    for path in places:
+        if path.exists():
+            return path
+    raise InputError(f"no model is named, and {places[0]} does not exist: name the final.pt of an experiment")
+
+
+def samples_of(audio: np.ndarray, sample_rate: int | None, wanted: int) -> np.ndarray:
+    """Samples (n,) or (n, channels) of any rate as mono float32 (m,) at the wanted one; integers are scaled.
+
+    Raises:
+        InputError: where the rate is missing or no rate, or the samples have another shape or are not finite.
+    """
+    if not isinstance(sample_rate, int | np.integer) or sample_rate < 1:
+        raise InputError(f"audio: samples need their sample_rate, a whole number of Hz, and have {sample_rate!r}")
+    samples = np.asarray(audio)
+    if np.issubdtype(samples.dtype, np.signedinteger):
+        samples = samples / -float(np.iinfo(samples.dtype).min)
+    if not np.issubdtype(samples.dtype, np.floating):
+        raise InputError(f"audio: samples are floats or signed integers, and not {samples.dtype}")
+    if samples.ndim == 1:
+        samples = samples[:, None]
+    if samples.ndim != 2 or samples.shape[1] > max(1, samples.shape[0]) or not samples.shape[1]:
+        raise InputError(f"audio: samples have the shape (n,) or (n, channels), and not {np.shape(audio)}")
+    if not np.isfinite(samples).all():
+        raise InputError("audio: there are values that are not finite")
+    if not len(samples):
+        raise InputError("audio: empty")
+    return convert(samples.astype(np.float32), int(sample_rate), wanted)
+
+
+def is_silent(samples: np.ndarray) -> bool:
+    """Whether samples (n,) are all the same, but for less than a step of 16 bits."""
+    return float(np.ptp(samples)) < _SILENCE
+
+
+def check_length(name: str, seconds: float) -> None:
+    """Raise InputError where a recording is too short for an embedding."""
+    if seconds < SHORTEST - _ROUNDING:
+        raise InputError(f"{name}: too short: {seconds:.2f} s, and at least {SHORTEST} s are needed")
+
+
+def _parts_of_file(path: str, rate: int) -> Iterator[np.ndarray]:
+    if path.endswith("|"):  # which a wav.scp may have; a path never runs anything
+        raise InputError(f"{path}: a command, and not a path")
+    seconds = audio_seconds(path)
+    check_length(path, seconds)
+    count = math.ceil(seconds / LONGEST)
+    for part in range(count):
+        end = None if part == count - 1 else seconds * (part + 1) / count
+        yield read_audio(path, rate, seconds * part / count, end)
+
+
+def _normed(vector: np.ndarray) -> np.ndarray:
+    norm = np.linalg.norm(vector)
+    if not norm > 0:
+        raise InputError("an embedding is zero; look at the audio and at the model")
+    return vector / norm

@@ -1,0 +1,63 @@
+"""What stage 6 leaves for comparing other recordings with the same model: `verify.json`."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from wespeaker_lite.data.tables import write_text
+from wespeaker_lite.errors import InputError
+from wespeaker_lite.scoring.calibration import Calibration
+from wespeaker_lite.scoring.embeddings import Cohort
+from wespeaker_lite.scoring.results import read_json
+
+
+@dataclass(frozen=True)
+class Verification:
+    """How cosines are made and judged: `mean` (D,) to subtract from embeddings, or None; the EER point's threshold by
+    trial list; the calibration of cosine_linear, or None.
+    """
+
+    mean: np.ndarray | None = None
+    thresholds: Mapping[str, float] = field(default_factory=dict)
+    calibration: Calibration | None = None
+
+
+def write_verification(
+    out: Path, cohort: Cohort | None, calibration: Calibration | None, results: Mapping[str, Mapping[str, Any]]
+) -> None:
+    """Write `out`/verify.json; there are thresholds for the lists that were scored by cosine."""
+    record = {
+        "mean": cohort.mean.tolist() if cohort else None,
+        "thresholds": {name: of["cosine"]["eer_threshold"] for name, of in results.items() if "cosine" in of},
+        "cosine_linear": [float(calibration.weights[0]), calibration.bias] if calibration else None,
+    }
+    write_text(out / "verify.json", json.dumps(record) + "\n")
+
+
+def read_verification(model: str | Path) -> Verification | None:
+    """Read what lies beside a model: NAME.verify.json, or the verify.json of its experiment; None where neither does.
+
+    Raises:
+        InputError: naming the file, where it is not what stage 6 writes.
+    """
+    model = Path(model)
+    for path in (model.with_suffix(".verify.json"), model.with_name("verify.json")):
+        if path.exists():
+            return _parse(path)
+    return None
+
+
+def _parse(path: Path) -> Verification:
+    record = read_json(path)
+    try:
+        mean = None if record["mean"] is None else np.array(record["mean"], np.float32).reshape(-1)
+        thresholds = {str(name): float(value) for name, value in record["thresholds"].items()}
+        line = record["cosine_linear"]
+        calibration = None if line is None else Calibration(np.array([float(line[0])]), float(line[1]))
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        raise InputError(f"{path}: not what stage 6 writes ({error}); run stage 6 again") from error
+    return Verification(mean, thresholds, calibration)
