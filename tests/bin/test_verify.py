@@ -93,3 +93,25 @@ def test_bad_recordings_stop_the_job_unless_allowed(folder: Path, repository: Pa
     assert not (folder / "x.npz").exists()
     assert run(folder, repository, "embed", *words, "--max-bad", "2").returncode == 0
     assert np.load(folder / "x.npz")["ids"].tolist() == ["a.wav"]
+
+
+def test_a_running_decision_knows_no_audio_after_its_end(folder: Path, repository: Path) -> None:
+    samples = np.random.default_rng(7).normal(0, 0.1, 32000).astype(np.float32)
+    samples[16000:24000] = 0
+    soundfile.write(folder / "x.wav", samples, 16000, subtype="FLOAT")
+    words = ("--enroll", "a.wav", "--test", "x.wav", "--stream", "--hop", "0.25", "--json")
+    done = run(folder, repository, "verify", *words, "--window", "0.5")
+    assert done.returncode == 0, done.stderr
+    steps = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [step["end"] for step in steps] == [0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0]
+    assert steps[4]["score"] is None
+    model = SpeakerModel.load(folder / "final.pt")
+    enroll = model.embed(folder / "a.wav")
+    for step, (first, last) in ((steps[1], (4000, 12000)), (steps[6], (24000, 32000))):
+        wanted = model.compare([enroll], model.embed(samples[first:last], 16000))
+        assert step["score"] == pytest.approx(wanted, abs=1e-5)
+    assert "s of computation per second of audio (window 0.5 s, hop 0.25 s, threads 1)" in done.stderr
+    grown = run(folder, repository, "verify", *words, "--window", "0").stdout.splitlines()
+    wanted = model.compare([enroll], model.embed(samples, 16000))
+    assert json.loads(grown[-1])["score"] == pytest.approx(wanted, abs=1e-5)
+    assert "--hop 0: expected" in run(folder, repository, "verify", *words[:5], "--hop", "0").stderr

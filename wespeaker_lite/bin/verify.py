@@ -10,6 +10,8 @@ Example:
 
 import argparse
 import json
+import sys
+from typing import Any
 
 from wespeaker_lite.bin import run
 from wespeaker_lite.errors import InputError
@@ -25,6 +27,9 @@ def main() -> None:
     parser.add_argument("--trials", metavar="NAME", help="the list whose EER point decides (default: the first)")
     parser.add_argument("--p-target", type=float, help="prior of a same-speaker trial: decide by the calibrated ratio")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--stream", action="store_true", help="decide again and again along the test recording")
+    parser.add_argument("--window", type=float, default=3.0, help="seconds for --stream; 0: all so far (default: 3)")
+    parser.add_argument("--hop", type=float, default=0.5, help="seconds between decisions of --stream (default: 0.5)")
     parser.add_argument("--threads", type=int, default=1, help="torch threads")
     args = parser.parse_args()
     if bool(args.files) == bool(args.enroll or args.test) or (args.files and len(args.files) != 2):
@@ -40,8 +45,31 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     model = SpeakerModel.load(args.model)
     rule = find_rule(model.verification, args.p_target, args.trials)
+    if args.stream:
+        _stream(model, rule, enroll, test, args)
+        return
     decision = decide(rule, model.score(enroll, test))
     print(json.dumps({"enroll": enroll, "test": test, **decision}) if args.json else describe(decision))
+
+
+def _stream(model: Any, rule: Any, enroll: list[str], test: str, args: argparse.Namespace) -> None:
+    from wespeaker_lite.deploy.decision import decide, describe
+    from wespeaker_lite.deploy.stream import StreamOptions, stream
+
+    options, cost, steps = StreamOptions(args.window, args.hop), 0.0, 0
+    for step in stream(model, [model.embed(path) for path in enroll], test, options):
+        cost, steps = cost + step.cost, steps + 1
+        decision = {"score": None} if step.score is None else decide(rule, step.score)
+        said = "silent" if step.score is None else describe(decision)
+        print(json.dumps({"end": step.end, **decision}) if args.json else f"{step.end:.2f} s: {said}", flush=True)
+    if not steps:
+        raise InputError(f"{test}: shorter than --hop {args.hop:g}")
+    window = f"{args.window:g} s" if args.window else "all so far"
+    print(
+        f"{cost / (steps * args.hop):.4f} s of computation per second of audio (window {window}, hop {args.hop:g} s, "
+        f"threads {args.threads}); each window is computed anew, and the network sees all of it at once",
+        file=sys.stderr,
+    )
 
 
 if __name__ == "__main__":

@@ -1,0 +1,54 @@
+"""A running decision over a recording, as a device would make it: a score at each hop, of a window that ends there."""
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from wespeaker_lite.data.audio import audio_seconds, read_audio
+from wespeaker_lite.deploy.speaker_model import LONGEST, SHORTEST, SpeakerModel, check_length, is_silent
+from wespeaker_lite.errors import InputError
+
+
+@dataclass(frozen=True)
+class StreamOptions:
+    """Seconds: `window`, or 0 for all audio so far (the last minute at most), and the `hop` between decisions."""
+
+    window: float = 3.0
+    hop: float = 0.5
+
+    def __post_init__(self) -> None:
+        if self.window and not SHORTEST <= self.window <= LONGEST:
+            raise InputError(f"--window {self.window:g}: expected 0 (growing), or {SHORTEST} to {LONGEST:g} seconds")
+        if not 0.01 <= self.hop < float("inf"):
+            raise InputError(f"--hop {self.hop:g}: expected 0.01 seconds or more")
+
+
+@dataclass(frozen=True)
+class Step:
+    """The end of a window in seconds, its score or None where it is silent, and the seconds that the embedding took."""
+
+    end: float
+    score: float | None
+    cost: float
+
+
+def stream(model: SpeakerModel, enroll: Sequence[np.ndarray], path: str, options: StreamOptions) -> Iterator[Step]:
+    """Score each window of a file against enrolment embeddings, each (D,); a step knows no audio after its end.
+
+    Within a window the network sees all frames at once: it is not causal, and each window is computed anew.
+
+    Raises:
+        InputError: as `SpeakerModel.embed`; a silent window is no error.
+    """
+    seconds, rate = audio_seconds(path), model.features.sample_rate
+    check_length(path, seconds)
+    for number in range(1, int(seconds / options.hop + 1e-6) + 1):
+        end = min(number * options.hop, seconds)
+        if end < SHORTEST:
+            continue
+        samples = read_audio(path, rate, max(0.0, end - (options.window or LONGEST)), end)
+        started = time.perf_counter()
+        score = None if is_silent(samples) else model.compare(enroll, model.embed(samples, rate))
+        yield Step(end, score, time.perf_counter() - started)
