@@ -18,6 +18,7 @@ from wespeaker_lite.config import to_mapping
 from wespeaker_lite.data.crops import CropDataset
 from wespeaker_lite.errors import InputError
 from wespeaker_lite.experiment import Experiment
+from wespeaker_lite.training.checkpoint import CheckpointStore
 from wespeaker_lite.training.job import build_learner
 from wespeaker_lite.training.trainer import Trainer
 
@@ -120,16 +121,30 @@ def test_a_cut_checkpoint_is_set_aside_and_the_one_before_is_used(
     assert newest.with_suffix(".cut").exists()
 
 
-def test_a_cut_checkpoint_is_left_out_of_the_mean(
-    small: Small, small_data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("removed", [False, True])
+def test_an_epoch_that_the_mean_needs_is_trained_again(
+    small: Small, small_data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, removed: bool
 ) -> None:
+    caplog.set_level("INFO")
+    whole = run_here(small(), small_data, tmp_path)
+    before, older, newest = sorted((tmp_path / "checkpoints").glob("*_batch_000000.pt"))[-3:]
+    if removed:
+        older.unlink()
+    else:
+        older.write_bytes(older.read_bytes()[:1000])
+    assert_same(whole, run_here(small(), small_data, tmp_path))
+    assert "the end of epoch 2 is needed for the mean and is trained again" in caplog.text
+    assert f"resuming from {before}" in caplog.text
+    assert older.exists()
+    assert newest.exists()
+
+
+def test_no_mean_over_fewer_epochs_than_asked_for(small: Small, small_data: Path, tmp_path: Path) -> None:
     run_here(small(), small_data, tmp_path)
-    older, newest = sorted((tmp_path / "checkpoints").glob("*_batch_000000.pt"))[-2:]
-    older.write_bytes(older.read_bytes()[:1000])
-    left = run_here(small(), small_data, tmp_path)
-    last = torch.load(newest)["learner"]
-    assert all(torch.equal(value, last[f"student.{name}"]) for name, value in left.model.state_dict().items())
-    assert "the mean is over 1 ends of epochs, not 2" in caplog.text
+    store = CheckpointStore(tmp_path / "checkpoints", 3)
+    store.epoch_ends()[-2].write_bytes(b"cut")
+    with pytest.raises(InputError, match="only 1 can be read"):
+        store.average(2)
 
 
 def test_checkpoints_of_another_version_of_the_network_are_told(small: Small, small_data: Path, tmp_path: Path) -> None:

@@ -67,16 +67,38 @@ class CheckpointStore:
         """The checkpoints at the ends of epochs, oldest first."""
         return [path for path in self.paths() if path.stem.endswith("_batch_000000")]
 
-    def latest(self) -> dict[str, Any] | None:
-        """The newest checkpoint that can be read."""
+    def latest(self, averaged: Sequence[int] = ()) -> dict[str, Any] | None:
+        """The newest checkpoint that can be read, and that misses no end of an epoch before it of those `averaged`.
+
+        Where one of these is cut or gone, what was trained after it is deleted: that epoch is trained again, so that
+        the mean is over the weights of an undisturbed run.
+        """
         for unfinished in self.folder.glob(".*.tmp"):  # of a run that was killed while it saved
             unfinished.unlink()
+        self._drop_behind_gap(averaged)
         for path in reversed(self.paths()):
             record = self._read(path)
             if record is not None:
                 log.info("resuming from %s", path)
                 return record
         return None
+
+    def _drop_behind_gap(self, averaged: Sequence[int]) -> None:
+        """Delete the checkpoints after the first of the `averaged` ends of epochs that is cut or gone."""
+        paths = self.paths()
+        newest = self._epoch_of(paths[-1]) if paths else 0
+        ends = {self._epoch_of(path): path for path in self.epoch_ends()}
+        for epoch in averaged:
+            if epoch < newest and (epoch not in ends or self._read(ends[epoch]) is None):
+                log.warning("%s: the end of epoch %d is needed for the mean and is trained again", self.folder, epoch)
+                for path in self.paths():
+                    if self._epoch_of(path) >= epoch:
+                        path.unlink()
+                return
+
+    def _epoch_of(self, path: Path) -> int:
+        """The number of whole epochs that a checkpoint has behind it."""
+        return int(self.PATTERN.fullmatch(path.name)[1])
 
     def _read(self, path: Path) -> dict[str, Any] | None:
         """A checkpoint, or None for one that cannot be read: it is set aside as `*.cut`, and the log says so."""
@@ -96,11 +118,18 @@ class CheckpointStore:
         log.warning("the checkpoints are of another run (other %s); they are kept in %s", ", ".join(changed), aside)
 
     def average(self, number: int) -> dict[str, torch.Tensor]:
-        """The mean of the weights at the last `number` ends of epochs, in float64; integers are as in the last."""
+        """The mean of the weights at the last `number` ends of epochs, in float64; integers are as in the last.
+
+        Raises:
+            InputError: where fewer of them can be read.
+        """
         records = [self._read(path) for path in self.epoch_ends()[-number:]]
         states = [record["learner"] for record in records if record is not None]
         if len(states) < number:
-            log.warning("the mean is over %d ends of epochs, not %d: there are no more", len(states), number)
+            raise InputError(
+                f"{self.folder}: the mean is over the last {number} ends of epochs, and only {len(states)} can be read; "
+                "run the same command again: it trains the others again"
+            )
         mean = dict(states[-1])
         for name, last in mean.items():
             if last.is_floating_point():

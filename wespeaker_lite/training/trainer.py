@@ -55,7 +55,10 @@ class Trainer:
             learner.teacher.to(self.device).eval()
         self.optimiser = build_optimiser(self.train.optimiser, learner.parameters())
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.train.precision == "fp16")
-        self.store = CheckpointStore(out / "checkpoints", max(self.runtime.keep, self.train.average_last))
+        first = max(1, self.train.epochs - self.train.average_last + 1)
+        self.averaged = range(first, self.train.epochs + 1)  # the ends of epochs whose mean is the result
+        # One more is kept, to train from where one of them is lost.
+        self.store = CheckpointStore(out / "checkpoints", max(self.runtime.keep, len(self.averaged) + 1))
         crops = self.train.crops_per_epoch or len(dataset)
         self.batches = crops // self.train.batch_size
         if not self.batches:
@@ -82,13 +85,13 @@ class Trainer:
             self._finish()
 
     def _finish(self) -> None:
-        self.learner.load_state_dict(self.store.average(self.train.average_last))
+        self.learner.load_state_dict(self.store.average(len(self.averaged)))
         config = to_mapping(self.experiment)
         student, head = self.learner.student.cpu(), self.learner.head.cpu()
         trained_model.save(
             self.out / "final.pt", trained_model.TrainedModel(config, student, head, self.dataset.classes)
         )
-        log.info("wrote %s, the mean of the last %d epochs", self.out / "final.pt", self.train.average_last)
+        log.info("wrote %s, the mean of the last %d epochs", self.out / "final.pt", len(self.averaged))
 
     def _train_epoch(self, request: StopRequest) -> None:
         started, end, stop = time.monotonic(), Meters(), False
@@ -219,7 +222,7 @@ class Trainer:
 
     def _resume(self) -> None:
         """Go on from the newest checkpoint; those of another config or other inputs are kept, but not gone on from."""
-        record = self.store.latest()
+        record = self.store.latest(self.averaged)
         if record is None:
             return
         changed = [name for name, value in self.origin.items() if record[name] != value]
