@@ -257,6 +257,45 @@ def test_long_epochs_pass_over_the_utterances_again_with_new_crops(directory: Pa
     assert len({float(crop[0, 0]) for crop in torch.cat(long)}) > 1
 
 
+GROUPS = np.repeat([0, 1, 2], [1, 3, 20])  # the speaker of each of 24 utterances
+
+
+def test_speakers_get_as_many_crops_whatever_they_have_said() -> None:
+    sampler = EpochSampler(24, 6, seed=1, epoch=2, num_batches=10, groups=GROUPS)
+    crops = np.concatenate([request.numbers for request in sampler])
+    assert np.bincount(GROUPS[crops % 24]).tolist() == [20, 20, 20]
+    assert len(set(crops.tolist())) == 60  # no crop twice: an utterance that comes again has the number of another pass
+    taken = np.bincount(crops % 24, minlength=24)
+    assert taken[0] == 20
+    assert sorted(taken[1:4]) == [6, 7, 7]
+    assert set(taken[4:]) == {1}  # a speaker's utterances take turns
+    for batch in sampler:
+        assert np.bincount(GROUPS[batch.numbers % 24]).tolist() == [2, 2, 2]
+
+
+def test_sampling_by_group_depends_on_seed_and_epoch_alone() -> None:
+    whole = numbers(EpochSampler(24, 6, seed=1, epoch=2, groups=GROUPS))
+    assert whole == numbers(EpochSampler(24, 6, seed=1, epoch=2, groups=GROUPS))
+    assert whole != numbers(EpochSampler(24, 6, seed=1, epoch=3, groups=GROUPS))
+    assert whole != numbers(EpochSampler(24, 6, seed=2, epoch=2, groups=GROUPS))
+    assert whole[2:] == numbers(EpochSampler(24, 6, seed=1, epoch=2, groups=GROUPS, start_batch=2))
+    ranks = [numbers(EpochSampler(24, 6, 1, 2, rank=rank, world_size=2, groups=GROUPS)) for rank in range(2)]
+    for batch, shares in zip(whole, zip(*ranks, strict=True), strict=True):
+        assert (batch[::2], batch[1::2]) == shares
+
+
+def test_groups_are_speakers_or_the_corpora_that_begin_their_ids(directory: Path) -> None:
+    data = dataset(directory)
+    assert data.groups("utterance") is None
+    assert data.groups("speaker").tolist() == data.labels.tolist()
+    with pytest.raises(InputError, match="is not of the form CORPUS-SPEAKER"):
+        data.groups("corpus")
+    data.classes = [f"{'sp0.9-' * (index % 2)}{'ba'[index % 2]}-{name}" for index, name in enumerate(data.classes)]
+    assert data.groups("corpus").tolist() == [1 - label % 2 for label in data.labels]
+    data.classes = ["sp0.9-a-x"] * len(data.classes)
+    assert set(data.groups("corpus").tolist()) == {0}
+
+
 def test_batches_that_cannot_be_are_refused() -> None:
     with pytest.raises(InputError, match="a batch of 10 cannot be shared evenly by 4 processes"):
         EpochSampler(100, 10, 0, 0, world_size=4)

@@ -61,11 +61,12 @@ class Stopped(Exception):
     pass
 
 
-@pytest.mark.parametrize("stop_at", [3, 5, 9])
+@pytest.mark.parametrize(("stop_at", "sampling"), [(3, "utterance"), (5, "speaker"), (9, "speaker")])
 def test_a_run_that_was_stopped_goes_on_bit_for_bit(
-    small: Small, small_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop_at: int
+    small: Small, small_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop_at: int, sampling: str
 ) -> None:
-    whole = run_here(small(), small_data, tmp_path / "whole")
+    experiment = small(train={"sampling": sampling})
+    whole = run_here(experiment, small_data, tmp_path / "whole")
     steps = 0
     step = Trainer._step
 
@@ -78,8 +79,8 @@ def test_a_run_that_was_stopped_goes_on_bit_for_bit(
 
     monkeypatch.setattr(Trainer, "_step", stopping)
     with pytest.raises(Stopped):
-        run_here(small(), small_data, tmp_path / "parts")
-    assert_same(whole, run_here(small(), small_data, tmp_path / "parts"))
+        run_here(experiment, small_data, tmp_path / "parts")
+    assert_same(whole, run_here(experiment, small_data, tmp_path / "parts"))
     ours, theirs = (metrics(tmp_path / name, "done") for name in ("whole", "parts"))
     # the means of an epoch that was broken off are over its second part; whole epochs are the same
     assert [end["step"] for end in ours] == [end["step"] for end in theirs]

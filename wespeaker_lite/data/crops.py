@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from wespeaker_lite.data.arks import MatrixArk, iter_scp
-from wespeaker_lite.data.augment import SpecAugmentConfig, pick, spec_augment, uniforms
+from wespeaker_lite.data.augment import SpecAugmentConfig, pick, spec_augment, uniforms, unperturbed
 from wespeaker_lite.data.distortion import (
     LOG_OF_BITS_0,
     NAT,
@@ -208,6 +208,25 @@ class CropDataset(torch.utils.data.Dataset):
         self.classes, self.labels = numbered(utt2spk.column())
         self.utterances = Names(utt2spk.keys)
 
+    def groups(self, sampling: str) -> np.ndarray | None:
+        """What `EpochSampler` shares crops over: of each utterance its speaker or corpus, (n,) int64; None: utterances.
+
+        A speaker's copies at another speed are a speaker of their own. The corpus is what stands before the first `-`
+        in a speaker's id, without `spX-` of a copy at another speed.
+
+        Raises:
+            InputError: where crops are to be shared over corpora, and a speaker's id names none.
+        """
+        if sampling == "utterance":
+            return None
+        if sampling == "speaker":
+            return self.labels
+        corpora = [unperturbed(speaker).partition("-") for speaker in self.classes]
+        bad = next((name for name, (_, dash, _) in zip(self.classes, corpora, strict=True) if not dash), None)
+        if bad:
+            raise InputError(f"train.sampling is corpus, but speaker {bad!r} is not of the form CORPUS-SPEAKER")
+        return np.unique([corpus for corpus, _, _ in corpora], return_inverse=True)[1][self.labels]
+
     def __len__(self) -> int:
         return len(self.labels)
 
@@ -310,7 +329,8 @@ class EpochSampler(torch.utils.data.Sampler[Request]):
     """The requests of an epoch for one rank: its share of each global batch, in an order given by seed and epoch alone.
 
     batch_size is that of all ranks together; the epoch has num_batches of them, by default as many as the utterances
-    fill, and begins at start_batch where it was broken off.
+    fill, and begins at start_batch where it was broken off. With groups, the numbers (num_utts,) from 0 on of each
+    utterance's speaker or corpus, all groups get as many crops, but for one; a group takes its utterances in turn.
 
     Raises:
         InputError: where the ranks cannot share a batch evenly, or the utterances do not fill one.
@@ -318,11 +338,11 @@ class EpochSampler(torch.utils.data.Sampler[Request]):
 
     def __init__(
         self, num_utts: int, batch_size: int, seed: int, epoch: int, *, num_batches: int | None = None,
-        start_batch: int = 0, rank: int = 0, world_size: int = 1,
+        start_batch: int = 0, rank: int = 0, world_size: int = 1, groups: np.ndarray | None = None,
     ) -> None:  # fmt: skip
         self.num_utts, self.batch_size, self.seed, self.epoch = num_utts, batch_size, seed, epoch
         self.num_batches = num_utts // batch_size if num_batches is None else num_batches
-        self.start_batch, self.rank, self.world_size = start_batch, rank, world_size
+        self.start_batch, self.rank, self.world_size, self.groups = start_batch, rank, world_size, groups
         if batch_size % world_size:
             raise InputError(f"a batch of {batch_size} cannot be shared evenly by {world_size} processes")
         if self.num_batches < 1:
@@ -343,5 +363,24 @@ class EpochSampler(torch.utils.data.Sampler[Request]):
         Each pass has numbers of its own too, since crops of the same number are the same.
         """
         rng = np.random.default_rng((self.seed, self.epoch))
-        passes = -(-self.num_batches * self.batch_size // self.num_utts)
+        crops = self.num_batches * self.batch_size
+        if self.groups is not None:
+            return _in_turn(self.groups, crops, rng)
+        passes = -(-crops // self.num_utts)
         return np.concatenate([rng.permutation(self.num_utts) + turn * self.num_utts for turn in range(passes)])
+
+
+def _in_turn(groups: np.ndarray, crops: int, rng: np.random.Generator) -> np.ndarray:
+    """Crop numbers (crops,): rounds over the groups, each in an order of its own; a group's utterances take turns.
+
+    An utterance that has its second turn gets the number of a second pass, as in an epoch by utterance.
+    """
+    sizes = np.bincount(groups)
+    rounds = -(-crops // len(sizes))
+    members = rng.permutation(len(groups))
+    members = members[np.argsort(groups[members], kind="stable")]  # group after group, each in a random order
+    first = np.cumsum(sizes) - sizes
+    drawn = np.concatenate([rng.permutation(len(sizes)) for _ in range(rounds)])[:crops]
+    turn = np.repeat(np.arange(rounds), len(sizes))[:crops]
+    passes, place = np.divmod(turn, sizes[drawn])
+    return members[first[drawn] + place] + passes * len(groups)

@@ -11,14 +11,15 @@ from wespeaker_lite.training.schedule import LearningRateConfig, MarginConfig
 class TrainConfig:
     """What the result of training depends on.
 
-    batch_size: crops of all processes together. crops_per_epoch: 0 for one crop of every utterance. clip_norm: the
-    largest norm of a gradient, 0 for no limit. average_last: the final weights are the mean over the ends of so many
-    epochs.
+    batch_size: crops of all processes together. crops_per_epoch: 0 for as many as there are utterances. sampling: what
+    gets as many crops as any other: an utterance, a speaker, or a corpus of a pool. clip_norm: the largest norm of a
+    gradient, 0 for no limit. average_last: the final weights are the mean over the ends of so many epochs.
     """
 
     epochs: int = 150
     batch_size: int = 128
     crops_per_epoch: int = 0
+    sampling: Literal["utterance", "speaker", "corpus"] = "utterance"
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
     learning_rate: LearningRateConfig = field(default_factory=LearningRateConfig)
     margin: MarginConfig = field(default_factory=MarginConfig)

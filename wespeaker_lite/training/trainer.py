@@ -63,6 +63,7 @@ class Trainer:
         self.batches = crops // self.train.batch_size
         if not self.batches:
             raise InputError(f"train.batch_size is {self.train.batch_size}, more than the {crops} crops of an epoch")
+        self.groups = dataset.groups(self.train.sampling)
         self.epoch = self.batch = 0  # done so far
         self.meters = Meters()
 
@@ -138,6 +139,7 @@ class Trainer:
             start_batch=self.batch,
             rank=self.ranks.rank,
             world_size=self.ranks.count,
+            groups=self.groups,
         )
         loader = DataLoader(
             self.dataset,
