@@ -127,8 +127,8 @@ class CheckpointStore:
         states = [record["learner"] for record in records if record is not None]
         if len(states) < number:
             raise InputError(
-                f"{self.folder}: the mean is over the last {number} ends of epochs, and only {len(states)} can be read; "
-                "run the same command again: it trains the others again"
+                f"{self.folder}: the mean is over the last {number} ends of epochs, only {len(states)} can be read; "
+                "run the same command again: the others are trained again"
             )
         mean = dict(states[-1])
         for name, last in mean.items():
