@@ -13,6 +13,7 @@ use Cwd qw(getcwd);
 use Exporter 'import';
 use File::Basename qw(basename dirname);
 use File::Path qw(make_path);
+use File::Temp qw(tempfile);
 use lib dirname(__FILE__);
 use JobRunner qw(parse_job_line positive_integer job_log job_command job_script quote prepare_log report_failures
     mark_cancelled cancelling_signals fail);
@@ -28,6 +29,10 @@ my %PATIENCE = (dead => 0, ended => 6, leaving => 6, unheard => 120, unexplained
 my $SILENCE = 3600;      # seconds after which a scheduler that does not answer is given up
 my @PAUSE = (0.05, 0.5); # seconds between two looks for sync files, at first and at most
 my @ASK = (2, 10);       # the same for questions to the scheduler
+my $SUBMISSION = $ENV{WESPEAKER_LITE_SUBMIT_SECONDS} // 120; # seconds after which a submission that does not end is given up
+# Pauses before a submission is tried again that failed for a cause which passes.
+my @TRY_AGAIN = split ' ', $ENV{WESPEAKER_LITE_SUBMIT_PAUSES} // '2 5 15 30';
+my $PASSES = qr/timed out|timeout|temporar|try again|unable to contact|connection (?:refused|reset)|can't connect|got no response|queue size limit|resource temporarily/i;
 my $VANISHED = 'the scheduler does not know it any more';
 
 # Runs the job line in @ARGV and ends the program. $cluster is a hash:
@@ -36,6 +41,7 @@ my $VANISHED = 'the scheduler does not know it any more';
 #   task_id     the variable in which a task finds its number
 #   flags       a hash: how many values an option with one dash has, where it is not one
 #   submission  ->($job, $script, $limit), the words after those of the conf; they print the array's number
+#   number      what a line that tells that number is like; the number is its first group
 #   states      ->($number), a hash of [kind, words] by task, undef without an answer. Kinds: alive; unheard (it may be
 #               alive, on a host that the scheduler does not hear of); ended (its sync file may still come into sight,
 #               as may that of a task that is not listed); leaving (the same, but it has not yet left its machine); dead.
@@ -53,12 +59,7 @@ sub run_on_cluster {
     prepare_log(job_log($job, $_)) for @ids;
     my ($script, $sync) = prepare_queue_files($cluster, $job, $asked->{value}{num_threads} || 1);
     push @command, @{ $asked->{passed} }, $cluster->{submission}->($job, $script, $asked->{limit});
-    my ($code, $answer) = capture(0, @command);
-    my ($number) = $answer =~ /^(\d+)/m;
-    if ($code != 0 || !defined $number) {
-        remove_sync_files($sync);
-        fail("$command[0] did not take the job (code $code): $answer");
-    }
+    my $number = submit($cluster, $sync, \$signal, @command);
     my %how = wait_for_tasks({ cluster => $cluster, number => $number, sync => $sync, signal => \$signal }, @ids);
     if ($signal) {
         cancel($cluster, $number, $signal);
@@ -70,6 +71,29 @@ sub run_on_cluster {
     my @failed = grep { $how{$_} ne '0' } @ids;
     report_failures($job, { map { $_ => $how{$_} } grep { $how{$_} !~ /^\d+$/ } @failed }, @failed) if @failed;
     exit(@failed ? 1 : 0);
+}
+
+# Submits, again where the cause passes; returns the array's number. It is read from the last line of standard output: what
+# a site's wrapper says before it, or on standard error, may begin with digits too.
+sub submit {
+    my ($cluster, $sync, $signal, @command) = @_;
+    my @pauses = @TRY_AGAIN;
+    while (1) {
+        my ($code, $answer, $errors) = capture($SUBMISSION, @command);
+        my ($number) = ($answer =~ /([^\n]*)\z/)[0] =~ $cluster->{number};
+        return $number if $code == 0 && defined $number;
+        my $said = join "\n", grep { $_ ne '' } $answer, $errors;
+        # A submission that was cut off may have been taken: to try again could run the job twice.
+        if ($code == 0 || $code > 128 || $said !~ $PASSES || !@pauses || $$signal) {
+            remove_sync_files($sync);
+            $said = "no answer for $SUBMISSION s; if it was taken all the same, cancel it by hand. $said" if $code == 128 + 14;
+            print STDERR "$PROGRAM: $command[0] did not take the job (code $code): $said\n";
+            exit($$signal ? 2 : 1);
+        }
+        my $pause = shift @pauses;
+        print STDERR "$PROGRAM: $command[0] did not take the job ($said); trying again in $pause s\n";
+        select undef, undef, undef, $pause; # a signal ends it
+    }
 }
 
 sub read_job_line {
@@ -320,27 +344,33 @@ sub cancel {
     return;
 }
 
-# Runs a program, for no more than so many seconds if not 0; returns its exit code and all that it said. Ctrl-C goes to
-# the whole process group: outside of it, a submission is not cut off when the job is taken and its number not yet told.
+# Runs a program, for no more than so many seconds; returns its exit code and what it said on standard output and on standard
+# error. Ctrl-C goes to the whole process group: outside of it, a submission is not cut off when the job is taken and its
+# number not yet told.
 sub capture {
     my ($seconds, @words) = @_;
+    my $errors = tempfile();
     my $pid = open my $output, '-|';
     fail("cannot start $words[0]: $!") unless defined $pid;
     if (!$pid) {
         POSIX::setpgid(0, 0);
         open STDIN, '<', '/dev/null' or POSIX::_exit(126);
-        open STDERR, '>&', \*STDOUT or POSIX::_exit(126);
+        open STDERR, '>&', $errors or POSIX::_exit(126);
         alarm $seconds;
         no warnings 'exec';
-        exec { $words[0] } @words or print "cannot start $words[0]: $!\n" and close STDOUT;
+        exec { $words[0] } @words or print STDERR "cannot start $words[0]: $!\n";
         POSIX::_exit(127);
     }
     my $said = do { local $/; <$output> };
     close $output;
     my $code = $? & 127 ? 128 + ($? & 127) : $? >> 8;
-    $said = '' unless defined $said;
-    $said =~ s/\s+\z//;
-    return ($code, $said);
+    seek $errors, 0, 0;
+    my $complaint = do { local $/; <$errors> };
+    for ($said, $complaint) {
+        $_ = '' unless defined;
+        s/\s+\z//;
+    }
+    return ($code, $said, $complaint);
 }
 
 sub remove_sync_files {

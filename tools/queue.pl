@@ -30,6 +30,7 @@ run_on_cluster({
     conf => 'queue.conf', usage => $USAGE, task_id => 'SGE_TASK_ID',
     flags => { '-pe' => 2, map { $_ => 0 } qw(-V -cwd -notify -hard -soft -verify -clear) },
     pass_on => [],
+    number => qr/^(\d+)(?:\.\d+-\d+:\d+)?\z/, # -terse: number.first-last:step
     submission => \&submission, states => \&states, why => \&why, cancel => sub { capture(30, 'qdel', $_[0]) },
 });
 
@@ -74,8 +75,8 @@ sub judge_state {
 # The accounting has a record of each task some seconds after its end, where it can be read at all.
 sub why {
     my ($number) = @_;
-    my ($code, $answer) = capture(30, qw(qacct -j), $number);
-    return if $code != 0 && $answer !~ /not found/;
+    my ($code, $answer, $errors) = capture(30, qw(qacct -j), $number);
+    return if $code != 0 && "$answer\n$errors" !~ /not found/;
     my (%why, $task);
     for my $line (split /\n/, $answer) {
         $task = $1 if $line =~ /^taskid\s+(\d+)/;

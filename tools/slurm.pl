@@ -35,6 +35,7 @@ run_on_cluster({
     conf => 'slurm.conf', usage => $USAGE, task_id => 'SLURM_ARRAY_TASK_ID',
     flags => { map { $_ => 0 } qw(-H -I -k -O -Q -s -v) },
     pass_on => [qw(USR1 USR2)], # sbatch --signal=B:USR1@60 and scancel --batch
+    number => qr/^(\d+)(?:;\S+)?\z/, # --parsable: number;cluster
     submission => \&submission, states => \&states, why => \&why, cancel => sub { capture(30, 'scancel', $_[0]) },
 });
 
@@ -49,9 +50,9 @@ sub submission {
 
 sub states {
     my ($number) = @_;
-    my ($code, $answer) = capture(30, qw(squeue --noheader --array --states=all --format=%K|%T|%r), "--jobs=$number");
+    my ($code, $answer, $errors) = capture(30, qw(squeue --noheader --array --states=all --format=%K|%T|%r), "--jobs=$number");
     # That is all of it once the last task has left Slurm's memory.
-    return {} if $code != 0 && $answer =~ /Invalid job id/;
+    return {} if $code != 0 && "$answer\n$errors" =~ /Invalid job id/;
     return if $code != 0;
     return { map { /^(\d+)\|(\w+)\|(.*)$/ ? ($1 => judge_state($2, $3)) : () } split /\n/, $answer };
 }

@@ -18,6 +18,9 @@ ROOT = Path(__file__).resolve().parents[2]
 # Each writes down its words; the submission runs the tasks, unless the test has it do something else.
 SUBMIT = """\
 [ ! -e refuse ] || { cat refuse; exit 3; }
+[ ! -e hang ] || exec sleep 1000
+[ ! -e busy ] || { head -1 busy >&2; sed -i 1d busy; [ -s busy ] || rm busy; exit 1; }
+[ ! -e banner ] || { cat banner; cat banner >&2; }
 printf '%%s\\n' "$@" > submitted
 for range; do case $range in --array=*|[0-9]*-[0-9]*) break;; esac; done
 range=${range#--array=}; range=${range%%%%%%*}
@@ -223,6 +226,53 @@ def test_refusal_is_told(runner: Runner) -> None:
     runner.use_conf("command not-there\n")
     code, message = runner.run("log/x.log", "true")
     assert (code, "cannot start not-there" in message) == (1, True)
+
+
+def test_a_submission_that_fails_for_a_moment_is_tried_again(runner: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WESPEAKER_LITE_SUBMIT_PAUSES", "0 0")
+    (runner.folder / "busy").write_text("error: Socket timed out\nunable to contact the qmaster\n")
+    code, message = runner.run("x.log", "true")
+    assert code == 0
+    assert [line.split("did not take the job")[1] for line in message.splitlines()] == [
+        " (error: Socket timed out); trying again in 0 s",
+        " (unable to contact the qmaster); trying again in 0 s",
+    ]
+    (runner.folder / "busy").write_text("Socket timed out\n" * 3)
+    code, message = runner.run("x.log", "true")
+    assert code == 1
+    assert message.endswith("did not take the job (code 1): Socket timed out\n")
+
+
+def test_a_submission_that_hangs_is_given_up(runner: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WESPEAKER_LITE_SUBMIT_SECONDS", "1")
+    (runner.folder / "hang").touch()
+    code, message = runner.run("x.log", "true")
+    assert code == 1
+    assert "no answer for 1 s; if it was taken all the same, cancel it by hand" in message
+    process = runner.start("x.log", "true")
+    time.sleep(0.5)
+    process.terminate()
+    process.communicate(timeout=20)
+    assert process.returncode == 2
+
+
+def test_the_number_is_not_read_from_what_a_site_says_before_it(runner: Runner) -> None:
+    (runner.folder / "banner").write_text("2026 is the last year of this cluster\n")
+    (runner.folder / "hold").touch()
+    (runner.folder / "states").write_text(runner.state(1, "NODE_FAIL" if runner.name == "slurm" else "Eqw"))
+    assert runner.run("x.log", "true")[0] == 1
+    assert [line for line in runner.has("asked") if "2026" in line] == []
+    assert [line.split()[-1] for line in runner.has("cancelled")] == ["42"]
+    (runner.folder / "banner").unlink()
+    (runner.folder / "refuse").write_text("42 jobs are too many\n")
+    assert runner.run("x.log", "true")[0] == 1
+
+
+def test_a_submission_without_a_number_at_its_end_is_an_error(slurm: Runner) -> None:
+    (slurm.folder / "bin/sbatch").write_text("#!/bin/bash\necho 4711 jobs wait before yours\n")
+    code, message = slurm.run("x.log", "true")
+    assert (code, message.endswith("did not take the job (code 0): 4711 jobs wait before yours\n")) == (1, True)
+    assert not slurm.has("cancelled")
 
 
 def test_slurms_states_of_lost_tasks(slurm: Runner) -> None:
