@@ -107,6 +107,7 @@ for dir in "$vox1_dir" "$vox2_dir" "$musan_dir" "$rirs_dir"; do
   [ -z "$dir" ] || [ -d "$dir" ] || die "$dir: no such folder"
 done
 default_config='' train_set='' test_set='' cohort_set='' trials=''
+mean_trials='' # the lists, one of each test set, whose figures stage 6 also gives the mean of
 # What stages 0 and 1 depend on, for their stamps; how the corpus is looked at for changes; options of its prepare.sh.
 corpus_options='' corpus_stamp=--trees corpus_arguments=()
 # shellcheck source=/dev/null

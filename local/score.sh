@@ -11,6 +11,8 @@ for list in $trials; do
   options+=(--trials "$data/trials/$list")
   inputs+=("$data/trials/$list")
 done
+read -rd "" -a of_mean <<< "$mean_trials" || true # which ends without a zero byte
+if [ "${#of_mean[@]}" -gt 1 ]; then options+=(--mean "${of_mean[@]}") inputs+=("$data/test_sets"); fi
 if [ -n "$cohort_set" ] && [ -e "$data/$cohort_set/feats.scp" ]; then
   options+=(--cohort "$embeddings/$cohort_set/xvector.scp" --cohort-utt2spk "$data/$cohort_set/utt2spk")
   options+=(--cohort-frames "$data/$cohort_set/utt2num_frames")

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import soundfile
 
-CORPORA = ("mini", "speechocean762", "own")
+CORPORA = ("mini", "speechocean762", "own", "pool")
 TINY = {
     "MINI_TRAIN_SPEAKERS": "1",
     "MINI_TEST_SPEAKERS": "4",
@@ -67,7 +67,7 @@ def test_corpus_conf_has_what_the_stages_need(repository: Path, corpus: str) -> 
     values = dict(zip(wanted, result.stdout.splitlines(), strict=True))
     assert (repository / values["default_config"]).is_file()
     assert (values["train_set"], values["test_set"]) == ("train", "test")
-    assert values["trials"] == "trials_O trials_H" or corpus == "own"
+    assert values["trials"] == "trials_O trials_H" or corpus in ("own", "pool")
 
 
 def test_mini_is_made_and_listed_and_a_second_get_keeps_it(prepare: Prepare, tmp_path: Path) -> None:
@@ -181,6 +181,24 @@ def test_own_tree_is_split_and_never_written_into(prepare: Prepare, tmp_path: Pa
     script = f'. "{prepare.repository}/egs/own/corpus.conf"; echo "$trials"'
     result = subprocess.run(["bash", "-euc", script], cwd=tmp_path, text=True, capture_output=True, check=True)
     assert result.stdout == "trials_O\n"
+
+
+def test_pool_takes_its_sets_from_a_yaml_elsewhere(prepare: Prepare, tmp_path: Path) -> None:
+    original_speechocean(tmp_path / "original")
+    (tmp_path / "pool").mkdir()
+    (tmp_path / "pool/mine").symlink_to(tmp_path / "original/WAVE")
+    before = names(tmp_path / "pool")
+    missing = prepare("pool", "get", "pool")
+    assert (missing.returncode, missing.stderr.count("\n")) == (1, 1)
+    assert "pool/pool.yaml: no such file" in missing.stderr
+    (tmp_path / "some.yaml").write_text("test: {a: {folder: mine}, b: {folder: mine}}\n")
+    for action in (["get", "pool"], ["lists", "pool", "data/pool"]):
+        result = prepare("pool", *action, POOL_YAML="some.yaml", POOL_MAX_TARGETS="2")
+        assert result.returncode == 0, result.stderr
+    assert names(tmp_path / "pool") == before
+    script = f'. "{prepare.repository}/egs/pool/corpus.conf"; echo $trials; echo $mean_trials; echo "$corpus_options"'
+    result = subprocess.run(["bash", "-euc", script], cwd=tmp_path, text=True, capture_output=True, check=True)
+    assert result.stdout.split("\n")[:2] == ["trials_O_a trials_O_b"] * 2
 
 
 def test_own_without_a_folder_says_what_to_do(prepare: Prepare) -> None:

@@ -16,7 +16,15 @@ from wespeaker_lite.scoring.bootstrap import interval, replicate_metrics, resamp
 from wespeaker_lite.scoring.compare import System, compare, parse_system
 from wespeaker_lite.scoring.metrics import operating_points
 from wespeaker_lite.scoring.report import BootstrapOptions, write_report
-from wespeaker_lite.scoring.results import read_cost, read_results, results_table, summarise, table, write_results
+from wespeaker_lite.scoring.results import (
+    mean_of_lists,
+    read_cost,
+    read_results,
+    results_table,
+    summarise,
+    table,
+    write_results,
+)
 from wespeaker_lite.scoring.scores import write_scores
 
 UTT2SPK = {f"s{speaker:02d}-{number}": f"s{speaker:02d}" for speaker in range(14) for number in range(3)}
@@ -233,6 +241,25 @@ def test_results_are_read_back_and_shown_in_percent(tmp_path: Path) -> None:
     (tmp_path / "results.json").write_text("{}")
     with pytest.raises(InputError, match="no trial lists"):
         read_results(tmp_path)
+
+
+def test_the_mean_counts_each_list_as_much(tmp_path: Path) -> None:
+    make_experiment(tmp_path, gain=2)
+    results = read_results(tmp_path)
+    one = results["trials"]["trials_O"]["cosine"]
+    trials = {"trials_O": {"cosine": one}, "trials_X": {"cosine": {**one, "eer": one["eer"] + 0.02, "cllr": 1.0}}}
+    mean = mean_of_lists(trials, ["trials_O", "trials_X"])
+    assert mean["scorings"]["cosine"].keys() == {"eer", "mindcf_p0.01", "mindcf_p0.05"}  # cllr is not of all
+    assert mean["scorings"]["cosine"]["eer"] == pytest.approx(one["eer"] + 0.01)
+    results["mean"] = mean
+    last = cells(results_table(results))[-1]
+    assert last[:3] == ["mean of 2", "cosine", f"{100 * (one['eer'] + 0.01):.2f}"]
+    write_results(tmp_path / "results.json", results)
+    report = write_report(tmp_path, BootstrapOptions())
+    assert "The mean counts each list as much: trials_O, trials_X." in report
+    assert f"| mean of 2 |  cosine | {100 * (one['eer'] + 0.01):.2f} |" in report
+    with pytest.raises(InputError, match="--mean none: no such list"):
+        mean_of_lists(trials, ["none"])
 
 
 def test_table_lines_up() -> None:

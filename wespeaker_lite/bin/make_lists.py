@@ -4,6 +4,7 @@ import argparse
 
 from wespeaker_lite.bin import run
 from wespeaker_lite.data.corpora import Clips, ListOptions, check_corpus, make_lists
+from wespeaker_lite.data.pool import make_pool_lists, read_pool
 
 
 def main() -> None:
@@ -17,10 +18,16 @@ def main() -> None:
     parser.add_argument("--clips", help="a folder of SPEAKER-*.flac (or other audio): one clip each goes to train")
     parser.add_argument("--clips-prefix", default=Clips.prefix, help="of their speakers' ids")
     parser.add_argument("--clips-speakers", type=int, help="so many of them must be there")
+    parser.add_argument("--pool", metavar="YAML", help="the corpus is a pool of corpora, of which this tells the sets")
     args = parser.parse_args()
     clips = Clips(args.clips, args.clips_prefix, args.clips_speakers) if args.clips else None
     options = ListOptions(args.seed, args.test_share, args.max_targets, clips)
-    if args.data_dir:
+    if args.pool:
+        if args.data_dir:
+            make_pool_lists(args.corpus_dir, args.pool, args.data_dir, options)
+        else:
+            read_pool(args.corpus_dir, args.pool, options)
+    elif args.data_dir:
         make_lists(args.corpus_dir, args.data_dir, options)
     else:
         check_corpus(args.corpus_dir, options)

@@ -14,7 +14,7 @@ from wespeaker_lite.errors import InputError
 from wespeaker_lite.scoring.backend import read_options
 from wespeaker_lite.scoring.embeddings import read_embeddings
 from wespeaker_lite.scoring.evaluate import read_training, read_trial_lists, score_lists
-from wespeaker_lite.scoring.results import read_cost, results_table, write_results
+from wespeaker_lite.scoring.results import mean_of_lists, read_cost, results_table, write_results
 from wespeaker_lite.scoring.scorings import SCORINGS
 
 
@@ -23,6 +23,7 @@ def main() -> None:
     parser.add_argument("--embeddings", required=True, metavar="SCP", help="embeddings of all utterances in the trials")
     parser.add_argument("--frames", metavar="FILE", help="their lengths, for QMF: utt2num_frames")
     parser.add_argument("--trials", required=True, nargs="+", action="extend", metavar="LIST", help="trial lists")
+    parser.add_argument("--mean", nargs="+", default=[], metavar="NAME", help="lists to give the mean of figures over")
     parser.add_argument("--cohort", metavar="SCP", help="embeddings of the training set: mean to subtract, and cohort")
     parser.add_argument("--cohort-utt2spk", metavar="FILE", help="speakers of the cohort")
     parser.add_argument("--cohort-frames", metavar="FILE", help="lengths of the cohort's utterances, for QMF")
@@ -52,6 +53,8 @@ def main() -> None:
     embeddings = read_embeddings(options.embeddings, options.frames)
     trials = score_lists(embeddings, cohort, lists, scoring, options.out, training)
     results = {"trials": trials, **cost}
+    if options.mean:
+        results["mean"] = mean_of_lists(trials, options.mean)
     write_results(options.out / "results.json", results)
     print(results_table(results), end="")
 

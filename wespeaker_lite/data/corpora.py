@@ -344,7 +344,7 @@ def read_corpus(folder: str | Path, options: ListOptions) -> tuple[dict[str, Cor
     folder = Path(folder)
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder")
-    found = _trial_files(folder) or _trial_files(folder / "test")
+    found = trial_files(folder) or trial_files(folder / "test")
     lists = [read_trials(path) for path in found]
     sets = {name: read_set(folder / name) for name in SETS if (folder / name).is_dir()}
     whole = None if sets else read_set(folder)
@@ -361,7 +361,8 @@ def read_corpus(folder: str | Path, options: ListOptions) -> tuple[dict[str, Cor
     return sets, lists
 
 
-def _trial_files(folder: Path) -> list[Path]:
+def trial_files(folder: Path) -> list[Path]:
+    """The trial lists in a folder: files `trials*`, in byte order."""
     return sorted(path for path in folder.glob("trials*") if path.is_file())
 
 
@@ -409,7 +410,7 @@ def make_lists(corpus: str | Path, data: str | Path, options: ListOptions) -> No
     _warn_of_overlap(sets)
     named = {Path(trials.path).name: trials for trials in lists}
     if "test" in sets:
-        named = named or _made_trials(sets["test"], options)
+        named = named or made_trials(sets["test"], options)
     for name, part in sets.items():
         write_data_dir(data / name, part)
     for name in MADE_TRIALS:
@@ -444,7 +445,8 @@ def _size(part: CorpusSet) -> str:
     return f"{len(part.utt2spk)} utterances of {len(set(part.utt2spk.values()))} speakers"
 
 
-def _made_trials(test: CorpusSet, options: ListOptions) -> dict[str, Trials]:
+def made_trials(test: CorpusSet, options: ListOptions) -> dict[str, Trials]:
+    """Make a test set's lists by `make_trials`; its targets are across sessions where a speaker has two."""
     speakers_by_session = set(zip(test.sessions.values(), (test.utt2spk[u] for u in test.sessions), strict=True))
     across = len(speakers_by_session) > len(set(test.utt2spk.values()))
     if test.sessions and not across:

@@ -21,6 +21,7 @@ from wespeaker_lite.scoring.bootstrap import (
 from wespeaker_lite.scoring.plots import Scored, draw_pictures
 from wespeaker_lite.scoring.results import (
     METRICS,
+    iter_mean,
     iter_results,
     read_json,
     read_results,
@@ -73,6 +74,7 @@ def write_report(experiment: str | Path, options: BootstrapOptions, attention: s
         bounds = _bounds(scores, trials, resamples)
         rows.append([name, scoring, *(show_one(metric, figures) + bounds.get(metric, "") for metric in metrics)])
         scored[name, scoring] = Scored(scores, trials.labels)
+    rows += [[name, how, *(show_one(m, figures) for m in metrics)] for name, how, figures in iter_mean(results)]
     text = _text(experiment.name, results, table(["trials", "scoring", *map(title, metrics)], rows), options)
     pictures = draw_pictures(experiment / "report", scored)
     if pictures:
@@ -114,6 +116,8 @@ def _text(name: str, results: Mapping[str, object], figures: str, options: Boots
         lines.append(f"{results['params']:,} parameters, {macs:,.1f} M multiply-accumulates for 1 s.\n")
     if options.utt2spk is not None:
         lines.append(f"In brackets: 95 % intervals by bootstrap over speakers, {options.replicates} replicates.\n")
+    if "mean" in results:
+        lines.append(f"The mean counts each list as much: {', '.join(results['mean']['lists'])}.\n")
     return "\n".join([*lines, figures])
 
 

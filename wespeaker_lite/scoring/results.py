@@ -91,6 +91,30 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
+def mean_of_lists(results: Mapping[str, Mapping[str, Any]], lists: Sequence[str]) -> dict[str, Any]:
+    """The mean of each metric over some lists, each of which counts as much, by scoring; and which lists they are.
+
+    Raises:
+        InputError: for a list that was not scored.
+    """
+    unknown = [name for name in lists if name not in results]
+    if unknown:
+        raise InputError(f"--mean {unknown[0]}: no such list; there are: {' '.join(results)}")
+    scorings = {}
+    for scoring in results[lists[0]]:
+        rows = [results[name][scoring] for name in lists]
+        metrics = [metric for metric in shown_metrics(rows) if all(metric in row for row in rows)]
+        scorings[scoring] = {metric: float(np.mean([row[metric] for row in rows])) for metric in metrics}
+    return {"lists": list(lists), "scorings": scorings}
+
+
+def iter_mean(results: Mapping[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Yield the rows of the mean over test sets, as `iter_results` those of lists; none where there is no mean."""
+    mean = results.get("mean", {"lists": [], "scorings": {}})
+    for scoring, figures in mean["scorings"].items():
+        yield f"mean of {len(mean['lists'])}", scoring, figures
+
+
 def iter_results(results: Mapping[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
     """Yield trial list, scoring and figures."""
     for trials, scorings in results["trials"].items():
@@ -103,8 +127,8 @@ def results_table(results: Mapping[str, Any]) -> str:
     counts = ("targets", "nontargets")
     metrics = shown_metrics(figures for _, _, figures in iter_results(results))
     rows = [
-        [name, scoring, *(show_one(metric, figures) for metric in metrics), *(figures[count] for count in counts)]
-        for name, scoring, figures in iter_results(results)
+        [name, scoring, *(show_one(m, figures) for m in metrics), *(figures.get(count, "") for count in counts)]
+        for name, scoring, figures in (*iter_results(results), *iter_mean(results))
     ]
     return table(["trials", "scoring", *map(title, metrics), *counts], rows)
 
