@@ -55,3 +55,19 @@ def test_a_full_disk_leaves_the_old_file(tmp_path: Path) -> None:
         assert [path.name for path in tmp_path.iterdir()] == ["x.pt"]
     finally:
         subprocess.run(["umount", str(tmp_path)], check=True)
+
+
+@pytest.mark.parametrize("damage", ["bit", "zeros"])
+def test_weights_that_were_damaged_later_are_not_read(tmp_path: Path, damage: str) -> None:
+    weights = torch.arange(1.0, 5001.0)
+    save_tensors(tmp_path / "x.pt", {"weights": weights})
+    content = bytearray((tmp_path / "x.pt").read_bytes())
+    begin = content.find(weights.numpy().tobytes())
+    if damage == "bit":
+        content[begin + 4003] ^= 4
+    else:
+        content[begin + 4000 : begin + 8000] = bytes(4000)
+    (tmp_path / "x.pt").write_bytes(content)
+    assert not torch.equal(torch.load(tmp_path / "x.pt")["weights"], weights), "torch itself reads it"
+    with pytest.raises(InputError, match=r"x\.pt: .*(checksum|CRC)"):
+        load_tensors(tmp_path / "x.pt")

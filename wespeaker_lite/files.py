@@ -1,6 +1,7 @@
 """Tensor files that appear whole or not at all, and that run no code when read."""
 
 import errno
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +29,10 @@ def load_tensors(path: str | Path) -> dict[str, Any]:
     """Read a file of `save_tensors` onto the CPU, with `weights_only`.
 
     Raises:
-        InputError: where the file is missing, cut, or holds anything but tensors and plain values.
+        InputError: where the file is missing, cut, damaged, or holds anything but tensors and plain values.
     """
     try:
+        _check_sums(path)
         record = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file") from error
@@ -42,3 +44,11 @@ def load_tensors(path: str | Path) -> dict[str, Any]:
     if not isinstance(record, dict):
         raise InputError(f"{path}: not a file of ours")
     return record
+
+
+def _check_sums(path: str | Path) -> None:
+    """Compare the file with the CRCs that torch.save has written into it, and that torch.load does not look at."""
+    with zipfile.ZipFile(path) as archive:
+        damaged = archive.testzip()
+    if damaged is not None:
+        raise ValueError(f"the checksum of {damaged} is wrong: the file was damaged after it was written")

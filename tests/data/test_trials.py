@@ -265,3 +265,13 @@ def test_speechocean_lists_are_read_whole(shared_data: Path) -> None:
         trials = read_trials(shared_data / "speechocean762" / name)
         assert len(trials) == 28500
         assert trials.labels.sum() == 14250
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["a b target\nc d target\na b nontarget\n", "a b target\nc d target\nb a nontarget\n", "1 a b\n0 c d\n0 b a\n"],
+)
+def test_a_pair_under_both_labels_is_an_error(tmp_path: Path, text: str) -> None:
+    (tmp_path / "trials").write_text(text)
+    with pytest.raises(InputError, match="trials: lines 1 and 3 contradict each other on a and b"):
+        read_trials(tmp_path / "trials")

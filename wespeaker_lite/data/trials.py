@@ -39,7 +39,8 @@ def read_trials(path: str | Path) -> Trials:
     The first line tells the form; a trial may stand more than once.
 
     Raises:
-        InputError: naming file and line, where a line is of another form or has any other label; for an empty file.
+        InputError: naming file and line, where a line is of another form or has any other label, or a pair is a target
+            and a nontarget; for an empty file.
     """
     rows = read_rows(path)
     first = rows[0].split()
@@ -51,6 +52,7 @@ def read_trials(path: str | Path) -> Trials:
     in_threes = all(row == triple or len(row.split()) == 3 for row, triple in zip(rows, triples, strict=False))
     if len(fields) != 3 * len(rows) or not in_threes or not known.keys() >= set(labels):
         raise InputError(_first_bad_line(path, rows, columns[0], known))
+    _check_agreement(path, enroll, test, labels)
     shared = {utterance: utterance for utterance in enroll + test}  # one string for all mentions of an utterance
     return Trials(
         [shared[utterance] for utterance in enroll],
@@ -58,6 +60,20 @@ def read_trials(path: str | Path) -> Trials:
         np.array([known[label] for label in labels]),
         str(path),
     )
+
+
+def _check_agreement(path: str | Path, enroll: Sequence[str], test: Sequence[str], labels: Sequence[str]) -> None:
+    """Check that no pair of utterances, in either order, is called both a target and a nontarget."""
+    pairs = [(a, b) if a < b else (b, a) for a, b in zip(enroll, test, strict=True)]
+    first = labels[0]
+    some = {pair for pair, label in zip(pairs, labels, strict=True) if label == first}
+    others = {pair for pair, label in zip(pairs, labels, strict=True) if label != first}
+    if some.isdisjoint(others):
+        return
+    both = some & others
+    number, pair = next((n, pair) for n, pair in enumerate(pairs) if pair in both)
+    other = next(n for n in range(number + 1, len(pairs)) if pairs[n] == pair and labels[n] != labels[number])
+    raise InputError(f"{path}: lines {number + 1} and {other + 1} contradict each other on {' and '.join(pair)}")
 
 
 def read_rows(path: str | Path) -> list[str]:
