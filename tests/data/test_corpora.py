@@ -256,6 +256,14 @@ def test_speakers_of_the_trials_are_the_test_set(tmp_path: Path) -> None:
     assert lists[0].test == ["spk4-s1-u0", "spk1-s0-u1"]
 
 
+def test_trials_that_name_every_speaker_leave_no_training_set(tmp_path: Path) -> None:
+    tree(tmp_path, speakers=3)
+    text(tmp_path / "trials", "1 spk0-s0-u0 spk0-s1-u0", "0 spk1-s0-u0 spk2-s0-u1")
+    sets, _ = read_corpus(tmp_path, ListOptions())
+    assert list(sets) == ["test"]
+    assert set(sets["test"].utt2spk.values()) == {"spk0", "spk1", "spk2"}
+
+
 def test_a_train_and_a_test_folder_of_any_kind_are_the_sets(tmp_path: Path) -> None:
     tree(tmp_path / "train", speakers=3)
     kaldi_dir(tmp_path / "test")

@@ -335,8 +335,9 @@ def read_corpus(folder: str | Path, options: ListOptions) -> tuple[dict[str, Cor
     """Read the sets and the trial lists that a corpus folder holds.
 
     Where it has a train/ or test/, each that is there is a set; else its speakers are split: those that its trial
-    lists name go to test, or, without lists, a share drawn by seed. Trial lists are the files `trials*` in the folder,
-    or else in its test/; their ids are brought to the form of the set's. Clips of further speakers join train.
+    lists name go to test, or, without lists, a share drawn by seed. Lists that name every speaker leave no train.
+    Trial lists are the files `trials*` in the folder, or else in its test/; their ids are brought to the form of the
+    set's. Clips of further speakers join train.
 
     Raises:
         InputError: as the readers do; where a trial names an unknown utterance; for too few speakers to split.
@@ -370,6 +371,9 @@ def _split(folder: Path, whole: CorpusSet, lists: list[Trials], options: ListOpt
     speakers = sorted_keys(set(whole.utt2spk.values()))
     if lists:
         test = {whole.utt2spk[utterance] for trials in lists for utterance in (*trials.enroll, *trials.test)}
+        if len(test) == len(speakers):
+            log.info("%s: the trials name every speaker, so all are tested and there is no training set", folder)
+            return {"test": whole}
     else:
         count = max(2, round(options.test_share * len(speakers)))
         test = set(np.random.default_rng(options.seed).permutation(speakers)[:count].tolist())
