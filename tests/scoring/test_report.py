@@ -60,6 +60,7 @@ def test_report_holds_figures_intervals_and_pictures(tmp_path: Path) -> None:
     text = write_report(experiment, OPTIONS)
     assert (experiment / "report" / "report.md").read_text() == text
     assert text.startswith("# student\n")
+    assert "In brackets: 95 % intervals by bootstrap over speakers, 200 replicates." in text
     assert "2,240,000 parameters, 123.4 M multiply-accumulates" in text
     replicates = replicate_metrics(scores, TRIALS.labels, resample_speakers(TRIALS, UTT2SPK, 200))
     low, high = interval(replicates["eer"])
@@ -88,13 +89,15 @@ def test_without_speakers_or_with_few_there_are_no_intervals(
 ) -> None:
     monkeypatch.setattr(report, "draw_pictures", lambda folder, scored: False)
     make_experiment(tmp_path, gain=2)
-    assert "[" not in write_report(tmp_path, BootstrapOptions())
+    text = write_report(tmp_path, BootstrapOptions())
+    assert "[" not in text
+    assert "In brackets" not in text
     few = Trials(["s00-0", "s00-0"], ["s00-1", "s01-0"], np.array([True, False]))
     write_scores(tmp_path / "scores" / "few.cosine.score", few, np.array([1.0, 0.0]))
     figures = summarise(few, np.array([1.0, 0.0]), "few")
     write_results(tmp_path / "results.json", {"trials": {"few": {"cosine": figures}}})
     with caplog.at_level(logging.WARNING):
-        write_report(tmp_path, OPTIONS)
+        assert "In brackets" not in write_report(tmp_path, OPTIONS)
     assert "few: no intervals: trials of 2 speakers are too few" in caplog.text
 
 

@@ -75,7 +75,8 @@ def write_report(experiment: str | Path, options: BootstrapOptions, attention: s
         rows.append([name, scoring, *(show_one(metric, figures) + bounds.get(metric, "") for metric in metrics)])
         scored[name, scoring] = Scored(scores, trials.labels)
     rows += [[name, how, *(show_one(m, figures) for m in metrics)] for name, how, figures in iter_mean(results)]
-    text = _text(experiment.name, results, table(["trials", "scoring", *map(title, metrics)], rows), options)
+    replicates = options.replicates if any(resamples for _, resamples in draws.values()) else 0
+    text = _text(experiment.name, results, table(["trials", "scoring", *map(title, metrics)], rows), replicates)
     pictures = draw_pictures(experiment / "report", scored)
     if pictures:
         text += "\n![DET curves](det.png)\n"
@@ -109,13 +110,13 @@ def show_interval(metric: str, bounds: tuple[float, float], sign: str = "") -> s
     return f" [{low}, {high}]"
 
 
-def _text(name: str, results: Mapping[str, object], figures: str, options: BootstrapOptions) -> str:
+def _text(name: str, results: Mapping[str, object], figures: str, replicates: int) -> str:
     lines = [f"# {name}\n"]
     if "params" in results:
         macs = results["macs_1s"] / 1e6
         lines.append(f"{results['params']:,} parameters, {macs:,.1f} M multiply-accumulates for 1 s.\n")
-    if options.utt2spk is not None:
-        lines.append(f"In brackets: 95 % intervals by bootstrap over speakers, {options.replicates} replicates.\n")
+    if replicates:
+        lines.append(f"In brackets: 95 % intervals by bootstrap over speakers, {replicates} replicates.\n")
     if "mean" in results:
         lines.append(f"The mean counts each list as much: {', '.join(results['mean']['lists'])}.\n")
     return "\n".join([*lines, figures])
