@@ -30,6 +30,7 @@ my $SILENCE = 3600;      # seconds after which a scheduler that does not answer 
 my @PAUSE = (0.05, 0.5); # seconds between two looks for sync files, at first and at most
 my @ASK = (2, 10);       # the same for questions to the scheduler
 my $SUBMISSION = $ENV{WESPEAKER_LITE_SUBMIT_SECONDS} // 120; # seconds after which a submission that does not end is given up
+my $LATE = 142;          # the exit code of a program that took longer than it may
 # Pauses before a submission is tried again that failed for a cause which passes.
 my @TRY_AGAIN = split ' ', $ENV{WESPEAKER_LITE_SUBMIT_PAUSES} // '2 5 15 30';
 my $PASSES = qr/timed out|timeout|temporar|try again|unable to contact|connection (?:refused|reset)|can't connect|got no response|queue size limit|resource temporarily/i;
@@ -86,7 +87,9 @@ sub submit {
         # A submission that was cut off may have been taken: to try again could run the job twice.
         if ($code == 0 || $code > 128 || $said !~ $PASSES || !@pauses || $$signal) {
             remove_sync_files($sync);
-            $said = "no answer for $SUBMISSION s; if it was taken all the same, cancel it by hand. $said" if $code == 128 + 14;
+            my $maybe = 'if it was taken all the same, cancel it by hand.';
+            $said = "no answer for $SUBMISSION s; $maybe $said" if $code == $LATE;
+            $said = "its last line is not the job's number; $maybe $said" if $code == 0;
             print STDERR "$PROGRAM: $command[0] did not take the job (code $code): $said\n";
             exit($$signal ? 2 : 1);
         }
@@ -344,7 +347,7 @@ sub cancel {
     return;
 }
 
-# Runs a program, for no more than so many seconds; returns its exit code and what it said on standard output and on standard
+# Runs a program, for no more than so many seconds; returns its exit code ($LATE: it took longer) and what it said on standard output and on standard
 # error. Ctrl-C goes to the whole process group: outside of it, a submission is not cut off when the job is taken and its
 # number not yet told.
 sub capture {
@@ -356,14 +359,18 @@ sub capture {
         POSIX::setpgid(0, 0);
         open STDIN, '<', '/dev/null' or POSIX::_exit(126);
         open STDERR, '>&', $errors or POSIX::_exit(126);
-        alarm $seconds;
         no warnings 'exec';
         exec { $words[0] } @words or print STDERR "cannot start $words[0]: $!\n";
         POSIX::_exit(127);
     }
+    # The whole group: a site's wrapper may have started the program that hangs, and that holds the pipe too.
+    my $late = 0;
+    local $SIG{ALRM} = sub { $late = 1; kill 'KILL', -$pid };
+    alarm $seconds;
     my $said = do { local $/; <$output> };
     close $output;
-    my $code = $? & 127 ? 128 + ($? & 127) : $? >> 8;
+    alarm 0;
+    my $code = $late ? $LATE : $? & 127 ? 128 + ($? & 127) : $? >> 8;
     seek $errors, 0, 0;
     my $complaint = do { local $/; <$errors> };
     for ($said, $complaint) {
