@@ -140,6 +140,29 @@ def test_an_epoch_that_the_mean_needs_is_trained_again(
     assert newest.exists()
 
 
+def test_checkpoints_of_another_config_are_kept_even_if_the_mean_would_miss_some(
+    small: Small, small_data: Path, tmp_path: Path
+) -> None:
+    run_here(small(train={"epochs": 6}), small_data, tmp_path)
+    before = {path.name: path.read_bytes() for path in (tmp_path / "checkpoints").iterdir()}
+    assert "epoch_0002_batch_000000.pt" not in before, "the shorter run's mean is over epochs 2 and 3"
+    run_here(small(train={"epochs": 3}), small_data, tmp_path)
+    assert {path.name: path.read_bytes() for path in (tmp_path / "checkpoints.1").iterdir()} == before
+
+
+def test_the_end_of_an_epoch_is_missed_by_a_checkpoint_within_the_next(
+    small: Small, small_data: Path, tmp_path: Path
+) -> None:
+    run_here(small(), small_data, tmp_path)
+    store = CheckpointStore(tmp_path / "checkpoints", 3)
+    before, older, newest = store.epoch_ends()[-3:]
+    newest.rename(older.with_name("epoch_0002_batch_000001.pt"))
+    older.unlink()
+    assert store.drop_behind_gap(range(2, 4))
+    assert store.paths() == [before]
+    assert not store.drop_behind_gap(range(2, 4))
+
+
 def test_no_mean_over_fewer_epochs_than_asked_for(small: Small, small_data: Path, tmp_path: Path) -> None:
     run_here(small(), small_data, tmp_path)
     store = CheckpointStore(tmp_path / "checkpoints", 3)

@@ -67,15 +67,10 @@ class CheckpointStore:
         """The checkpoints at the ends of epochs, oldest first."""
         return [path for path in self.paths() if path.stem.endswith("_batch_000000")]
 
-    def latest(self, averaged: Sequence[int] = ()) -> dict[str, Any] | None:
-        """The newest checkpoint that can be read, and that misses no end of an epoch before it of those `averaged`.
-
-        Where one of these is cut or gone, what was trained after it is deleted: that epoch is trained again, so that
-        the mean is over the weights of an undisturbed run.
-        """
+    def latest(self) -> dict[str, Any] | None:
+        """The newest checkpoint that can be read."""
         for unfinished in self.folder.glob(".*.tmp"):  # of a run that was killed while it saved
             unfinished.unlink()
-        self._drop_behind_gap(averaged)
         for path in reversed(self.paths()):
             record = self._read(path)
             if record is not None:
@@ -83,22 +78,26 @@ class CheckpointStore:
                 return record
         return None
 
-    def _drop_behind_gap(self, averaged: Sequence[int]) -> None:
-        """Delete the checkpoints after the first of the `averaged` ends of epochs that is cut or gone."""
-        paths = self.paths()
-        newest = self._epoch_of(paths[-1]) if paths else 0
-        ends = {self._epoch_of(path): path for path in self.epoch_ends()}
-        for epoch in averaged:
-            if epoch < newest and (epoch not in ends or self._read(ends[epoch]) is None):
-                log.warning("%s: the end of epoch %d is needed for the mean and is trained again", self.folder, epoch)
-                for path in self.paths():
-                    if self._epoch_of(path) >= epoch:
-                        path.unlink()
-                return
+    def drop_behind_gap(self, averaged: Sequence[int]) -> bool:
+        """Delete what was trained after the first of the `averaged` ends of epochs that is cut or gone; tell if one is.
 
-    def _epoch_of(self, path: Path) -> int:
-        """The number of whole epochs that a checkpoint has behind it."""
-        return int(self.PATTERN.fullmatch(path.name)[1])
+        That epoch is then trained again, so that the mean is over the weights of an undisturbed run.
+        """
+        places = {self._place_of(path): path for path in self.paths()}
+        newest = max(places, default=(0, 0))
+        for end in ((epoch, 0) for epoch in averaged):
+            if end < newest and (end not in places or self._read(places[end]) is None):
+                log.warning("%s: the end of epoch %d is needed for the mean and is trained again", self.folder, end[0])
+                for path in self.paths():
+                    if self._place_of(path) >= end:
+                        path.unlink()
+                return True
+        return False
+
+    def _place_of(self, path: Path) -> tuple[int, int]:
+        """How many whole epochs a checkpoint has behind it, and how many batches more."""
+        epoch, batch = self.PATTERN.fullmatch(path.name).groups()
+        return int(epoch), int(batch)
 
     def _read(self, path: Path) -> dict[str, Any] | None:
         """A checkpoint, or None for one that cannot be read: it is set aside as `*.cut`, and the log says so."""

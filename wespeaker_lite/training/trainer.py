@@ -224,13 +224,17 @@ class Trainer:
 
     def _resume(self) -> None:
         """Go on from the newest checkpoint; those of another config or other inputs are kept, but not gone on from."""
-        record = self.store.latest(self.averaged)
+        record = self.store.latest()
         if record is None:
             return
         changed = [name for name, value in self.origin.items() if record[name] != value]
         if changed:
             self.store.set_aside(changed)
             return
+        if self.store.drop_behind_gap(self.averaged):
+            record = self.store.latest()
+            if record is None:
+                return
         try:
             self.learner.load_state_dict(record["learner"])
         except RuntimeError as error:
