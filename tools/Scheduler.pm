@@ -29,11 +29,13 @@ my %PATIENCE = (dead => 0, ended => 6, leaving => 6, unheard => 120, unexplained
 my $SILENCE = 3600;      # seconds after which a scheduler that does not answer is given up
 my @PAUSE = (0.05, 0.5); # seconds between two looks for sync files, at first and at most
 my @ASK = (2, 10);       # the same for questions to the scheduler
-my $SUBMISSION = $ENV{WESPEAKER_LITE_SUBMIT_SECONDS} // 120; # seconds after which a submission that does not end is given up
+# Seconds after which a submission that does not end is given up.
+my $SUBMISSION = $ENV{WESPEAKER_LITE_SUBMIT_SECONDS} // 120;
 my $LATE = 142;          # the exit code of a program that took longer than it may
 # Pauses before a submission is tried again that failed for a cause which passes.
 my @TRY_AGAIN = split ' ', $ENV{WESPEAKER_LITE_SUBMIT_PAUSES} // '2 5 15 30';
-my $PASSES = qr/timed out|timeout|temporar|try again|unable to contact|connection (?:refused|reset)|can't connect|got no response|queue size limit|resource temporarily/i;
+my $PASSES = join '|', 'timed out', 'timeout', 'temporar', 'try again', 'unable to contact', 'connection (?:refused|reset)',
+    "can't connect", 'got no response', 'queue size limit';
 my $VANISHED = 'the scheduler does not know it any more';
 
 # Runs the job line in @ARGV and ends the program. $cluster is a hash:
@@ -85,7 +87,7 @@ sub submit {
         return $number if $code == 0 && defined $number;
         my $said = join "\n", grep { $_ ne '' } $answer, $errors;
         # A submission that was cut off may have been taken: to try again could run the job twice.
-        if ($code == 0 || $code > 128 || $said !~ $PASSES || !@pauses || $$signal) {
+        if ($code == 0 || $code > 128 || $said !~ /$PASSES/i || !@pauses || $$signal) {
             remove_sync_files($sync);
             my $maybe = 'if it was taken all the same, cancel it by hand.';
             $said = "no answer for $SUBMISSION s; $maybe $said" if $code == $LATE;
@@ -347,9 +349,9 @@ sub cancel {
     return;
 }
 
-# Runs a program, for no more than so many seconds; returns its exit code ($LATE: it took longer) and what it said on standard output and on standard
-# error. Ctrl-C goes to the whole process group: outside of it, a submission is not cut off when the job is taken and its
-# number not yet told.
+# Runs a program, for no more than so many seconds. Returns its exit code ($LATE: it took longer), its standard output and
+# its standard error. Ctrl-C goes to the whole process group: outside of it, a submission is not cut off when the job is
+# taken and its number not yet told.
 sub capture {
     my ($seconds, @words) = @_;
     my $errors = tempfile();

@@ -25,8 +25,7 @@ CALIBRATED_METRICS = (*(f"actdcf_p{p_target}" for p_target in P_TARGETS), "cllr"
 
 
 def summarise(trials: Trials, scores: np.ndarray, where: str, calibrated: bool = False) -> dict[str, float | int]:
-    """Measure one list's scores (n,): EER as a fraction of 1, the threshold
-    nearest to it, minDCF, and the counts of trials.
+    """Measure one list's scores (n,): EER as a fraction of 1 and its threshold, minDCF, and the counts of trials.
 
     `calibrated`: they are log-likelihood ratios, whose actDCF and Cllr mean something too.
 
