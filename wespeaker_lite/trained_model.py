@@ -9,7 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from wespeaker_lite import models
+from wespeaker_lite.config import to_mapping
 from wespeaker_lite.errors import InputError
+from wespeaker_lite.features.fbank import FbankConfig
 from wespeaker_lite.files import load_tensors, save_tensors
 from wespeaker_lite.models import margin
 
@@ -90,4 +92,6 @@ def load_record(path: str | Path) -> dict[str, Any]:
     config, classes = record["config"], record["classes"]
     if not isinstance(config, dict) or not isinstance(classes, list) or not all(isinstance(c, str) for c in classes):
         raise InputError(f"{path}: not a trained model: its config or its classes are of another kind")
+    if isinstance(config.get("features"), dict):  # options of the front end that are younger than the model
+        config["features"] = to_mapping(FbankConfig()) | config["features"]
     return record

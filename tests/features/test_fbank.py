@@ -20,7 +20,7 @@ def torchaudio_fbank(samples: np.ndarray, config: FbankConfig) -> np.ndarray:
     return kaldi.fbank(
         torch.from_numpy(samples)[None] * 32768, num_mel_bins=config.num_mels, dither=0.0, window_type=config.window,
         frame_length=config.frame_length_ms, frame_shift=config.frame_shift_ms, low_freq=config.low_freq,
-        high_freq=config.high_freq, sample_frequency=config.sample_rate,
+        high_freq=config.high_freq, sample_frequency=config.sample_rate, snip_edges=config.snip_edges,
     ).numpy()  # fmt: skip
 
 
@@ -49,11 +49,14 @@ CONFIGS = [
     FbankConfig(frame_length_ms=20, frame_shift_ms=8, window="rectangular", num_mels=64),
     FbankConfig(low_freq=100, high_freq=-400, num_mels=60),
     FbankConfig(high_freq=4000, frame_length_ms=32, num_mels=40),
+    FbankConfig(high_freq=-400, snip_edges=False),
+    FbankConfig(sample_rate=8000, num_mels=40, frame_length_ms=20, frame_shift_ms=12.5, snip_edges=False),
+    FbankConfig(frame_length_ms=20, frame_shift_ms=30, snip_edges=False),
 ]
 
 
 @pytest.mark.parametrize("config", CONFIGS)
-@pytest.mark.parametrize("samples", [noise(), noise(16001, 1e-4), noise(15999, 0.3, 0.5), noise(520, 0.2)])
+@pytest.mark.parametrize("samples", [noise(), noise(16001, 1e-4), noise(15999, 0.3, 0.5), noise(520, 0.2), noise(16079)])
 def test_features_are_those_of_torchaudio(config: FbankConfig, samples: np.ndarray) -> None:
     np.testing.assert_allclose(fbank(samples, config), torchaudio_fbank(samples, config), rtol=0, atol=3e-3)
 

@@ -23,7 +23,11 @@ _WINDOWS = {
 
 @dataclass(frozen=True)
 class FbankConfig:
-    """Kaldi's options of the same names; frequencies in Hz, a high_freq of 0 or less counts down from the Nyquist."""
+    """Kaldi's options of the same names; frequencies in Hz, a high_freq of 0 or less counts down from the Nyquist.
+
+    With `snip_edges` only whole frames count; without, frames are centred every frame shift, and the signal is mirrored
+    at its ends. sherpa-onnx, which runs speaker models on phones, has `high_freq` -400 and no `snip_edges`.
+    """
 
     sample_rate: int = 16000
     num_mels: int = 80
@@ -33,6 +37,7 @@ class FbankConfig:
     dither: float = 0.0
     low_freq: float = 20.0
     high_freq: float = 0.0
+    snip_edges: bool = True
 
     def __post_init__(self) -> None:
         nyquist = self.sample_rate / 2
@@ -65,9 +70,9 @@ class FbankConfig:
 def fbank(samples: np.ndarray, config: FbankConfig) -> np.ndarray:
     """Compute log mel energies of samples (n,) in [-1, 1], scaled to 16-bit integers: (T, num_mels) float32.
 
-    Only whole frames count: T = 1 + (n - frame_length) // frame_shift. The values are those of
-    torchaudio.compliance.kaldi.fbank, and so of Kaldi's compute-fbank-feats, in about half the time: window and mel
-    bands are made once, and energies without a square root. Dither is drawn from a seed that the samples give, so that
+    T is 1 + (n - frame_length) // frame_shift with `snip_edges`, and (n + frame_shift // 2) // frame_shift without. The
+    values are those of torchaudio.compliance.kaldi.fbank, and so of Kaldi's compute-fbank-feats, in about half the time:
+    window and mel bands are made once, and energies without a square root. Dither is drawn from a seed that the samples give, so that
     features are the same in every run.
 
     Raises:
@@ -76,6 +81,8 @@ def fbank(samples: np.ndarray, config: FbankConfig) -> np.ndarray:
     if len(samples) < config.frame_length:
         raise InputError(f"too short for one frame: {len(samples)} of {config.frame_length} samples")
     scaled = torch.from_numpy(np.multiply(samples, 32768.0, dtype=np.float32))
+    if not config.snip_edges:
+        scaled = _mirrored(scaled, config)
     frames = scaled.unfold(0, config.frame_length, config.frame_shift)
     if config.dither:
         generator = torch.Generator().manual_seed(zlib.crc32(samples.tobytes()))
@@ -83,6 +90,16 @@ def fbank(samples: np.ndarray, config: FbankConfig) -> np.ndarray:
     spectrum = torch.fft.rfft(_windowed(frames, config))
     power = spectrum.real.square().addcmul_(spectrum.imag, spectrum.imag)
     return (power @ _mel_banks(config)).clamp_min_(_FLOOR).log_().numpy()
+
+
+def _mirrored(samples: torch.Tensor, config: FbankConfig) -> torch.Tensor:
+    """Samples (n,), extended at both ends by their mirror image, so that frames are centred every frame shift."""
+    count = (len(samples) + config.frame_shift // 2) // config.frame_shift
+    before = config.frame_length // 2 - config.frame_shift // 2
+    after = (count - 1) * config.frame_shift + config.frame_length - before - len(samples)
+    start = samples[:before].flip(0) if before > 0 else samples[:0]
+    end = samples[len(samples) - after :].flip(0) if after > 0 else samples[:0]
+    return torch.cat((start, samples[max(0, -before) :], end))
 
 
 def _windowed(frames: torch.Tensor, config: FbankConfig) -> torch.Tensor:
