@@ -56,7 +56,9 @@ CONFIGS = [
 
 
 @pytest.mark.parametrize("config", CONFIGS)
-@pytest.mark.parametrize("samples", [noise(), noise(16001, 1e-4), noise(15999, 0.3, 0.5), noise(520, 0.2), noise(16079)])
+@pytest.mark.parametrize(
+    "samples", [noise(), noise(16001, 1e-4), noise(15999, 0.3, 0.5), noise(520, 0.2), noise(16079)]
+)
 def test_features_are_those_of_torchaudio(config: FbankConfig, samples: np.ndarray) -> None:
     np.testing.assert_allclose(fbank(samples, config), torchaudio_fbank(samples, config), rtol=0, atol=3e-3)
 

@@ -71,9 +71,9 @@ def fbank(samples: np.ndarray, config: FbankConfig) -> np.ndarray:
     """Compute log mel energies of samples (n,) in [-1, 1], scaled to 16-bit integers: (T, num_mels) float32.
 
     T is 1 + (n - frame_length) // frame_shift with `snip_edges`, and (n + frame_shift // 2) // frame_shift without. The
-    values are those of torchaudio.compliance.kaldi.fbank, and so of Kaldi's compute-fbank-feats, in about half the time:
-    window and mel bands are made once, and energies without a square root. Dither is drawn from a seed that the samples give, so that
-    features are the same in every run.
+    values are those of torchaudio.compliance.kaldi.fbank, and so of Kaldi's compute-fbank-feats, in about half the
+    time: window and mel bands are made once, and energies without a square root. Dither is drawn from a seed that the
+    samples give, so that features are the same in every run.
 
     Raises:
         InputError: where there are fewer samples than in a frame.
