@@ -120,3 +120,18 @@ def test_speeds_are_above_0_each_once_and_without_1(speeds: tuple[float, ...]) -
 def test_copies_are_named_once_and_are_of_a_share(options: dict) -> None:
     with pytest.raises(ValueError, match="each once, a share above 0"):
         AugmentConfig(**options)
+
+
+def test_a_share_of_crops_has_a_narrow_band_and_other_masks_stay() -> None:
+    options = {"freq_masks": 1, "freq_width": 4, "time_masks": 1}
+    draws = uniforms(0, 0, np.arange(2000), 5)
+    narrow = SpecAugmentConfig(narrow_band=0.3, narrow_band_width=10, **options)
+    frames, bands = spec_augment(draws, 40, 30, narrow)
+    plain_frames, plain_bands = spec_augment(draws[:, :4], 40, 30, SpecAugmentConfig(**options))
+    np.testing.assert_array_equal(frames, plain_frames)
+    np.testing.assert_array_equal(bands[:, :20], plain_bands[:, :20])
+    cut = bands[:, 20:].all(axis=1)
+    np.testing.assert_array_equal(bands[~cut], plain_bands[~cut])
+    assert 0.27 < cut.mean() < 0.33
+    with pytest.raises(ValueError, match="probability"):
+        SpecAugmentConfig(narrow_band=1.5)

@@ -42,21 +42,30 @@ def pick(draws: np.ndarray, choices: np.ndarray | int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class SpecAugmentConfig:
-    """Masks of a crop: how many along mel bands and along frames, and how wide each is at most."""
+    """Masks of a crop: how many along mel bands and along frames, and how wide each is at most.
+
+    narrow_band: the probability that the upper `narrow_band_width` bands of a crop are masked, as a telephone cuts them
+    off: of 80 bands up to 7,600 Hz, 20 lie above 3,800 Hz.
+    """
 
     freq_masks: int = 0
     freq_width: int = 8
     time_masks: int = 0
     time_width: int = 10
+    narrow_band: float = 0.0
+    narrow_band_width: int = 20
 
     def __post_init__(self) -> None:
-        if min(self.freq_masks, self.freq_width, self.time_masks, self.time_width) < 0:
+        widths = (self.freq_width, self.time_width, self.narrow_band_width)
+        if min(self.freq_masks, self.time_masks, *widths) < 0:
             raise ValueError("masks and their widths cannot be negative")
+        if not 0 <= self.narrow_band <= 1:
+            raise ValueError(f"narrow_band is {self.narrow_band}: a probability is between 0 and 1")
 
     @property
     def num_draws(self) -> int:
-        """Draws that a crop needs: width and place of each mask."""
-        return 2 * (self.freq_masks + self.time_masks)
+        """Draws that a crop needs: width and place of each mask, and whether it is of a narrow band."""
+        return 2 * (self.freq_masks + self.time_masks) + (self.narrow_band > 0)
 
 
 def spec_augment(draws: np.ndarray, frames: int, mels: int, config: SpecAugmentConfig) -> tuple[np.ndarray, np.ndarray]:
@@ -65,8 +74,11 @@ def spec_augment(draws: np.ndarray, frames: int, mels: int, config: SpecAugmentC
     Widths are uniform in [0, width]; `draws` is (B, config.num_draws) in [0, 1). What is masked is to take the mean of
     the crop in its band. Source: Park et al., SpecAugment, Interspeech 2019, section 2, without the warp.
     """
-    time, freq = np.split(draws, [2 * config.time_masks], axis=1)
-    return _stretches(time, frames, config.time_width), _stretches(freq, mels, config.freq_width)
+    time, freq, narrow = np.split(draws, np.cumsum([2 * config.time_masks, 2 * config.freq_masks]), axis=1)
+    bands = _stretches(freq, mels, config.freq_width)
+    if config.narrow_band > 0:
+        bands |= (narrow < config.narrow_band) & (np.arange(mels) >= mels - config.narrow_band_width)
+    return _stretches(time, frames, config.time_width), bands
 
 
 def _stretches(draws: np.ndarray, size: int, width: int) -> np.ndarray:
