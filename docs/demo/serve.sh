@@ -1,0 +1,33 @@
+#!/usr/bin/env bash
+# Serve the page that compares two recordings in a browser, with an experiment's exported model.
+set -euo pipefail
+
+ORT=onnxruntime-web@1.30.0
+usage="Usage: $0 EXP_DIR [SITE_DIR [PORT]]
+ e.g.: $0 exp/mini/bc_cmt_tiny
+Puts the page, EXP_DIR/export/model_wave.onnx, its verify.json and onnxruntime-web (by npm) into SITE_DIR (default:
+EXP_DIR/export/demo), and serves that folder on this machine. PORT (default: 8000) 0 only makes the folder."
+if [ $# -lt 1 ] || [ $# -gt 3 ] || [ "$1" = --help ]; then
+  echo "$usage" >&2
+  exit 1
+fi
+exp=$1 site=${2:-$1/export/demo} port=${3:-8000} page=$(dirname "$0")/index.html
+
+die() { echo "$0: $*" >&2 && exit 1; }
+[ -e "$exp/export/model_wave.onnx" ] || die "$exp/export/model_wave.onnx is not there: run stage 8 of this experiment first"
+command -v npm > /dev/null || die "npm is not here: install Node.js, which fetches onnxruntime-web"
+
+mkdir -p "$site"
+if [ ! -e "$site/ort.wasm.min.js" ]; then
+  fetched=$(mktemp -d)
+  trap 'rm -rf "$fetched"' EXIT
+  npm pack --silent --pack-destination "$fetched" "$ORT" > /dev/null || die "npm could not fetch $ORT"
+  tar -xzf "$fetched"/*.tgz -C "$fetched"
+  cp "$fetched"/package/dist/ort-wasm-simd-threaded.{mjs,wasm} "$site/"
+  cp "$fetched/package/dist/ort.wasm.min.js" "$site/" # last: where it is, the others are
+fi
+cp "$page" "$exp/export/model_wave.onnx" "$site/"
+rm -f "$site/verify.json"
+if [ -e "$exp/verify.json" ]; then cp "$exp/verify.json" "$site/"; fi
+[ "$port" != 0 ] || exit 0
+exec python3 -m http.server --bind 127.0.0.1 --directory "$site" "$port"
