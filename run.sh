@@ -3,7 +3,7 @@
 set -euo pipefail
 . "$(dirname "$0")/local/common.sh"
 
-stages=(get_corpus make_lists make_fbanks train_teacher train_student extract_embeddings score report)
+stages=(get_corpus make_lists make_fbanks train_teacher train_student extract_embeddings score report export)
 if [ "$stage" -lt 0 ] || [ "$stop_stage" -ge "${#stages[@]}" ] || [ "$stage" -ge "${#stages[@]}" ]; then
   die "there are stages 0 to $((${#stages[@]} - 1)); asked for: $stage to $stop_stage"
 fi
@@ -11,6 +11,10 @@ if [ "$stage" -gt "$stop_stage" ]; then die "--stage $stage is after --stop-stag
 echo "$0 ${ARGUMENTS[*]}"
 for ((number = stage; number <= stop_stage; number++)); do
   say "stage $number: ${stages[number]}"
+  if [ "${stages[number]}" = export ] && [ "$stage" -lt "$number" ] && ! missing=$(missing_for_export); then
+    say "skipped, since it was not asked for alone: $missing"
+    continue
+  fi
   code=0
   (cd "$CALLER_DIR" && bash "$ROOT/local/${stages[number]}.sh" "${ARGUMENTS[@]}") || code=$?
   if [ "$code" -ne 0 ]; then

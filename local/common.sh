@@ -22,7 +22,7 @@ seed=0
 set=()
 teacher_set=()
 stage=0
-stop_stage=7
+stop_stage=8
 nj=2
 cmd=tools/run.pl
 gpu=0
@@ -40,7 +40,8 @@ help_message="Usage: bash run.sh [options]
   bash run.sh --stage 3 --stop-stage 5 --set train.epochs=20 --seed 1
   bash run.sh --corpus own --corpus-dir my_speech --stage 0 --model exp/speechocean762/ecapa_c128/final.pt
 
-Stages: 0 get the corpus, 1 data dirs and trials, 2 fbanks, 3 teacher, 4 student, 5 embeddings, 6 scores, 7 report.
+Stages: 0 get the corpus, 1 data dirs and trials, 2 fbanks, 3 teacher, 4 student, 5 embeddings, 6 scores, 7 report,
+8 export.
 Each is a script of local/. What is done is skipped; what a changed config or list makes stale is done again.
 
 Options:
@@ -151,6 +152,13 @@ drawn() {
 
 # Whether noise is mixed into crops while training.
 uses_noise() { [ "$(setting crop.noise.probability)" != 0.0 ]; }
+
+# Says what is not installed, with the command that installs it, and fails if anything is.
+missing_for_export() {
+  local lines
+  lines=$(python tools/requirements.py requirements-export.txt) ||
+    { echo "${lines//$'\n'/, }; get it by: tools/install.sh --extras export" && false; }
+}
 
 # The experiment of the teacher that the config names.
 teacher_folder() { echo "exp/$corpus/$(basename "$(setting distill.teacher)" .yaml)"; }

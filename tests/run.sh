@@ -3,7 +3,7 @@
 set -euo pipefail
 CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
 
-export WESPEAKER_LITE_EXTRAS="plots test"
+export WESPEAKER_LITE_EXTRAS="plots test export"
 . ./path.sh
 bash tests/cluster/install.sh
 

@@ -1,8 +1,11 @@
 """A small BC-CMT as after training, for the tests of a trained model in use."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import nn
 
 from wespeaker_lite import trained_model
 from wespeaker_lite.config import to_mapping
@@ -11,11 +14,19 @@ from wespeaker_lite.experiment import from_given
 SMALL = {"name": "bc_cmt", "channels": [8, 8], "depth": [1, 1], "strides": [2, 2], "embed_dim": 8}
 
 
-def make_model(path: Path) -> Path:
-    config = to_mapping(from_given({"model": SMALL, "features": {"num_mels": 40}}, "test"))
+def make_model(path: Path, features: Mapping[str, Any] | None = None) -> Path:
+    config = to_mapping(from_given({"model": SMALL, "features": features or {"num_mels": 40}}, "test"))
     torch.manual_seed(0)
-    model = trained_model.build_model(config)
-    with torch.no_grad():  # running statistics that are not 0 and 1
-        model.train()(torch.randn(16, 60, 40))
+    model = with_statistics(trained_model.build_model(config), config["features"]["num_mels"])
     trained_model.save(path, trained_model.TrainedModel(config, model, None, []))
     return path
+
+
+@torch.no_grad()
+def with_statistics(model: nn.Module, num_mels: int) -> nn.Module:
+    """Norms as training leaves them: statistics that are not 0 and 1, gains and biases that are not 1 and 0."""
+    for name, parameter in model.named_parameters():
+        if "norm" in name or ".bn" in name:
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    model.train()(3 * torch.randn(16, 60, num_mels))
+    return model.eval()

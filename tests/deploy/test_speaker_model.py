@@ -14,7 +14,7 @@ from tests.deploy.models import make_model
 from wespeaker_lite import SpeakerModel
 from wespeaker_lite.data.arks import read_array, read_scp
 from wespeaker_lite.data.tables import write_table
-from wespeaker_lite.deploy import speaker_model
+from wespeaker_lite.deploy import front_end, speaker_model
 from wespeaker_lite.errors import InputError
 from wespeaker_lite.features.fbank import FbankConfig
 from wespeaker_lite.features.job import FbankJob, make_fbanks
@@ -76,8 +76,8 @@ def test_long_recordings_are_read_in_parts_and_averaged(
         longest = max(longest, len(samples))
         return original(samples, config)
 
-    original = speaker_model.fbank
-    monkeypatch.setattr(speaker_model, "fbank", fbank)
+    original = front_end.fbank
+    monkeypatch.setattr(front_end, "fbank", fbank)
     samples = np.concatenate([sound(2.0, 1), np.zeros(2 * RATE, np.float32), sound(2.0, 2)])
     soundfile.write(tmp_path / "x.wav", samples, RATE, subtype="FLOAT")
     wanted = (model.embed(sound(2.0, 1), RATE) + model.embed(sound(2.0, 2), RATE)) / 2  # silence is left out

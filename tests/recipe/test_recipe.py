@@ -2,8 +2,10 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import kaldiio
@@ -87,20 +89,48 @@ def test_bad_options_and_configs_say_what_is_wrong(checkout: Checkout) -> None:
         (("--corpus", "nowhere"), "there are: mini own pool speechocean762"),
         (("--stage", "abc"), "whole number"),
         (("--stage",), "needs a value"),
-        (("--stop-stage", "99"), "stages 0 to 7"),
+        (("--stop-stage", "99"), "stages 0 to 8"),
         (("--set", "train.epoch=3"), "did you mean 'epochs'"),
         (("--set", "model.chanels=3"), "did you mean 'channels'"),
         (("--config", "conf/none.yaml"), "conf/none.yaml: no such file"),
         (("--model", "none.pt"), "no such file"),
         (("--max-bda", "3"), "nearest: --max-bad"),
         (("--stage", "5", "--stop-stage", "3"), "nothing to do"),
-        (("--stage", "8"), "stages 0 to 7"),
+        (("--stage", "9"), "stages 0 to 8"),
         (("--model", "exp/mini/student/final.pt", "--set", "seed=3"), "keeps the config that it carries"),
         (("--stage", "5", "--sets", "typo"), "data/mini/typo"),
         (("positional",), "unexpected argument 'positional'"),
     ):
         assert message in checkout.bad(*options), options
     assert "Stages:" in checkout.good("--help")
+
+
+def test_the_export_is_made_and_used(checkout: Checkout) -> None:
+    pytest.importorskip("onnxruntime", reason="needs tools/install.sh --extras export")
+    results = json.loads((checkout.exp / "results.json").read_text())
+    eer = results["trials"]["trials_O"]["cosine"]["eer"]
+    assert re.search(rf"trials_O +cosine +{100 * eer:.2f}", (checkout.exp / "export/card.md").read_text())
+    one, two = sorted((checkout.folder / "data/mini/corpus/test").rglob("*.flac"))[:2]
+    scores = []
+    for model in ("final.pt", "export/model.onnx"):
+        command = [sys.executable, "-m", "wespeaker_lite.bin.verify", "--json", "--model", str(checkout.exp / model)]
+        done = subprocess.run([*command, str(one), str(two)], capture_output=True, text=True, check=True)
+        scores.append(json.loads(done.stdout))
+    assert scores[1]["score"] == pytest.approx(scores[0]["score"], abs=1e-4)
+    assert scores[1]["threshold_name"] == scores[0]["threshold_name"] == "EER point of trials_O"
+
+
+def test_without_its_extra_the_export_is_skipped_unless_it_is_asked_for(checkout: Checkout) -> None:
+    requirements = checkout.folder / "requirements-export.txt"
+    before = requirements.read_text()
+    requirements.write_text("no-such-package==1\n")
+    try:
+        extras = {"WESPEAKER_LITE_EXTRAS": "plots test"}
+        message = "no-such-package==1: not installed; get it by: tools/install.sh --extras export"
+        assert f"skipped, since it was not asked for alone: {message}" in checkout.good("--stage", "7", **extras)
+        assert f"export.sh: {message}" in checkout.bad("--stage", "8", **extras)
+    finally:
+        requirements.write_text(before)
 
 
 def test_a_stage_before_its_inputs_exist_names_the_stage_to_run(checkout: Checkout) -> None:

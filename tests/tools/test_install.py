@@ -52,7 +52,7 @@ class Checkout:
         for path in COPIED:
             (self.root / path).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / path, self.root / path)
-        for extra in ("", "-plots", "-test", "-peers"):
+        for extra in ("", "-plots", "-test", "-export", "-peers"):
             (self.root / f"requirements{extra}.txt").write_text(f"package{extra}>=1\n")
         self.play.mkdir()
         (self.play / "version").write_text("3.11.7\n")

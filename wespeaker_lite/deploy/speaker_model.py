@@ -2,19 +2,21 @@
 
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Self
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 
 from wespeaker_lite import trained_model
 from wespeaker_lite.config import from_mapping
-from wespeaker_lite.data.arks import as_in_ark
 from wespeaker_lite.data.audio import audio_seconds, convert, read_audio
+from wespeaker_lite.deploy import onnx_model
+from wespeaker_lite.deploy.front_end import FrontEnd
 from wespeaker_lite.errors import InputError
-from wespeaker_lite.features.fbank import FbankConfig, fbank
+from wespeaker_lite.features.fbank import FbankConfig
 from wespeaker_lite.scoring.extraction import embed
 from wespeaker_lite.scoring.verification import Verification, read_verification
 
@@ -34,24 +36,36 @@ class SpeakerModel:
     [-1, 1] or integers. Embeddings are those of stage 5, front end and bytes of its arks included.
     """
 
-    def __init__(self, trained: trained_model.TrainedModel, verification: Verification | None, name: str) -> None:
-        self._network, self._config, self.name = trained.model, trained.config, name
-        self.features = from_mapping(FbankConfig, trained.config["features"], f"{name}: features")
+    def __init__(
+        self,
+        network: nn.Module,
+        features: FbankConfig,
+        front_end: Callable[[np.ndarray], Tensor],
+        verification: Verification | None,
+        name: str,
+    ) -> None:
+        """`front_end` makes of samples (n,) what the network reads of them, without the axis of the batch."""
+        self._network, self.features, self._front_end, self.name = network, features, front_end, name
         self.verification = verification
         mean = verification.mean if verification else None
-        if mean is not None and mean.shape != (trained.model.embed_dim,):
+        if mean is not None and mean.shape != (network.embed_dim,):
             raise InputError(f"{name}: verify.json beside it is of another model; run stage 6 again")
         self._mean = mean
 
     @classmethod
     def load(cls, path: str | os.PathLike | None = None) -> Self:
-        """Load a final.pt onto the CPU; by default the model that comes with the package.
+        """Load a final.pt onto the CPU, or an exported .onnx; by default the model that comes with the package.
 
         Raises:
             InputError: where the file is missing or not a trained model.
         """
         path = default_model() if path is None else Path(path)
-        return cls(trained_model.load(path), read_verification(path), str(path))
+        if path.suffix == ".onnx":
+            return cls(*onnx_model.load(path), read_verification(path), str(path))
+        trained = trained_model.load(path)
+        features = from_mapping(FbankConfig, trained.config["features"], f"{path}: features")
+        front_end = FrontEnd(features, trained.config["crop"]["cmn"])
+        return cls(trained.model, features, front_end, read_verification(path), str(path))
 
     def embed(self, audio: Audio, sample_rate: int | None = None) -> np.ndarray:
         """The embedding (D,) float32 of a recording of 0.3 s or more.
@@ -90,9 +104,7 @@ class SpeakerModel:
 
     @torch.inference_mode()
     def _embed_part(self, samples: np.ndarray, name: str) -> np.ndarray:
-        feats = torch.from_numpy(as_in_ark(fbank(samples, self.features)))
-        feats = feats - feats.mean(0) if self._config["crop"]["cmn"] else feats
-        vector = embed(self._network, [feats])[0]
+        vector = embed(self._network, [self._front_end(samples)])[0]
         if not vector.isfinite().all():
             raise InputError(f"{name}: its embedding is not finite")
         return vector.numpy()

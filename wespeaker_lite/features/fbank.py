@@ -12,7 +12,7 @@ from wespeaker_lite.data.distortion import Acoustics
 from wespeaker_lite.errors import InputError
 
 _PREEMPHASIS = 0.97
-_FLOOR = torch.finfo(torch.float32).eps  # of energies, before the logarithm
+FLOOR = torch.finfo(torch.float32).eps  # of energies, before the logarithm
 _WINDOWS = {
     "povey": lambda size: torch.hann_window(size, periodic=False) ** 0.85,
     "hanning": lambda size: torch.hann_window(size, periodic=False),
@@ -48,7 +48,7 @@ class FbankConfig:
             raise ValueError(f"window {self.window!r} is none of {', '.join(_WINDOWS)}")
         if not 4 <= self.num_mels <= 1000 or self.frame_shift < 1 or not 2 <= self.frame_length <= 1 << 16:
             raise ValueError("expected 4 mel bands or more (up to 1000), and frames longer than a sample (up to 65536)")
-        if (_mel_banks(self).sum(0) == 0).any():
+        if (mel_banks(self).sum(0) == 0).any():
             raise ValueError(f"{self.num_mels} mel bands are too narrow for frames of {self.frame_length_ms} ms")
 
     @property
@@ -87,9 +87,9 @@ def fbank(samples: np.ndarray, config: FbankConfig) -> np.ndarray:
     if config.dither:
         generator = torch.Generator().manual_seed(zlib.crc32(samples.tobytes()))
         frames = frames + config.dither * torch.randn(frames.shape, generator=generator)
-    spectrum = torch.fft.rfft(_windowed(frames, config))
+    spectrum = torch.fft.rfft(windowed_frames(frames, config))
     power = spectrum.real.square().addcmul_(spectrum.imag, spectrum.imag)
-    return (power @ _mel_banks(config)).clamp_min_(_FLOOR).log_().numpy()
+    return (power @ mel_banks(config)).clamp_min_(FLOOR).log_().numpy()
 
 
 def _mirrored(samples: torch.Tensor, config: FbankConfig) -> torch.Tensor:
@@ -102,13 +102,13 @@ def _mirrored(samples: torch.Tensor, config: FbankConfig) -> torch.Tensor:
     return torch.cat((start, samples[max(0, -before) :], end))
 
 
-def _windowed(frames: torch.Tensor, config: FbankConfig) -> torch.Tensor:
+def windowed_frames(frames: torch.Tensor, config: FbankConfig) -> torch.Tensor:
     """Subtract the mean of each frame, pre-emphasise and window it: (T, frame_length) -> (T, fft_size).
 
     Pre-emphasis takes a mean down to (1 - 0.97) of itself, so that this much is subtracted after it, in fewer passes.
     """
     rest = 1 - _PREEMPHASIS
-    padded = torch.zeros(len(frames), config.fft_size)
+    padded = frames.new_zeros(len(frames), config.fft_size)
     windowed = padded[:, : config.frame_length]
     torch.mul(frames[:, :1], rest, out=windowed[:, :1])  # the first sample stands in for the one before it
     torch.sub(frames[:, 1:], frames[:, :-1], alpha=_PREEMPHASIS, out=windowed[:, 1:])
@@ -118,7 +118,7 @@ def _windowed(frames: torch.Tensor, config: FbankConfig) -> torch.Tensor:
 
 def acoustics_of(config: FbankConfig) -> Acoustics:
     """What features of this config say of sound; a band's energy counts as it was before pre-emphasis."""
-    banks = _mel_banks(config).double()
+    banks = mel_banks(config).double()
     circle = torch.linspace(0, torch.pi, config.fft_size // 2 + 1, dtype=torch.float64)
     gain = 1 + _PREEMPHASIS**2 - 2 * _PREEMPHASIS * circle.cos()  # of powers, by y_t = x_t - 0.97 x_{t-1}
     weights = (banks / gain[:, None]).sum(0) / banks.sum(0)
@@ -131,7 +131,7 @@ def _window(config: FbankConfig) -> torch.Tensor:
 
 
 @functools.cache
-def _mel_banks(config: FbankConfig) -> torch.Tensor:
+def mel_banks(config: FbankConfig) -> torch.Tensor:
     """Weights of the mel bands: (fft_size / 2 + 1, num_mels)."""
     banks, _ = get_mel_banks(
         config.num_mels, config.fft_size, float(config.sample_rate), config.low_freq, config.high_freq,

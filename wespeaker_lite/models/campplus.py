@@ -15,7 +15,7 @@ from wespeaker_lite.models.masking import apply_mask, full_precision, time_mask
 from wespeaker_lite.models.pooling import statistics
 
 _HEAD_CHANNELS = 32
-_SEGMENT_FRAMES = 100  # of the context pooling, after the time stride: 2 s of speech
+SEGMENT_FRAMES = 100  # of the context pooling, after the time stride: 2 s of speech
 _BLOCKS = ((12, 1), (24, 2), (16, 2))  # dense layers and dilation
 
 
@@ -91,7 +91,7 @@ class ContextMask(nn.Module):
     def forward(self, maps: Tensor, mask: Tensor | None) -> Tensor:
         # The context is constant within a segment, so the gate is computed once per segment, not per frame.
         gate = torch.sigmoid(self.linear2(torch.relu_(self.linear1(segment_context(maps, mask)))))
-        gate = gate.repeat_interleave(_SEGMENT_FRAMES, dim=-1)[..., : maps.shape[-1]]
+        gate = gate.repeat_interleave(SEGMENT_FRAMES, dim=-1)[..., : maps.shape[-1]]
         return self.linear_local(maps) * gate
 
 
@@ -101,11 +101,11 @@ def segment_context(maps: Tensor, mask: Tensor | None) -> Tensor:
     The last segment is the mean of the frames it has; one that is all padding holds the utterance's mean alone.
     """
     frames = maps.shape[-1]
-    starts = torch.arange(0, frames, _SEGMENT_FRAMES, device=maps.device)
-    window = (frames - starts).clamp(max=_SEGMENT_FRAMES)
+    starts = torch.arange(0, frames, SEGMENT_FRAMES, device=maps.device)
+    window = (frames - starts).clamp(max=SEGMENT_FRAMES)
 
     def segment_sums(x: Tensor) -> Tensor:
-        return F.avg_pool1d(full_precision(x), _SEGMENT_FRAMES, _SEGMENT_FRAMES, ceil_mode=True) * window
+        return F.avg_pool1d(full_precision(x), SEGMENT_FRAMES, SEGMENT_FRAMES, ceil_mode=True) * window
 
     sums = segment_sums(maps)
     counts = window[None, None] if mask is None else segment_sums(mask[:, None].to(sums.dtype)).round()

@@ -1,0 +1,55 @@
+"""Graphs of the networks, made for inference: every norm folded into a neighbour, where one can take it.
+
+A graph of the network models/X is one module X here, with a function `build(graph, model, feats) -> embeddings`. Batch
+and length are free: nothing in a graph comes from the length of an example, as it does where a network is traced.
+"""
+
+import copy
+import importlib
+from collections.abc import Mapping
+
+import onnx
+import torch
+from torch import nn
+
+from wespeaker_lite.deploy.graphs.builder import Graph
+from wespeaker_lite.deploy.graphs.front_end import fbank
+from wespeaker_lite.errors import InputError
+from wespeaker_lite.features.fbank import FbankConfig
+
+
+@torch.no_grad()
+def of_feats(name: str, model: nn.Module, num_mels: int, metadata: Mapping[str, str], half: bool) -> onnx.ModelProto:
+    """The network `name` from `feats` (B, T, num_mels) to `embs` (B, embed_dim); weights in 16 bits where `half`.
+
+    Raises:
+        InputError: where there is no graph of such a network.
+    """
+    graph = Graph()
+    _network(graph, name, model, graph.input("feats", ["B", "T", num_mels]))
+    return graph.model(metadata, half)
+
+
+@torch.no_grad()
+def of_samples(
+    name: str, model: nn.Module, features: FbankConfig, cmn: bool, metadata: Mapping[str, str]
+) -> onnx.ModelProto:
+    """The network with its front end, from `samples` (B, n) in [-1, 1] to `embs` (B, embed_dim).
+
+    Raises:
+        InputError: as `of_feats`.
+    """
+    graph = Graph()
+    samples = graph.input("samples", ["B", "n"])
+    _network(graph, name, model, fbank(graph, samples, features, cmn))
+    return graph.model(metadata)
+
+
+def _network(graph: Graph, name: str, model: nn.Module, feats: str) -> None:
+    try:
+        module = importlib.import_module(f"{__name__}.{name}")
+    except ModuleNotFoundError as error:
+        raise InputError(f"the network {name} has no graph to export: write {__name__}.{name}") from error
+    # Folded in 64 bits, so that the only rounding is that of the weights themselves.
+    network = copy.deepcopy(model).cpu().double().eval()
+    graph.output(module.build(graph, network, feats), "embs", ["B", model.embed_dim])

@@ -1,0 +1,126 @@
+"""Builds an ONNX graph node by node, from weights of any precision."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from onnx import helper, numpy_helper
+from torch import Tensor, nn
+
+OPSET = 17  # onnxruntime has read it since 1.12, which is what older clients carry
+_IR_VERSION = 8
+
+
+class Graph:
+    """Nodes in the order in which they run; what a node gives is named by a string."""
+
+    def __init__(self) -> None:
+        self._nodes: list[onnx.NodeProto] = []
+        self._weights: dict[str, np.ndarray] = {}
+        self._known: dict[tuple[Any, ...], str] = {}
+        self._inputs: list[onnx.ValueInfoProto] = []
+        self._outputs: list[onnx.ValueInfoProto] = []
+
+    def input(self, name: str, shape: Sequence[int | str]) -> str:
+        """Declare a float input; axes with a name may have any size."""
+        self._inputs.append(helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape))
+        return name
+
+    def output(self, value: str, name: str, shape: Sequence[int | str]) -> None:
+        """Declare a value an output of this name."""
+        self._nodes.append(helper.make_node("Identity", [value], [name]))
+        self._outputs.append(helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape))
+
+    def add(self, operator: str, *inputs: str | Tensor | np.ndarray, **attributes: Any) -> str:
+        """Add a node with one output; tensors become weights, and empty strings are inputs that are left out."""
+        return self.split(operator, 1, *inputs, **attributes)[0]
+
+    def split(self, operator: str, count: int, *inputs: str | Tensor | np.ndarray, **attributes: Any) -> list[str]:
+        """Add a node with `count` outputs."""
+        names = [value if isinstance(value, str) else self.weight(value) for value in inputs]
+        outputs = [f"{operator}_{len(self._nodes)}_{number}" for number in range(count)]
+        self._nodes.append(helper.make_node(operator, names, outputs, **attributes))
+        return outputs
+
+    def weight(self, value: Tensor | np.ndarray) -> str:
+        """A constant: integers as they are, all else in float32; equal ones are kept once."""
+        array = value.detach().cpu().numpy() if isinstance(value, Tensor) else np.asarray(value)
+        array = array if array.dtype == np.int64 else array.astype(np.float32)
+        key = (array.dtype.str, array.shape, array.tobytes())
+        if key not in self._known:
+            self._known[key] = f"weight_{len(self._weights)}"
+            self._weights[self._known[key]] = np.ascontiguousarray(array)
+        return self._known[key]
+
+    def model(self, metadata: Mapping[str, str], half: bool = False) -> onnx.ModelProto:
+        """The model, checked; with `half`, the file has matrices in 16 bits, which become 32 where it is loaded."""
+        nodes, weights = [], []
+        for name, array in self._weights.items():
+            if half and array.dtype == np.float32 and array.ndim > 1 and np.abs(array).max() < np.finfo(np.float16).max:
+                weights.append(numpy_helper.from_array(array.astype(np.float16), f"{name}_half"))
+                nodes.append(helper.make_node("Cast", [f"{name}_half"], [name], to=onnx.TensorProto.FLOAT))
+            else:
+                weights.append(numpy_helper.from_array(array, name))
+        graph = helper.make_graph([*nodes, *self._nodes], "wespeaker_lite", self._inputs, self._outputs, weights)
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=_IR_VERSION)
+        model.producer_name = "wespeaker_lite"
+        helper.set_model_props(model, dict(metadata))
+        onnx.checker.check_model(model, full_check=True)
+        return model
+
+    # --- Layers ---
+
+    def shape(self, value: str, *sizes: int) -> str:
+        """Reshape: 0 keeps the size of that axis, -1 takes what is left."""
+        return self.add("Reshape", value, np.array(sizes, np.int64))
+
+    def size(self, value: str, axis: int) -> str:
+        """The size of an axis, int64 (1,)."""
+        return self.add("Shape", value, start=axis, end=axis + 1)
+
+    def conv(self, maps: str, weight: Tensor, bias: Tensor | None, **attributes: Any) -> str:
+        """Convolution; `pads` are the same on both sides, one number for each axis."""
+        pads = attributes.pop("pads", None)
+        if pads and any(pads):
+            attributes["pads"] = [*pads, *pads]
+        parameters = (weight,) if bias is None else (weight, bias)
+        return self.add("Conv", maps, *parameters, **attributes)
+
+    def conv_of(self, maps: str, layer: nn.Module, norm: nn.Module | None = None) -> str:
+        """A layer nn.Conv1d or nn.Conv2d, with the norm behind it folded into it."""
+        weight, bias = layer.weight, layer.bias
+        if norm is not None:
+            scale, shift = affine_of(norm)
+            weight = weight * scale.reshape(-1, *[1] * (weight.dim() - 1))
+            bias = shift if bias is None else bias * scale + shift
+        attributes = {"strides": layer.stride, "dilations": layer.dilation, "group": layer.groups}
+        return self.conv(maps, weight, bias, pads=layer.padding, **attributes)
+
+    def norm_of(self, maps: str, norm: nn.Module) -> str:
+        """A batch norm that no neighbour can take: maps (B, C, ...)."""
+        scale, shift = affine_of(norm)
+        zeros, ones = torch.zeros_like(scale), torch.ones_like(scale)
+        return self.add("BatchNormalization", maps, scale, shift, zeros, ones, epsilon=0.0)
+
+    def gelu(self, maps: str) -> str:
+        """GELU in the form that onnxruntime fuses: x * (erf(x / sqrt 2) + 1) / 2."""
+        erf = self.add("Erf", self.add("Div", maps, np.array(2**0.5)))
+        return self.add("Mul", self.add("Mul", maps, self.add("Add", erf, np.array(1.0))), np.array(0.5))
+
+    def mean(self, maps: str, axis: int, keep: bool = True) -> str:
+        """The mean over an axis."""
+        return self.add("ReduceMean", maps, axes=[axis], keepdims=int(keep))
+
+    def sum(self, maps: str, axis: int) -> str:
+        """The sum over an axis, which stays with size 1."""
+        return self.add("ReduceSum", maps, np.array([axis], np.int64), keepdims=1)
+
+
+def affine_of(norm: nn.Module) -> tuple[Tensor, Tensor]:
+    """Scale and shift that a batch norm is with its running statistics, (C,) each."""
+    scale = (norm.running_var + norm.eps).rsqrt()
+    if norm.affine:
+        return scale * norm.weight, norm.bias - norm.running_mean * scale * norm.weight
+    return scale, -norm.running_mean * scale

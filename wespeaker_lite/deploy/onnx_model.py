@@ -1,0 +1,101 @@
+"""Exported models, ours and those of wespeaker and 3D-Speaker, as networks of a `SpeakerModel`."""
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from wespeaker_lite.config import from_mapping
+from wespeaker_lite.deploy.front_end import FrontEnd
+from wespeaker_lite.errors import InputError
+from wespeaker_lite.features.fbank import FbankConfig
+
+METADATA = "wespeaker_lite"  # the key under which ours say, as JSON, what is to be fed to them
+INSTALL = "tools/install.sh --extras export"
+
+
+class OnnxNetwork(nn.Module):
+    """A session of onnxruntime: feats (B, T, num_mels), or samples (B, n), -> embeddings (B, embed_dim)."""
+
+    def __init__(self, path: Path, threads: int) -> None:
+        super().__init__()
+        self._session = _session(path, threads)
+        inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
+        self.metadata: Mapping[str, str] = self._session.get_modelmeta().custom_metadata_map
+        if len(inputs) != 1 or len(inputs[0].shape) not in (2, 3) or len(outputs[0].shape) != 2:
+            shapes = ", ".join(f"{value.name} {value.shape}" for value in (*inputs, *outputs))
+            raise InputError(f"{path}: not a speaker model of one input and (B, D) embeddings: {shapes}")
+        self.input, self.input_shape = inputs[0].name, inputs[0].shape
+        self._output = outputs[0].name
+        size = outputs[0].shape[1]
+        self.embed_dim = size if isinstance(size, int) else self._dim_of_an_example()
+
+    def forward(self, feats: Tensor, lengths: Tensor | None = None) -> Tensor:
+        if lengths is not None:
+            raise ValueError("an exported model takes batches of equal lengths")
+        (embeddings,) = self._session.run([self._output], {self.input: feats.numpy()})
+        return torch.from_numpy(embeddings)
+
+    def _dim_of_an_example(self) -> int:
+        shape = [1, 200, self.input_shape[-1]] if len(self.input_shape) == 3 else [1, 32000]
+        return self(torch.zeros(shape)).shape[1]
+
+
+def load(path: Path) -> tuple[OnnxNetwork, FbankConfig, Callable[[np.ndarray], Tensor]]:
+    """A network, its features, and its front end: samples (n,) -> what the network reads of them, without the batch.
+
+    A file without our metadata is taken for one of wespeaker's (a hamming window, samples of 16 bits) or, where the
+    input is called `feature` or the metadata say so, of 3D-Speaker's (samples in [-1, 1]).
+
+    Raises:
+        InputError: where the file is missing or not a speaker model, or onnxruntime is not installed.
+    """
+    network = OnnxNetwork(path, torch.get_num_threads())
+    ours = network.metadata.get(METADATA)
+    if ours is not None:
+        return network, *_our_front_end(path, ours)
+    front_end = _their_front_end(path, network)
+    return network, front_end.features, front_end
+
+
+def _session(path: Path, threads: int) -> Any:
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise InputError(f"{path}: exported models are run by onnxruntime, which is not here: {INSTALL}") from error
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3  # errors; they are raised as well
+    try:
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # unknown bytes can fail in any way
+        raise InputError(f"{path}: not a model that onnxruntime reads: {' '.join(str(error).split())}") from error
+
+
+def _our_front_end(path: Path, text: str) -> tuple[FbankConfig, Callable[[np.ndarray], Tensor]]:
+    try:
+        record = json.loads(text)
+        features, cmn, takes_samples = record["features"], bool(record["cmn"]), record["input"] == "samples"
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: its metadata {METADATA} cannot be read ({error}); export it again") from error
+    config = from_mapping(FbankConfig, features, f"{path}: features")
+    return config, torch.from_numpy if takes_samples else FrontEnd(config, cmn)
+
+
+def _their_front_end(path: Path, network: OnnxNetwork) -> FrontEnd:
+    metadata, num_mels = network.metadata, network.input_shape[-1]
+    framework = metadata.get("framework", "3d-speaker" if network.input == "feature" else "wespeaker")
+    if framework not in ("wespeaker", "3d-speaker") or len(network.input_shape) != 3:
+        raise InputError(f"{path}: a model of {framework} with the input {network.input}, whose front end is not known")
+    known = {"num_mels": num_mels if isinstance(num_mels, int) else 80}
+    if (rate := metadata.get("sample_rate", "")).isdigit():
+        known["sample_rate"] = int(rate)
+    if framework == "wespeaker":
+        return FrontEnd(FbankConfig(window="hamming", **known), in_ark=False)
+    return FrontEnd(FbankConfig(**known), in_ark=False, full_scale=1.0)
