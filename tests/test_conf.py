@@ -9,7 +9,7 @@ from wespeaker_lite.deploy.cost import training_parts
 from wespeaker_lite.distill.rehearsal import rehearse
 
 ROOT = Path(__file__).parents[1]
-CONFS = sorted((ROOT / "conf").glob("*.yaml"))
+CONFS = sorted((ROOT / "conf").rglob("*.yaml"))
 
 
 @pytest.mark.parametrize("path", CONFS, ids=lambda path: path.stem)
@@ -25,5 +25,7 @@ def test_a_conf_fits_together(path: Path) -> None:
     assert len(terms) == len(config.distill.terms)
 
 
-def test_there_are_confs() -> None:
+def test_there_are_confs_of_which_no_two_make_one_experiment() -> None:
     assert len(CONFS) > 10
+    assert any(path.parent.name == "kd" for path in CONFS)
+    assert len({path.stem for path in CONFS}) == len(CONFS)  # an experiment is called after its conf

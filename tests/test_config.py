@@ -163,13 +163,13 @@ def test_bad_files_and_words(tmp_path: Path) -> None:
             parse_assignments([word])
 
 
-@pytest.mark.parametrize("conf", sorted((Path(__file__).parent.parent / "conf").glob("*.yaml")), ids=lambda p: p.stem)
+@pytest.mark.parametrize("conf", sorted((Path(__file__).parent.parent / "conf").rglob("*.yaml")), ids=lambda p: p.stem)
 def test_every_conf_is_valid_and_resolved_it_is_the_same(conf: Path) -> None:
     experiment = load(conf)
     again = from_mapping(Experiment, to_mapping(experiment), "resolved")
     assert to_mapping(again) == to_mapping(experiment)
     if experiment.distill.teacher:
-        assert (conf.parent.parent / experiment.distill.teacher).exists()
+        assert (Path(__file__).parent.parent / experiment.distill.teacher).exists()
     assert dataclasses.is_dataclass(experiment.train.optimiser)
 
 

@@ -25,7 +25,7 @@ def written(path: Path, given: dict) -> Path:
     return path
 
 
-@pytest.mark.parametrize("name", ["attention", "label", "embedding"])
+@pytest.mark.parametrize("name", ["attention", "label", "embedding", "decoupled", "relational", "similarity", "hint"])
 def test_what_fits_goes_through(name: str, tmp_path: Path) -> None:
     rehearsed(tmp_path, {"name": name}, BC_CMT, {**BC_CMT, "channels": [16, 16]})
 
@@ -42,6 +42,10 @@ def test_embeddings_of_whole_utterances_may_come_from_other_features(tmp_path: P
         (ATTENTION, {**BC_CMT, "stem_stride": [2, 1]}, {}, "the student's stride over time is 2, the teacher's 1"),
         (ATTENTION, {**BC_CMT, "channels": [8], "depth": [1], "strides": [2]}, {}, "has 2 and the teacher 1"),
         ({"name": "label"}, ECAPA, {"pretrained": "campplus"}, "a teacher with a head"),
+        ({"name": "decoupled"}, ECAPA, {"pretrained": "campplus"}, "a teacher with a head"),
+        ({"name": "hint", "layers": [[1, 4]]}, ECAPA, {}, "the student shows 2 and the teacher 3"),
+        ({"name": "hint"}, ECAPA, {"source": "utterance"}, "the teacher shows none"),
+        ({"name": "similarity", "against": "bank"}, ECAPA, {}, "no bank to compare with"),
         ({"name": "embedding"}, ECAPA, {"features": {"num_mels": 40}}, "num_mels 40, not 80"),
     ],
 )

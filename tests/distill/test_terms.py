@@ -62,7 +62,17 @@ def test_cosine_and_mse_of_embeddings() -> None:
     assert mse.item() == pytest.approx(sum(squares) / 5, rel=1e-5)
 
 
-@pytest.mark.parametrize("section", [{"name": "label"}, {"name": "label", "logits": "margin"}, {"name": "embedding"}])
+@pytest.mark.parametrize(
+    "section",
+    [
+        {"name": "label"},
+        {"name": "label", "logits": "margin"},
+        {"name": "decoupled"},
+        {"name": "embedding"},
+        {"name": "relational"},
+        {"name": "similarity"},
+    ],
+)
 def test_no_gradient_reaches_the_teacher(section: dict) -> None:
     student, teacher = outputs(1), outputs(2)
     loss_of(term(**section), student, teacher).backward()
@@ -71,10 +81,10 @@ def test_no_gradient_reaches_the_teacher(section: dict) -> None:
     assert all(getattr(teacher, name).grad is None for name in FIELDS)
 
 
-def test_the_same_outputs_cost_nothing() -> None:
+@pytest.mark.parametrize("name", ["label", "decoupled", "embedding", "relational", "similarity"])
+def test_the_same_outputs_cost_nothing(name: str) -> None:
     same = outputs(3)
-    assert loss_of(term(name="label"), same, same).item() == pytest.approx(0, abs=1e-5)
-    assert loss_of(term(name="embedding"), same, same).item() == pytest.approx(0, abs=1e-6)
+    assert loss_of(term(name=name), same, same).item() == pytest.approx(0, abs=2e-5)
 
 
 def test_a_projection_joins_unlike_widths_and_is_trained() -> None:
@@ -89,10 +99,23 @@ def test_a_projection_joins_unlike_widths_and_is_trained() -> None:
     assert list(term(6, 6, name="embedding", projection="always").parameters())
 
 
-def test_label_needs_a_head() -> None:
+def test_a_deeper_projector_against_its_formula() -> None:
+    student, teacher = outputs(1, width=4), outputs(2, width=6)
+    built = term(4, 6, name="embedding", depth=2)
+    first, norm, _, second = built.projection
+    hidden = student.embedding.double() @ first.weight.double().T
+    hidden = (hidden - hidden.mean(0)) / (hidden.var(0, unbiased=False) + norm.eps).sqrt()
+    projected = hidden.clamp(min=0) @ second.weight.double().T
+    expected = (1 - F.cosine_similarity(projected, teacher.embedding.double())).mean()
+    assert loss_of(built, student, teacher).item() == pytest.approx(expected.item(), rel=1e-4)
+    assert list(term(6, 6, name="embedding", depth=2).parameters())  # also where widths are equal
+
+
+@pytest.mark.parametrize("name", ["label", "decoupled"])
+def test_label_terms_need_a_head(name: str) -> None:
     headless = Partners(outputs(1), Outputs(outputs(2).embedding), HeadConfig(), 7, 100)
-    with pytest.raises(InputError, match="needs a teacher with a head"):
-        distill.build_terms([{"name": "label"}], headless)
+    with pytest.raises(InputError, match=f"the {name} term needs a teacher with a head"):
+        distill.build_terms([{"name": name}], headless)
 
 
 @pytest.mark.parametrize(
@@ -105,6 +128,10 @@ def test_label_needs_a_head() -> None:
         ([{"name": "attention", "ramp_epochs": -1.0}], "ramp_epochs >= 0"),
         ([{"name": "self_teacher", "ramp_epochs": -1.0}], "ramp_epochs >= 0"),
         ([{"weight": 1.0}], "'name' is missing"),
+        ([{"name": "decoupled", "nontarget": -1.0}], "nontarget >= 0"),
+        ([{"name": "relational", "distances": 0.0, "angles": 0.0}], "not both 0"),
+        ([{"name": "similarity", "temperature": 0.0}], "temperature > 0"),
+        ([{"name": "embedding", "depth": 0}], "depth >= 1"),
     ],
 )
 def test_bad_terms(sections: list[dict], message: str) -> None:

@@ -59,11 +59,9 @@ class Term(Base):
                     f"teacher {theirs.query.shape[1]}: set heads: mean"
                 )
 
-    def forward(self, student: Outputs, teacher: Outputs, labels: Tensor) -> dict[str, Tensor]:
-        """Return the loss."""
-        with torch.autocast(student.embedding.device.type, enabled=False):
-            distances = [self._distance(ours, theirs) for ours, theirs in self._pairs(student, teacher)]
-        return {self.name: torch.stack(distances).mean()}
+    def loss(self, student: Outputs, teacher: Outputs, labels: Tensor) -> Tensor:
+        distances = [self._distance(ours, theirs) for ours, theirs in self._pairs(student, teacher)]
+        return torch.stack(distances).mean()
 
     def _pairs(self, student: Outputs, teacher: Outputs) -> list[tuple[Attention, Attention]]:
         if self.config.pairs == "uniform":

@@ -30,4 +30,5 @@ def rehearse(student: Path, teacher: Path) -> nn.ModuleDict:
     head = None if theirs.pretrained else trained_model.build_head(their_config, network.embed_dim, CLASSES)
     shown = outputs_for_silence(trained_model.build_model(our_config), frames, ours.features.num_mels)
     taught = outputs_for_silence(network, frames, theirs.features.num_mels, head, inside=sees_crops)
-    return distill.build_terms(ours.distill.terms, Partners(shown, taught, ours.head, CLASSES, frames))
+    bank = None if sees_crops else taught.embedding
+    return distill.build_terms(ours.distill.terms, Partners(shown, taught, ours.head, CLASSES, frames, bank))

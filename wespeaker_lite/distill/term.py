@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from wespeaker_lite.distill.outputs import Outputs
@@ -13,7 +14,8 @@ from wespeaker_lite.models.margin import HeadConfig
 class Partners:
     """Whom a term is built for: outputs of student and teacher for a crop without sound, from which it takes its sizes.
 
-    head, classes: of the student's head, for a term that has one of its own. frames: of that crop.
+    head, classes: of the student's head, for a term that has one of its own. frames: of that crop. bank: the teacher's
+    embeddings of the training utterances, (N, D), where they are made once.
     """
 
     student: Outputs
@@ -21,6 +23,7 @@ class Partners:
     head: HeadConfig
     classes: int
     frames: int
+    bank: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -53,9 +56,16 @@ class Term(nn.Module):
     def forward(self, student: Outputs, teacher: Outputs | None, labels: Tensor) -> dict[str, Tensor]:
         """Losses by name, each a scalar, before weighting; labels (B,) are those of the batch.
 
+        Here: of a term with one loss, called as the term is, and computed without autocast.
+
         Raises:
             InputError: where the outputs lack what the term needs.
         """
+        with torch.autocast(student.embedding.device.type, enabled=False):
+            return {self.name: self.loss(student, teacher, labels)}
+
+    def loss(self, student: Outputs, teacher: Outputs | None, labels: Tensor) -> Tensor:
+        """The loss of a term that has only one, a scalar; outputs may come in half precision, see `full_precision`."""
         raise NotImplementedError
 
     def weights(self, epoch: float) -> dict[str, float]:

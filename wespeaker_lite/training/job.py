@@ -90,7 +90,8 @@ def build_learner(
     if guide is not None:
         nobody = torch.zeros(1, dtype=torch.long)
         taught = guide.eval()(torch.zeros(1, frames, num_mels), nobody, nobody, inside=True)
-    partners = Partners(shown, taught, experiment.head, len(dataset.classes), frames)
+    bank = getattr(guide, "table", None)
+    partners = Partners(shown, taught, experiment.head, len(dataset.classes), frames, bank)
     return Learner(student, head, distill.build_terms(experiment.distill.terms, partners), guide)
 
 

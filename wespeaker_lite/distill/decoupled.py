@@ -1,0 +1,50 @@
+"""Decoupled KD at label level: the target speaker and the others are taught apart, so that the others can weigh more.
+
+Source: DKD (Zhao et al., CVPR 2022, arXiv 2203.08679), equations 7 and 8; for margin heads and speaker verification
+ENSKD (Truong et al., ICASSP 2024, arXiv 2309.14838), which emphasises the non-target speakers.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from wespeaker_lite.distill.label import softened_kl
+from wespeaker_lite.distill.logits import LogitsConfig, LogitsTerm
+
+
+@dataclass(frozen=True)
+class Config(LogitsConfig):
+    """target, nontarget: the weights of the two parts (alpha and beta in DKD, which takes 1 and 8 on CIFAR-100)."""
+
+    target: float = 1.0
+    nontarget: float = 8.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.target < 0 or self.nontarget < 0:
+            raise ValueError("expected target >= 0 and nontarget >= 0")
+
+
+class Term(LogitsTerm):
+    """T^2 * (target * KL of (p, 1 - p) + nontarget * KL of the other classes among themselves), p the labelled class'.
+
+    In plain label KD the second KL is multiplied by 1 - p of the teacher: the surer the teacher, the less it tells
+    about the other speakers. Here that weight is a constant.
+    """
+
+    def distance(self, taught: Tensor, teaching: Tensor, labels: Tensor) -> Tensor:
+        temperature = self.config.temperature
+        ours, our_others = _parted(taught / temperature, labels)
+        theirs, their_others = _parted(teaching / temperature, labels)
+        target = softened_kl(ours, theirs, 1.0)
+        nontarget = softened_kl(our_others, their_others, 1.0)
+        return temperature**2 * (self.config.target * target + self.config.nontarget * nontarget)
+
+
+def _parted(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits (B, n) as those of (target, all others together), (B, 2), and those of the others, (B, n - 1)."""
+    chosen = F.one_hot(labels, logits.shape[1]).bool()
+    others = logits[~chosen].view(len(logits), -1)
+    return torch.stack((logits[chosen], others.logsumexp(1)), dim=1), others
