@@ -1,14 +1,17 @@
 """Merging and checking of configs: what is unknown or ill-typed is named, with the nearest match."""
 
 import dataclasses
+import importlib
+import typing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import pytest
 
-from wespeaker_lite import resolved
+from wespeaker_lite import plugins, resolved
 from wespeaker_lite.config import from_mapping, given, merge, parse_assignments, read_yaml, to_mapping
+from wespeaker_lite.data.pool import PoolEntry
 from wespeaker_lite.errors import InputError
 from wespeaker_lite.experiment import Experiment, load
 
@@ -139,6 +142,23 @@ def test_the_stages_know_all_sections_that_weights_depend_on(repository: Path) -
     assert sorted(line.partition("(")[2].rstrip(")").split()) == sorted(known)
 
 
+def test_a_chain_of_bases_is_merged_from_its_end_and_must_not_be_long(tmp_path: Path) -> None:
+    for number in range(1501):
+        (tmp_path / f"{number}.yaml").write_text(f"base: {number + 1}.yaml\nseed: {number}\n")
+    (tmp_path / "1501.yaml").write_text("seed: 1501\n")
+    with pytest.raises(InputError, match="more than 20 files are each the base of the one before"):
+        read_yaml(tmp_path / "0.yaml")
+    assert read_yaml(tmp_path / "1490.yaml")["seed"] == 1490
+    (tmp_path / "2.yaml").write_text("model: {name: resnet, depth: 18}\n")
+    (tmp_path / "1.yaml").write_text("base: 2.yaml\nmodel: {width: 8}\n")
+    (tmp_path / "0.yaml").write_text("base: 1.yaml\nmodel: {name: ecapa_tdnn}\n")
+    assert read_yaml(tmp_path / "0.yaml") == {"model": {"name": "ecapa_tdnn"}}
+    for number in range(30):
+        (tmp_path / f"from{number}.yaml").write_text(f"start_from: {tmp_path}/from{number + 1}.yaml\n")
+    with pytest.raises(InputError, match="more than 20 confs each start from the next"):
+        given(tmp_path / "from0.yaml")
+
+
 def test_bad_files_and_words(tmp_path: Path) -> None:
     (tmp_path / "circle.yaml").write_text("base: circle.yaml\n")
     (tmp_path / "broken.yaml").write_text("a: [1\nb: 2\n")
@@ -178,6 +198,56 @@ def test_nothing_is_told_to_the_shell_that_leaves_its_line(tmp_path: Path, confi
     resolved.write(tmp_path / "config.yaml", {"seed": 1, **config})
     with pytest.raises(InputError, match="a line break or the like"):
         list(resolved.for_shell(tmp_path / "config.yaml"))
+
+
+def numbers_of(cls: type) -> list[dataclasses.Field]:
+    """The fields of a config dataclass, and of those in it, that are numbers or tuples of numbers."""
+    fields = []
+    for entry in dataclasses.fields(cls):
+        hint = typing.get_type_hints(cls)[entry.name]
+        if dataclasses.is_dataclass(hint):
+            fields += numbers_of(hint)
+        elif {hint, *typing.get_args(hint)} & {int, float}:
+            fields.append(entry)
+    return fields
+
+
+def test_every_number_of_a_config_has_bounds_and_a_default_within() -> None:
+    parts = [
+        importlib.import_module(f"{package}.{name}").Config
+        for package in ("wespeaker_lite.models", "wespeaker_lite.distill")
+        for name in plugins._known(package)
+    ]
+    for cls in (Experiment, PoolEntry, *parts):
+        for entry in numbers_of(cls):
+            assert "bounds" in entry.metadata, f"{cls.__name__}: {entry.name}"
+            low, high = entry.metadata["bounds"]
+            values = entry.default if isinstance(entry.default, tuple) else (entry.default,)
+            assert all(value is None or low <= value <= high for value in values), f"{cls.__name__}: {entry.name}"
+
+
+@pytest.mark.parametrize(
+    "assignment",
+    [
+        "scoring.top_n=0", "scoring.top_n=-3", "scoring.calibration.list=/nonexistent", "scoring.block_mb=0",
+        "scoring.scorings=[cosine, cosine]", "scoring.calibration.prior=1", "scoring.calibration.seed=-1",
+        "scoring.plda.lda_dim=5000", "scoring.plda.iterations=0", "seed=-1", "train.batch_size=1000000000",
+        "train.optimiser.weight_decay=-1.0", "train.optimiser.momentum=1.0", "train.clip_norm=-1",
+        "train.crops_per_epoch=-1", "train.learning_rate.peak=1e30", "train.margin.initial=-1",
+        "distill.terms=[{name: label, temperature: 1.0e-30}]", "distill.terms=[{name: label, weight: 1e18}]",
+        "distill.teacher=conf/nobody.yaml", "start_from=exp/nobody/final.pt", "model.channels=-64",
+        "augment.speeds=[1000]", "crop.spec_augment={narrow_band: 0.1, narrow_band_width: 80}",
+        "features.sample_rate=0", "features.dither=-1", "runtime.device=gpu", "runtime.threads=1000000",
+    ],
+)  # fmt: skip
+def test_what_would_end_a_later_stage_is_refused_before_the_first(
+    repository: Path, tmp_path: Path, assignment: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(repository)
+    key = assignment.partition("=")[0].rpartition(".")[2]
+    with pytest.raises(InputError, match=key):
+        resolved.resolve("conf/ecapa_c64_kd.yaml", "egs/mini/overrides.yaml", [assignment], tmp_path / "config.yaml")
+    assert not (tmp_path / "config.yaml").exists()
 
 
 def test_options_of_networks_and_terms_are_checked_with_the_rest(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ them.
 
 import dataclasses
 import difflib
+import functools
 import re
 import types
 import typing
@@ -17,8 +18,9 @@ import yaml
 
 from wespeaker_lite.errors import InputError
 
-_DEPTH = 20  # of sections in sections
+_DEPTH = 20  # of sections in sections, of files whose base is the next
 _LARGEST = 1 << 63  # no number is this large
+LARGEST_SEED = _LARGEST - 1
 _EXPONENT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")
 
 
@@ -61,14 +63,24 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     """Read one YAML mapping, with the file that its `base:` key names (relative to it) merged in underneath.
 
     Raises:
-        InputError: naming the file, and the line where the YAML is malformed; also for a circle of bases.
+        InputError: naming the file, and the line where the YAML is malformed; also for a circle of bases, or a chain of
+            more than twenty.
     """
-    return _read_with_base(Path(path), [])
+    path = Path(path)
+    mapping, base = _read_one(path)
+    chain = {path.resolve(): mapping}
+    while base is not None:
+        path = path.parent / base
+        if path.resolve() in chain:
+            raise InputError(f"{path}: its base leads back to itself")
+        if len(chain) > _DEPTH:
+            raise InputError(f"{path}: more than {_DEPTH} files are each the base of the one before")
+        chain[path.resolve()], base = _read_one(path)
+    return functools.reduce(merge, reversed(chain.values()))
 
 
-def _read_with_base(path: Path, readers: list[Path]) -> dict[str, Any]:
-    if path.resolve() in readers:
-        raise InputError(f"{path}: its base leads back to itself")
+def _read_one(path: Path) -> tuple[dict[str, Any], str | None]:
+    """Read one file: what it says, and the file that it names as its base, if any."""
     try:
         mapping = parse_yaml(path.read_text(encoding="utf-8"), str(path))
     except FileNotFoundError as error:
@@ -80,11 +92,9 @@ def _read_with_base(path: Path, readers: list[Path]) -> dict[str, Any]:
     if not isinstance(mapping, dict):
         raise InputError(f"{path}: expected keys and values at the top")
     base = mapping.pop("base", None)
-    if base is None:
-        return mapping
-    if not isinstance(base, str) or not base.isprintable():
+    if base is not None and (not isinstance(base, str) or not base.isprintable()):
         raise InputError(f"{path}: base: expected the name of a file, found {base!r}")
-    return merge(_read_with_base(path.parent / base, [*readers, path.resolve()]), mapping)
+    return mapping, base
 
 
 def merge(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
@@ -133,6 +143,8 @@ def given(conf: str | Path, overrides: str | Path | None = None, assignments: It
 def _on_corpus(conf: Path, overrides: str | Path | None, starters: list[Path]) -> dict[str, Any]:
     if conf.resolve() in starters:
         raise InputError(f"{conf}: it starts, by way of others, from itself")
+    if len(starters) > _DEPTH:
+        raise InputError(f"{conf}: more than {_DEPTH} confs each start from the next")
     mapping = read_yaml(conf)
     if is_conf(mapping.get("start_from")):
         return merge(_on_corpus(Path(mapping["start_from"]), overrides, [*starters, conf.resolve()]), mapping)
@@ -146,14 +158,23 @@ def is_conf(start_from: object) -> bool:
     return str(start_from).endswith((".yaml", ".yml"))
 
 
+def bounded(default: Any, low: float, high: float) -> Any:
+    """A field of a config dataclass whose number, or each number of a tuple, must lie in [low, high].
+
+    `from_mapping` checks it. Every number of a config has bounds, so that a value that would end a stage after hours of
+    training is refused at its start.
+    """
+    return dataclasses.field(default=default, metadata={"bounds": (low, high)})
+
+
 def from_mapping(cls: type, mapping: Any, where: str) -> Any:
     """Fill the dataclass `cls` from a mapping; `where` is the place to name in messages (`conf/x.yaml: train`).
 
     Values must have the field's type (an integer or a text such as 1e-3 will do for a float, a list for a tuple).
 
     Raises:
-        InputError: for an unknown key (with the nearest match), a missing key without default, a value of another type,
-            or one that the dataclass itself refuses (`ValueError` in its `__post_init__`).
+        InputError: for an unknown key (with the nearest match), a missing key without default, a value of another type
+            or out of bounds, or one that the dataclass itself refuses (`ValueError` in its `__post_init__`).
     """
     if not isinstance(mapping, Mapping):
         raise InputError(f"{where}: expected keys and values, found {mapping!r}")
@@ -163,6 +184,8 @@ def from_mapping(cls: type, mapping: Any, where: str) -> Any:
         if key not in fields:
             raise InputError(f"{where}: unknown key {key!r}{nearest(key, fields)}")
     values = {key: _typed(hints[key], value, f"{where}.{key}") for key, value in mapping.items()}
+    for key, value in values.items():
+        _check_bounds(fields[key], value, f"{where}.{key}")
     for name, field in fields.items():
         no_default = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
         if name not in values and no_default:
@@ -171,6 +194,15 @@ def from_mapping(cls: type, mapping: Any, where: str) -> Any:
         return cls(**values)
     except ValueError as error:
         raise InputError(f"{where}: {error}") from error
+
+
+def _check_bounds(field: dataclasses.Field, value: Any, where: str) -> None:
+    low, high = field.metadata.get("bounds", (None, None))
+    if low is None or value is None:
+        return
+    for number in value if isinstance(value, tuple) else (value,):
+        if not low <= number <= high:
+            raise InputError(f"{where}: {number} does not lie in [{low}, {high}]")
 
 
 def nearest(word: object, known: Iterable[str]) -> str:

@@ -7,7 +7,7 @@ from types import ModuleType
 from typing import Any
 
 from wespeaker_lite import plugins
-from wespeaker_lite.config import from_mapping, given, read_yaml, to_mapping
+from wespeaker_lite.config import LARGEST_SEED, bounded, from_mapping, given, read_yaml, to_mapping
 from wespeaker_lite.data.augment import AugmentConfig
 from wespeaker_lite.data.crops import CropConfig
 from wespeaker_lite.distill import DistillConfig
@@ -27,7 +27,7 @@ class Experiment:
     """
 
     model: dict[str, Any]
-    seed: int = 0
+    seed: int = bounded(0, 0, LARGEST_SEED)
     pretrained: str = ""
     start_from: str = ""
     features: FbankConfig = field(default_factory=FbankConfig)
@@ -65,7 +65,20 @@ def from_given(mapping: Mapping[str, Any], where: str) -> Experiment:
         raise InputError(f"{where}: pretrained weights are not trained, so that distill.terms would do nothing")
     if taught != bool(experiment.distill.teacher or experiment.distill.embeddings):
         raise InputError(f"{where}: distill: a teacher (or embeddings) and terms that learn from it go together")
+    _check_sizes(experiment, model, where)
     return replace(experiment, model=model, distill=replace(experiment.distill, terms=tuple(terms)))
+
+
+def _check_sizes(experiment: Experiment, model: Mapping[str, Any], where: str) -> None:
+    """Compare numbers of one section with those of another."""
+    lda_dim, masks = experiment.scoring.plda.lda_dim, experiment.crop.spec_augment
+    if lda_dim is not None and lda_dim > model.get("embed_dim", lda_dim):
+        raise InputError(f"{where}: scoring.plda.lda_dim {lda_dim} is more than the {model['embed_dim']} of embeddings")
+    if masks.narrow_band and masks.narrow_band_width >= experiment.features.num_mels:
+        raise InputError(
+            f"{where}: crop.spec_augment.narrow_band_width {masks.narrow_band_width} masks all of the "
+            f"{experiment.features.num_mels} mel bands"
+        )
 
 
 def load(path: str | Path) -> Experiment:

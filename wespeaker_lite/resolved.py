@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,11 @@ def resolve(conf: str | Path, overrides: str | Path | None, assignments: Iterabl
     """Write the resolved config of `conf` to `out`, unless the one there comes from the same givens and the same code.
 
     Raises:
-        InputError: for whatever is wrong in the config, see `wespeaker_lite.experiment.from_given`.
+        InputError: for whatever is wrong in the config, see `wespeaker_lite.experiment.from_given`, and for a file in
+            it that is not there.
     """
     mapping = given(conf, overrides, assignments)
+    _check_files(mapping, conf)
     header = f"{HEADER}{_digest(mapping)}\n"
     out = Path(out)
     if out.exists() and out.read_text(encoding="utf-8").startswith(header):
@@ -29,6 +31,16 @@ def resolve(conf: str | Path, overrides: str | Path | None, assignments: Iterabl
     from wespeaker_lite.experiment import from_given  # here, since it imports torch, and most calls end above
 
     write(out, to_mapping(from_given(mapping, str(conf))), header)
+
+
+def _check_files(mapping: Mapping[str, Any], conf: str | Path) -> None:
+    """Look for the files that stages 3 to 6 read, which may be hours from now."""
+    for key in ("scoring.calibration.list", "distill.teacher", "start_from"):
+        found: Any = mapping
+        for word in key.split("."):
+            found = found.get(word) if isinstance(found, Mapping) else None
+        if isinstance(found, str) and found and not Path(found).is_file():
+            raise InputError(f"{conf}: {key}: {found}: no such file")
 
 
 def copy_from_model(model: str | Path, out: str | Path) -> None:

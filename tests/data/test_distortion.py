@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from wespeaker_lite.config import from_mapping
 from wespeaker_lite.data.arks import ArkWriter
 from wespeaker_lite.data.augment import SpecAugmentConfig, pick, uniforms
 from wespeaker_lite.data.crops import Batch, CropConfig, CropDataset, Request
@@ -220,16 +221,16 @@ def test_noise_that_is_not_there_is_named(speech: Path, noises: Path, tmp_path: 
 @pytest.mark.parametrize(
     ("config", "options", "fault"),
     [
-        (NoiseConfig, {"probability": 1.1}, "from 0 to 1"),
+        (NoiseConfig, {"probability": 1.1}, "does not lie in"),
         (NoiseConfig, {"kinds": ()}, "kinds of noise"),
-        (SnrConfig, {"music": (15.0, 5.0)}, r"snr.music: expected two rising numbers from -50 to 50, found \[15"),
+        (SnrConfig, {"music": (15.0, 5.0)}, r"snr.music: expected two rising numbers, found \[15"),
         (SnrConfig, {"noise": (5.0,)}, "two rising numbers"),
-        (ReverbConfig, {"t60": (0.0, 1.0)}, "t60: expected two rising numbers from 0.01"),
-        (ReverbConfig, {"drr": (-60.0, 0.0)}, "drr"),
-        (ReverbConfig, {"probability": -0.1}, "from 0 to 1"),
-        (CropConfig, {"noise": NoiseConfig(0.6), "reverb": ReverbConfig(0.6)}, "add up to more than 1"),
+        (ReverbConfig, {"t60": (0.0, 1.0)}, "t60: 0.0 does not lie in"),
+        (ReverbConfig, {"drr": (-60.0, 0.0)}, "drr: -60.0 does not lie in"),
+        (ReverbConfig, {"probability": -0.1}, "does not lie in"),
+        (CropConfig, {"noise": {"probability": 0.6}, "reverb": {"probability": 0.6}}, "add up to more than 1"),
     ],
 )
 def test_senseless_options_are_refused(config: type, options: dict, fault: str) -> None:
-    with pytest.raises(ValueError, match=fault):
-        config(**options)
+    with pytest.raises(InputError, match=fault):
+        from_mapping(config, options, "here")

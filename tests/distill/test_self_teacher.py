@@ -346,10 +346,10 @@ def test_maps_that_do_not_fit_are_refused(shapes: list[tuple[int, ...]], message
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"width": 0.0}, "width > 0"),
-        ({"depth": 0}, "depth >= 1"),
-        ({"beta": -1.0}, "beta and ramp_epochs >= 0"),
-        ({"temperature": 0.0}, "temperature > 0"),
+        ({"width": 0.0}, "width: 0.0 does not lie in"),
+        ({"depth": 0}, "depth: 0 does not lie in"),
+        ({"beta": -1.0}, "beta: -1.0 does not lie in"),
+        ({"temperature": 0.0}, "temperature: 0.0 does not lie in"),
         ({"distance": "l2"}, "'l2' is none of"),
         ({"aplha": 1.0}, "did you mean 'alpha'"),
     ],

@@ -333,7 +333,8 @@ def test_other_sizes(num_mels: int, options: dict) -> None:
         (80, {"groups": 32}, "16 channels do not divide into 4 heads and 32 groups"),
         (80, {"channels": [16, 32]}, "equally long"),
         (80, {"attention": "2d", "reduction": [2]}, "reduction names each stage"),
-        (80, {"ffn_ratio": 0}, "at least 1"),
+        (80, {"ffn_ratio": 0}, r"ffn_ratio: 0 does not lie in \[1, 1000\]"),
+        (80, {"depth": [2, 2, 0, 2]}, "depth: 0 does not lie"),
     ],
 )
 def test_what_does_not_divide_is_said(num_mels: int, options: dict, message: str) -> None:

@@ -161,11 +161,11 @@ def test_mel_bins_that_8_does_not_divide():
         ("os", {}, "known: bc_cmt, campplus, ecapa_tdnn, "),
         ("ecapa_tdnn", {"chanels": 8}, "did you mean 'channels'"),
         ("ecapa_tdnn", {"channels": 100}, "scale 8 must"),
-        ("ecapa_tdnn", {"embed_dim": 0}, "width"),
+        ("ecapa_tdnn", {"embed_dim": 0}, "0 does not lie in"),
         ("ecapa_tdnn", {"pooling": "mean"}, "statistics"),
         ("resnet", {"depth": 50}, "18, 34"),
-        ("resnet", {"width": 0}, "width"),
-        ("campplus", {"growth": 0}, "width"),
+        ("resnet", {"width": 0}, "0 does not lie in"),
+        ("campplus", {"growth": 0}, "0 does not lie in"),
     ],
 )
 def test_unknown_networks_and_options_are_refused(name, options, message):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize
 
+from wespeaker_lite.config import from_mapping
 from wespeaker_lite.errors import InputError
 from wespeaker_lite.scoring.calibration import (
     QUALITY_INPUTS,
@@ -141,6 +142,6 @@ def test_a_large_set_gives_as_many_trials_as_asked_for() -> None:
 def test_sets_without_targets_and_bad_options_are_refused() -> None:
     with pytest.raises(InputError, match=r"calibration: .* no target trial .* scoring\.calibration\.list"):
         draw_calibration_trials({"a-1": "a", "b-1": "b"}, CalibrationOptions())
-    for options, message in (({"prior": 1.0}, "prior 1 must be"), ({"trials": 1}, "at least 2")):
+    for options, message in (({"prior": 1.0}, "prior: 1.0 does not"), ({"trials": 1}, "trials: 1 does not lie")):
         with pytest.raises(InputError, match=message):
-            CalibrationOptions(**options)
+            from_mapping(CalibrationOptions, options, "here")

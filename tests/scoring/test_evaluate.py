@@ -118,8 +118,11 @@ def test_options_are_checked() -> None:
         ScoringOptions(("plda_qfm",))
     with pytest.raises(InputError, match="no scoring"):
         ScoringOptions(())
-    with pytest.raises(InputError, match="--block-mb 0"):
-        ScoringOptions(block_mb=0)
+    with pytest.raises(InputError, match="one stands twice in cosine plda cosine"):
+        ScoringOptions(("cosine", "plda", "cosine"))
+    for given in ({"block_mb": 0}, {"top_n": 1}):
+        with pytest.raises(InputError, match=f"scoring.{next(iter(given))}: .* does not lie in"):
+            read_options(None, **given)
 
 
 def test_two_lists_of_one_name_are_refused(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import pytest
 from scipy.linalg import block_diag
 from scipy.stats import multivariate_normal
 
+from wespeaker_lite.config import from_mapping
 from wespeaker_lite.errors import InputError
 from wespeaker_lite.scoring.metrics import cllr, min_cllr
 from wespeaker_lite.scoring.plda import (
@@ -173,7 +174,6 @@ def test_too_little_to_learn_from_is_named() -> None:
         train_plda(vectors, np.zeros(len(rows), int), mean, PldaOptions())
     with pytest.raises(InputError, match="are all one"):
         train_plda(np.repeat(vectors[::8], 8, axis=0), rows, mean, PldaOptions(lda_dim=5))
-    with pytest.raises(InputError, match="iterations 0"):
-        PldaOptions(iterations=0)
-    with pytest.raises(InputError, match="lda_dim 0"):
-        PldaOptions(lda_dim=0)
+    for option in ("iterations", "lda_dim"):
+        with pytest.raises(InputError, match=f"{option}: 0 does not lie in"):
+            from_mapping(PldaOptions, {option: 0}, "here")

@@ -5,6 +5,8 @@ import math
 import pytest
 import torch
 
+from wespeaker_lite.config import from_mapping
+from wespeaker_lite.errors import InputError
 from wespeaker_lite.training.schedule import LearningRateConfig, MarginConfig, learning_rate, margin
 
 
@@ -48,10 +50,10 @@ def test_margin_rises_between_its_epochs_and_stays() -> None:
 
 
 def test_bad_values() -> None:
-    for make in (
-        lambda: LearningRateConfig(peak=0.1, final=0.2),
-        lambda: LearningRateConfig(final=0.0),
-        lambda: MarginConfig(start_epoch=4, end_epoch=2),
+    for config, options, message in (
+        (LearningRateConfig, {"peak": 0.1, "final": 0.2}, "expected"),
+        (LearningRateConfig, {"final": 0.0}, "final: 0.0 does not lie in"),
+        (MarginConfig, {"start_epoch": 4, "end_epoch": 2}, "expected"),
     ):
-        with pytest.raises(ValueError, match="expected"):
-            make()
+        with pytest.raises(InputError, match=message):
+            from_mapping(config, options, "here")

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 import torchaudio.functional
 
+from wespeaker_lite.config import LARGEST_SEED, bounded
 from wespeaker_lite.errors import InputError
 
 _GOLDEN = 0x9E3779B97F4A7C15
@@ -48,19 +49,12 @@ class SpecAugmentConfig:
     off: of 80 bands up to 7,600 Hz, 20 lie above 3,800 Hz.
     """
 
-    freq_masks: int = 0
-    freq_width: int = 8
-    time_masks: int = 0
-    time_width: int = 10
-    narrow_band: float = 0.0
-    narrow_band_width: int = 20
-
-    def __post_init__(self) -> None:
-        widths = (self.freq_width, self.time_width, self.narrow_band_width)
-        if min(self.freq_masks, self.time_masks, *widths) < 0:
-            raise ValueError("masks and their widths cannot be negative")
-        if not 0 <= self.narrow_band <= 1:
-            raise ValueError(f"narrow_band is {self.narrow_band}: a probability is between 0 and 1")
+    freq_masks: int = bounded(0, 0, 100)
+    freq_width: int = bounded(8, 0, 1000)
+    time_masks: int = bounded(0, 0, 100)
+    time_width: int = bounded(10, 0, 100_000)
+    narrow_band: float = bounded(0.0, 0, 1)
+    narrow_band_width: int = bounded(20, 0, 1000)
 
     @property
     def num_draws(self) -> int:
@@ -97,16 +91,16 @@ class AugmentConfig:
     each is of a `share` of the utterances. What is drawn for them hangs on `seed`, not on that of the experiment.
     """
 
-    speeds: tuple[float, ...] = ()
+    speeds: tuple[float, ...] = bounded((), 0.1, 10)
     copies: tuple[Literal["reverb", "noise", "music", "babble"], ...] = ()
-    share: float = 1.0
-    seed: int = 0
+    share: float = bounded(1.0, 1e-6, 1)
+    seed: int = bounded(0, 0, LARGEST_SEED)
 
     def __post_init__(self) -> None:
-        if len(set(self.copies)) != len(self.copies) or not 0 < self.share <= 1 or self.seed < 0:
-            raise ValueError("expected copies, each once, a share above 0 and up to 1, and a seed of 0 or more")
-        if len({1.0, *self.speeds}) != len(self.speeds) + 1 or min(self.speeds, default=1) <= 0:
-            raise ValueError("expected speeds above 0, each once, without 1 (which is always there)")
+        if len(set(self.copies)) != len(self.copies):
+            raise ValueError("expected copies, each once")
+        if len({1.0, *self.speeds}) != len(self.speeds) + 1:
+            raise ValueError("expected speeds, each once, without 1 (which is always there)")
 
 
 def speed_perturb(samples: np.ndarray, factor: float, sample_rate: int = 16000) -> np.ndarray:

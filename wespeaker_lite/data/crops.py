@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from wespeaker_lite.config import bounded
 from wespeaker_lite.data.arks import MatrixArk, iter_scp
 from wespeaker_lite.data.augment import SpecAugmentConfig, pick, spec_augment, uniforms, unperturbed
 from wespeaker_lite.data.distortion import (
@@ -44,15 +45,13 @@ class CropConfig:
     A crop gets noise or a room, not both, as in the published recipes.
     """
 
-    frames: int = 200
+    frames: int = bounded(200, 1, 100_000)
     cmn: bool = True
     spec_augment: SpecAugmentConfig = field(default_factory=SpecAugmentConfig)
     noise: NoiseConfig = field(default_factory=NoiseConfig)
     reverb: ReverbConfig = field(default_factory=ReverbConfig)
 
     def __post_init__(self) -> None:
-        if self.frames < 1:
-            raise ValueError(f"frames is {self.frames}: a crop has at least one")
         if self.distorted > 1:
             raise ValueError("the probabilities of noise and of reverb add up to more than 1")
 

@@ -15,6 +15,8 @@ from typing import Literal, NamedTuple, Self
 import numpy as np
 import torch
 
+from wespeaker_lite.config import bounded
+
 NOISE_KINDS = ("noise", "music", "speech")  # as MUSAN's folders are called
 NUM_DRAWS = 4  # which distortion; of noise clip, start and ratio; of reverberation its time and its ratio
 
@@ -29,26 +31,26 @@ _FAINT = 1e-4  # of a tail: what has decayed to less is left out
 class SnrConfig:
     """Ratios of speech to noise in dB, from and to, for every kind of noise; the defaults are wespeaker's."""
 
-    noise: tuple[float, ...] = (0.0, 15.0)
-    music: tuple[float, ...] = (5.0, 15.0)
-    speech: tuple[float, ...] = (5.0, 30.0)
+    noise: tuple[float, ...] = bounded((0.0, 15.0), -50, 50)
+    music: tuple[float, ...] = bounded((5.0, 15.0), -50, 50)
+    speech: tuple[float, ...] = bounded((5.0, 30.0), -50, 50)
 
     def __post_init__(self) -> None:
         for kind in NOISE_KINDS:
-            check_range(f"snr.{kind}", getattr(self, kind), -50, 50)
+            check_range(f"snr.{kind}", getattr(self, kind))
 
 
 @dataclass(frozen=True)
 class NoiseConfig:
     """Noise mixed into a share of the crops, each with one clip of the `kinds`, at a ratio drawn for its kind."""
 
-    probability: float = 0.0
+    probability: float = bounded(0.0, 0, 1)
     kinds: tuple[Literal["noise", "music", "speech"], ...] = NOISE_KINDS
     snr: SnrConfig = field(default_factory=SnrConfig)
 
     def __post_init__(self) -> None:
-        if not 0 <= self.probability <= 1 or not self.kinds:
-            raise ValueError("expected a probability from 0 to 1, and kinds of noise")
+        if not self.kinds:
+            raise ValueError("expected kinds of noise")
 
 
 @dataclass(frozen=True)
@@ -59,21 +61,19 @@ class ReverbConfig:
     RIRS_NOISES (1 to 30 m wide, absorption 0.2 to 0.8; Ko et al. 2017).
     """
 
-    probability: float = 0.0
-    t60: tuple[float, ...] = (0.1, 0.8)
-    drr: tuple[float, ...] = (-6.0, 6.0)
+    probability: float = bounded(0.0, 0, 1)
+    t60: tuple[float, ...] = bounded((0.1, 0.8), 0.01, 10)
+    drr: tuple[float, ...] = bounded((-6.0, 6.0), -50, 50)
 
     def __post_init__(self) -> None:
-        if not 0 <= self.probability <= 1:
-            raise ValueError("expected a probability from 0 to 1")
-        check_range("t60", self.t60, 0.01, 10)
-        check_range("drr", self.drr, -50, 50)
+        check_range("t60", self.t60)
+        check_range("drr", self.drr)
 
 
-def check_range(name: str, values: tuple[float, ...], low: float, high: float) -> None:
-    """Raise ValueError unless `values` are two rising numbers within [low, high]."""
-    if len(values) != 2 or not low <= values[0] <= values[1] <= high:
-        raise ValueError(f"{name}: expected two rising numbers from {low:g} to {high:g}, found {list(values)}")
+def check_range(name: str, values: tuple[float, ...]) -> None:
+    """Raise ValueError unless `values` are two rising numbers."""
+    if len(values) != 2 or values[0] > values[1]:
+        raise ValueError(f"{name}: expected two rising numbers, found {list(values)}")
 
 
 class Acoustics(NamedTuple):

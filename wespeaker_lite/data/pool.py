@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 import soundfile
 
-from wespeaker_lite.config import from_mapping, read_yaml
+from wespeaker_lite.config import bounded, from_mapping, read_yaml
 from wespeaker_lite.data.augment import unperturbed
 from wespeaker_lite.data.corpora import (
     Clips,
@@ -46,13 +46,9 @@ class PoolEntry:
     folder: str = ""
     corpus: str = ""
     layout: Literal["speakers", "clips"] = "speakers"
-    max_utterances: int = 0
-    max_seconds: float = 0.0
+    max_utterances: int = bounded(0, 0, 10**10)
+    max_seconds: float = bounded(0.0, 0, 10**10)
     trials: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        if self.max_utterances < 0 or self.max_seconds < 0:
-            raise ValueError("max_utterances and max_seconds are 0 (no limit) or more")
 
 
 @dataclass(frozen=True)

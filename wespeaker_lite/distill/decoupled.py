@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from wespeaker_lite.config import bounded
 from wespeaker_lite.distill.label import softened_kl
 from wespeaker_lite.distill.logits import LogitsConfig, LogitsTerm
 
@@ -18,13 +19,8 @@ from wespeaker_lite.distill.logits import LogitsConfig, LogitsTerm
 class Config(LogitsConfig):
     """target, nontarget: the weights of the two parts (alpha and beta in DKD, which takes 1 and 8 on CIFAR-100)."""
 
-    target: float = 1.0
-    nontarget: float = 8.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.target < 0 or self.nontarget < 0:
-            raise ValueError("expected target >= 0 and nontarget >= 0")
+    target: float = bounded(1.0, 0, 1e6)
+    nontarget: float = bounded(8.0, 0, 1e6)
 
 
 class Term(LogitsTerm):

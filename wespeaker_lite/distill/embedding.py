@@ -6,6 +6,7 @@ from typing import Literal
 from torch import Tensor
 from torch.nn import functional as F
 
+from wespeaker_lite.config import bounded
 from wespeaker_lite.distill.outputs import Outputs
 from wespeaker_lite.distill.projection import projector
 from wespeaker_lite.distill.term import Partners, TermConfig
@@ -18,12 +19,7 @@ class Config(TermConfig):
 
     distance: Literal["cosine", "mse"] = "cosine"
     projection: Literal["auto", "always"] = "auto"
-    depth: int = 1
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.depth < 1:
-            raise ValueError("expected depth >= 1")
+    depth: int = bounded(1, 1, 100)
 
 
 class Term(Base):

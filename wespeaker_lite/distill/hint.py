@@ -32,7 +32,6 @@ class Config(TermConfig):
     layers: tuple[tuple[int, ...], ...] = ()
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         if any(len(pair) != 2 or min(pair) < 1 for pair in self.layers):
             raise ValueError("expected layers as pairs of numbers from 1, such as [[1, 1], [3, 4]]")
 

@@ -6,8 +6,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from wespeaker_lite.config import bounded
 from wespeaker_lite.distill.outputs import Outputs
-from wespeaker_lite.distill.term import Partners, Term, TermConfig
+from wespeaker_lite.distill.term import TEMPERATURES, Partners, Term, TermConfig
 from wespeaker_lite.errors import InputError
 
 
@@ -15,13 +16,8 @@ from wespeaker_lite.errors import InputError
 class LogitsConfig(TermConfig):
     """`logits`: margin-free scaled cosines, or with the margin (as ENSKD, arXiv 2309.14838)."""
 
-    temperature: float = 4.0
+    temperature: float = bounded(4.0, *TEMPERATURES)
     logits: Literal["cosine", "margin"] = "cosine"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.temperature <= 0:
-            raise ValueError("expected temperature > 0")
 
 
 class LogitsTerm(Term):

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from wespeaker_lite.config import bounded
 from wespeaker_lite.distill.outputs import Outputs
 from wespeaker_lite.distill.term import Term as Base
 from wespeaker_lite.distill.term import TermConfig
@@ -24,14 +25,13 @@ class Config(TermConfig):
     normalise: compare directions of embeddings, as cosine scoring does.
     """
 
-    distances: float = 1.0
-    angles: float = 2.0
+    distances: float = bounded(1.0, 0, 1e6)
+    angles: float = bounded(2.0, 0, 1e6)
     normalise: bool = True
 
     def __post_init__(self) -> None:
-        super().__post_init__()
-        if min(self.distances, self.angles) < 0 or not self.distances + self.angles:
-            raise ValueError("expected distances >= 0 and angles >= 0, not both 0")
+        if not self.distances + self.angles:
+            raise ValueError("expected distances and angles, not both 0")
 
 
 class Term(Base):

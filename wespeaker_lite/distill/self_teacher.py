@@ -14,11 +14,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from wespeaker_lite.config import to_mapping
+from wespeaker_lite.config import bounded, to_mapping
 from wespeaker_lite.distill.label import softened_kl
 from wespeaker_lite.distill.maps import as_planes, attention_transfer, cosine
 from wespeaker_lite.distill.outputs import Outputs, logits_of
-from wespeaker_lite.distill.term import Partners, ramp
+from wespeaker_lite.distill.term import TEMPERATURES, Partners, ramp
 from wespeaker_lite.distill.term import Term as Base
 from wespeaker_lite.errors import InputError
 from wespeaker_lite.models.margin import build_head
@@ -36,22 +36,16 @@ class Config:
     2309.14838). distance: of a map from its refinement; see `DISTANCES`.
     """
 
-    width: float = 1.0
-    depth: int = 2
+    width: float = bounded(1.0, 0.01, 100)
+    depth: int = bounded(2, 1, 100)
     match: Literal["always", "unequal"] = "always"
     pooling: Literal["attentive", "statistics"] = "attentive"
-    alpha: float = 2.0
-    beta: float = 1.0
-    ramp_epochs: float = 0.0
-    temperature: float = 4.0
+    alpha: float = bounded(2.0, 0, 1e6)
+    beta: float = bounded(1.0, 0, 1e6)
+    ramp_epochs: float = bounded(0.0, 0, 100_000)
+    temperature: float = bounded(4.0, *TEMPERATURES)
     logits: Literal["cosine", "margin"] = "cosine"
     distance: Literal["attention", "cosine", "mse"] = "attention"
-
-    def __post_init__(self) -> None:
-        if self.width <= 0 or self.depth < 1:
-            raise ValueError("expected width > 0 and depth >= 1")
-        if min(self.alpha, self.beta, self.ramp_epochs) < 0 or self.temperature <= 0:
-            raise ValueError("expected alpha, beta and ramp_epochs >= 0, and temperature > 0")
 
 
 class Term(Base):

@@ -11,10 +11,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from wespeaker_lite.config import bounded
 from wespeaker_lite.distill.label import softened_kl
 from wespeaker_lite.distill.outputs import Outputs
 from wespeaker_lite.distill.projection import projector
-from wespeaker_lite.distill.term import Partners, TermConfig
+from wespeaker_lite.distill.term import TEMPERATURES, Partners, TermConfig
 from wespeaker_lite.distill.term import Term as Base
 from wespeaker_lite.errors import InputError
 
@@ -30,14 +31,9 @@ class Config(TermConfig):
     """
 
     distance: Literal["mse", "rows", "kl"] = "kl"
-    temperature: float = 0.1
+    temperature: float = bounded(0.1, *TEMPERATURES)
     against: Literal["batch", "bank"] = "batch"
-    bank_size: int = 8192
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.temperature <= 0 or self.bank_size < 0:
-            raise ValueError("expected temperature > 0 and bank_size >= 0")
+    bank_size: int = bounded(8192, 0, 10**9)
 
 
 class Term(Base):

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from wespeaker_lite.config import bounded
 from wespeaker_lite.distill.outputs import Outputs
 from wespeaker_lite.models.margin import HeadConfig
 
@@ -26,16 +27,15 @@ class Partners:
     bank: Tensor | None = None
 
 
+TEMPERATURES = (0.01, 1000)  # lowest and highest: of a lower one, squares and exponentials overflow
+
+
 @dataclass(frozen=True)
 class TermConfig:
     """What every term with one loss can be told: its weight, which grows from 0 over the first `ramp_epochs`."""
 
-    weight: float = 1.0
-    ramp_epochs: float = 0.0
-
-    def __post_init__(self) -> None:
-        if self.weight < 0 or self.ramp_epochs < 0:
-            raise ValueError("expected weight >= 0 and ramp_epochs >= 0")
+    weight: float = bounded(1.0, 0, 1e6)
+    ramp_epochs: float = bounded(0.0, 0, 100_000)
 
 
 class Term(nn.Module):

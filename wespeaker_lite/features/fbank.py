@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torchaudio.compliance.kaldi import get_mel_banks
 
+from wespeaker_lite.config import bounded
 from wespeaker_lite.data.distortion import Acoustics
 from wespeaker_lite.errors import InputError
 
@@ -29,14 +30,14 @@ class FbankConfig:
     at its ends. sherpa-onnx, which runs speaker models on phones, has `high_freq` -400 and no `snip_edges`.
     """
 
-    sample_rate: int = 16000
-    num_mels: int = 80
-    frame_length_ms: float = 25.0
-    frame_shift_ms: float = 10.0
+    sample_rate: int = bounded(16000, 1000, 384_000)
+    num_mels: int = bounded(80, 4, 1000)
+    frame_length_ms: float = bounded(25.0, 0.1, 10_000)
+    frame_shift_ms: float = bounded(10.0, 0.1, 10_000)
     window: str = "povey"
-    dither: float = 0.0
-    low_freq: float = 20.0
-    high_freq: float = 0.0
+    dither: float = bounded(0.0, 0, 1000)
+    low_freq: float = bounded(20.0, 0, 192_000)
+    high_freq: float = bounded(0.0, -192_000, 192_000)
     snip_edges: bool = True
 
     def __post_init__(self) -> None:
@@ -46,8 +47,8 @@ class FbankConfig:
             raise ValueError(f"mel bands from {self.low_freq} to {top} Hz do not lie between 0 and {nyquist:g} Hz")
         if self.window not in _WINDOWS:
             raise ValueError(f"window {self.window!r} is none of {', '.join(_WINDOWS)}")
-        if not 4 <= self.num_mels <= 1000 or self.frame_shift < 1 or not 2 <= self.frame_length <= 1 << 16:
-            raise ValueError("expected 4 mel bands or more (up to 1000), and frames longer than a sample (up to 65536)")
+        if self.frame_shift < 1 or not 2 <= self.frame_length <= 1 << 16:
+            raise ValueError("expected frames of 2 to 65,536 samples, and a shift of 1 or more")
         if (mel_banks(self).sum(0) == 0).any():
             raise ValueError(f"{self.num_mels} mel bands are too narrow for frames of {self.frame_length_ms} ms")
 

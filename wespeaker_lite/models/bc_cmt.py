@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from wespeaker_lite.config import bounded
 from wespeaker_lite.errors import InputError
 from wespeaker_lite.models.activations import Activations, Attention
 from wespeaker_lite.models.broadcasting import (
@@ -37,19 +38,19 @@ class Config:
     with `attention: 2d`, by how much each stage shrinks keys and values on both axes.
     """
 
-    channels: tuple[int, ...] = (16, 32, 64, 64)
-    depth: tuple[int, ...] = (2, 2, 2, 2)
-    strides: tuple[int, ...] = (1, 2, 2, 2)
-    stem_channels: int = 16
-    stem_stride: tuple[int, int] = (2, 2)
+    channels: tuple[int, ...] = bounded((16, 32, 64, 64), 1, 16_384)
+    depth: tuple[int, ...] = bounded((2, 2, 2, 2), 1, 1000)
+    strides: tuple[int, ...] = bounded((1, 2, 2, 2), 1, 1000)
+    stem_channels: int = bounded(16, 1, 16_384)
+    stem_stride: tuple[int, int] = bounded((2, 2), 1, 1000)
     attention: Literal["1d", "2d"] = "1d"
-    heads: int = 4
-    groups: int = 4
-    reduction: tuple[int, ...] = (8, 4, 2, 1)
-    ffn_ratio: int = 3
-    bands: int = 5
-    pool_bottleneck: int = 64
-    embed_dim: int = 256
+    heads: int = bounded(4, 1, 16_384)
+    groups: int = bounded(4, 1, 16_384)
+    reduction: tuple[int, ...] = bounded((8, 4, 2, 1), 1, 1000)
+    ffn_ratio: int = bounded(3, 1, 1000)
+    bands: int = bounded(5, 1, 1000)
+    pool_bottleneck: int = bounded(64, 1, 16_384)
+    embed_dim: int = bounded(256, 1, 16_384)
 
     def __post_init__(self) -> None:
         stages = len(self.channels)
@@ -57,10 +58,8 @@ class Config:
             raise ValueError("channels, depth and strides name each stage, so they must be equally long")
         if self.attention == "2d" and len(self.reduction) != stages:
             raise ValueError("reduction names each stage, as channels does")
-        numbers = (*self.channels, *self.depth, *self.strides, *self.stem_stride, *self.reduction)
-        singles = (self.stem_channels, self.heads, self.groups, self.ffn_ratio, self.bands, self.pool_bottleneck)
-        if len(self.stem_stride) != 2 or min(*numbers, *singles, self.embed_dim) < 1:
-            raise ValueError("every width, depth, stride and count must be at least 1; stem_stride has two")
+        if len(self.stem_stride) != 2:
+            raise ValueError("stem_stride has two numbers, over frequency and over time")
         for channels in self.channels:
             if channels % self.heads or channels % self.groups:
                 raise ValueError(f"{channels} channels do not divide into {self.heads} heads and {self.groups} groups")

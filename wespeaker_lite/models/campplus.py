@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from wespeaker_lite.config import bounded
 from wespeaker_lite.models.activations import Activations
 from wespeaker_lite.models.masking import apply_mask, full_precision, time_mask
 from wespeaker_lite.models.pooling import statistics
@@ -23,13 +24,9 @@ _BLOCKS = ((12, 1), (24, 2), (16, 2))  # dense layers and dilation
 class Config:
     """Hyper-parameters; the defaults fit the published 6.85 M weights, embed_dim 512 gives the 7.18 M of the paper."""
 
-    embed_dim: int = 192
-    channels: int = 128
-    growth: int = 32
-
-    def __post_init__(self) -> None:
-        if min(self.embed_dim, self.channels, self.growth) < 1:
-            raise ValueError("every width must be at least 1")
+    embed_dim: int = bounded(192, 1, 16_384)
+    channels: int = bounded(128, 1, 16_384)
+    growth: int = bounded(32, 1, 16_384)
 
 
 def _norm_relu(channels: int) -> nn.Sequential:

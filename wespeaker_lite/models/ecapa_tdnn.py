@@ -6,6 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from wespeaker_lite.config import bounded
 from wespeaker_lite.models.activations import Activations
 from wespeaker_lite.models.masking import apply_mask, mean_over_time, time_mask
 from wespeaker_lite.models.pooling import build_pooling
@@ -15,20 +16,18 @@ from wespeaker_lite.models.pooling import build_pooling
 class Config:
     """Hyper-parameters; the defaults are the paper's smaller model (C = 512), with 1,536 channels before pooling."""
 
-    channels: int = 512
-    embed_dim: int = 192
-    scale: int = 8
-    se_bottleneck: int = 128
-    mfa_channels: int = 1536
+    channels: int = bounded(512, 1, 16_384)
+    embed_dim: int = bounded(192, 1, 16_384)
+    scale: int = bounded(8, 2, 16_384)
+    se_bottleneck: int = bounded(128, 1, 16_384)
+    mfa_channels: int = bounded(1536, 1, 16_384)
     pooling: Literal["attentive", "statistics"] = "attentive"
-    attention_bottleneck: int = 128
+    attention_bottleneck: int = bounded(128, 1, 16_384)
     global_context: bool = True
 
     def __post_init__(self) -> None:
-        if min(self.channels, self.embed_dim, self.se_bottleneck, self.mfa_channels, self.attention_bottleneck) < 1:
-            raise ValueError("every width must be at least 1")
-        if self.scale < 2 or self.channels % self.scale:
-            raise ValueError(f"scale {self.scale} must be at least 2 and divide channels {self.channels}")
+        if self.channels % self.scale:
+            raise ValueError(f"scale {self.scale} must divide channels {self.channels}")
 
 
 class ConvReluNorm(nn.Sequential):

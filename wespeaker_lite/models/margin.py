@@ -12,11 +12,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from wespeaker_lite.config import from_mapping
+from wespeaker_lite.config import bounded, from_mapping
 from wespeaker_lite.errors import InputError
 
 # Floor of the squared sine: the slope of the angle stays finite where a cosine is 1 or -1.
 SINE_SQUARE_FLOOR = 1e-6
+LARGEST_MARGIN = 1.57  # an angle is below pi/2
 
 
 @dataclass(frozen=True)
@@ -27,17 +28,12 @@ class HeadConfig:
     """
 
     name: Literal["softmax", "am", "aam"] = "aam"
-    scale: float = 32.0
-    margin: float = 0.2
-    subcenters: int = 1
+    scale: float = bounded(32.0, 0.01, 10_000)
+    margin: float = bounded(0.2, 0, LARGEST_MARGIN)
+    subcenters: int = bounded(1, 1, 100)
     easy_margin: bool = False
 
     def __post_init__(self) -> None:
-        if not self.scale > 0:
-            raise ValueError(f"scale must be above 0, not {self.scale}")
-        _check_margin(self.margin)
-        if self.subcenters < 1:
-            raise ValueError(f"subcenters must be at least 1, not {self.subcenters}")
         if self.name == "softmax" and self.subcenters > 1:
             raise ValueError("softmax has no sub-centres; take am or aam, or set subcenters to 1")
         if self.name != "aam" and self.easy_margin:

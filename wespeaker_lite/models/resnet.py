@@ -6,6 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from wespeaker_lite.config import bounded
 from wespeaker_lite.models.activations import Activations
 from wespeaker_lite.models.masking import apply_mask, time_mask
 from wespeaker_lite.models.pooling import build_pooling
@@ -18,15 +19,11 @@ class Config:
     """Hyper-parameters; `width` is the number of channels of the first stage, doubled by each of the next three."""
 
     depth: Literal[18, 34] = 34
-    width: int = 32
-    embed_dim: int = 256
+    width: int = bounded(32, 1, 16_384)
+    embed_dim: int = bounded(256, 1, 16_384)
     pooling: Literal["statistics", "attentive"] = "statistics"
-    attention_bottleneck: int = 128
+    attention_bottleneck: int = bounded(128, 1, 16_384)
     global_context: bool = False
-
-    def __post_init__(self) -> None:
-        if min(self.width, self.embed_dim, self.attention_bottleneck) < 1:
-            raise ValueError("every width must be at least 1")
 
 
 class BasicBlock(nn.Module):

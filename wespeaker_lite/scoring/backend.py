@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from wespeaker_lite import resolved
-from wespeaker_lite.config import from_mapping
+from wespeaker_lite.config import bounded, from_mapping
 from wespeaker_lite.data.trials import Trials, check_known
 from wespeaker_lite.errors import InputError
 from wespeaker_lite.scoring.calibration import (
@@ -35,8 +35,8 @@ class ScoringOptions:
     """Which scorings to make (see `scorings.py`), AS-norm's adaptive cohort, the working memory in megabytes."""
 
     scorings: tuple[str, ...] = ("cosine", "snorm", "asnorm")
-    top_n: int = 300
-    block_mb: float = 64
+    top_n: int = bounded(300, 2, 10**9)
+    block_mb: float = bounded(64, 0.001, 10**7)
     calibration: CalibrationOptions = field(default_factory=CalibrationOptions)
     plda: PldaOptions = field(default_factory=PldaOptions)
 
@@ -45,8 +45,8 @@ class ScoringOptions:
             check_scoring(scoring)
         if not self.scorings:
             raise InputError(f"no scoring is asked for; known: {', '.join(SCORINGS)}")
-        if self.block_mb <= 0:
-            raise InputError(f"--block-mb {self.block_mb:g}: working memory must be more than 0")
+        if len(set(self.scorings)) < len(self.scorings):
+            raise InputError(f"scoring.scorings: one stands twice in {' '.join(self.scorings)}")
 
     def first(self, *words: str) -> str:
         """The first scoring that has one of these in its name, or an empty string."""

@@ -22,6 +22,7 @@ import numpy as np
 from scipy.optimize import minimize
 from scipy.special import expit, logit
 
+from wespeaker_lite.config import LARGEST_SEED, bounded
 from wespeaker_lite.data.tables import sorted_keys
 from wespeaker_lite.data.trials import Trials, make_trials
 from wespeaker_lite.errors import InputError
@@ -45,16 +46,10 @@ class CalibrationOptions:
     """
 
     list: str = ""
-    trials: int = 30_000
-    seed: int = 0
-    prior: float = 0.5
-    max_frames: int = 2000
-
-    def __post_init__(self) -> None:
-        if self.trials < 2 or self.max_frames < 1:
-            raise InputError("calibration: trials must be at least 2, and max_frames at least 1")
-        if not 0 < self.prior < 1:
-            raise InputError(f"calibration: prior {self.prior:g} must be between 0 and 1")
+    trials: int = bounded(30_000, 2, 10**9)
+    seed: int = bounded(0, 0, LARGEST_SEED)
+    prior: float = bounded(0.5, 1e-6, 1 - 1e-6)
+    max_frames: int = bounded(2000, 1, 10**9)
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ import numpy as np
 from scipy.linalg import eigh
 from scipy.sparse import csr_array
 
+from wespeaker_lite.config import bounded
 from wespeaker_lite.errors import InputError
 from wespeaker_lite.scoring.cosine import cosine_scores
 
@@ -30,14 +31,8 @@ COVARIANCE_FLOOR = 1e-6  # of the largest eigenvalue; Kaldi's default for LDA
 class PldaOptions:
     """`lda_dim`: dimensions that LDA keeps, None for all that the number of speakers allows; `iterations` of EM."""
 
-    lda_dim: int | None = None
-    iterations: int = 10
-
-    def __post_init__(self) -> None:
-        if self.lda_dim is not None and self.lda_dim < 1:
-            raise InputError(f"plda: lda_dim {self.lda_dim}: LDA must keep at least 1 dimension")
-        if self.iterations < 1:
-            raise InputError(f"plda: iterations {self.iterations}: EM needs at least 1")
+    lda_dim: int | None = bounded(None, 1, 16_384)
+    iterations: int = bounded(10, 1, 100_000)
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,10 @@
 """The training loop, checkpoints, schedules and meters."""
 
+import re
 from dataclasses import dataclass, field
 from typing import Literal
 
+from wespeaker_lite.config import bounded
 from wespeaker_lite.training.optimiser import OptimiserConfig
 from wespeaker_lite.training.schedule import LearningRateConfig, MarginConfig
 
@@ -16,20 +18,16 @@ class TrainConfig:
     gradient, 0 for no limit. average_last: the final weights are the mean over the ends of so many epochs.
     """
 
-    epochs: int = 150
-    batch_size: int = 128
-    crops_per_epoch: int = 0
+    epochs: int = bounded(150, 1, 100_000)
+    batch_size: int = bounded(128, 2, 1 << 20)
+    crops_per_epoch: int = bounded(0, 0, 10**10)
     sampling: Literal["utterance", "speaker", "corpus"] = "utterance"
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
     learning_rate: LearningRateConfig = field(default_factory=LearningRateConfig)
     margin: MarginConfig = field(default_factory=MarginConfig)
-    clip_norm: float = 5.0
+    clip_norm: float = bounded(5.0, 0, 1e6)
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    average_last: int = 10
-
-    def __post_init__(self) -> None:
-        if self.epochs < 1 or self.batch_size < 2 or self.average_last < 1:
-            raise ValueError("expected epochs >= 1, batch_size >= 2 and average_last >= 1")
+    average_last: int = bounded(10, 1, 1000)
 
 
 @dataclass(frozen=True)
@@ -42,12 +40,12 @@ class RuntimeConfig:
     """
 
     device: str = "auto"
-    threads: int = 0
-    workers: int = 0
-    log_every: int = 50
-    checkpoint_batches: int = 500
-    keep: int = 2
+    threads: int = bounded(0, 0, 4096)
+    workers: int = bounded(0, 0, 1024)
+    log_every: int = bounded(50, 0, 10**9)
+    checkpoint_batches: int = bounded(500, 0, 10**9)
+    keep: int = bounded(2, 1, 100_000)
 
     def __post_init__(self) -> None:
-        if min(self.threads, self.workers, self.log_every, self.checkpoint_batches) < 0 or self.keep < 1:
-            raise ValueError("expected no negative numbers, and keep >= 1")
+        if not re.fullmatch(r"auto|cpu|cuda(:\d{1,3})?", self.device):
+            raise ValueError(f"device {self.device!r} is none of auto, cpu, cuda, cuda:1 ...")

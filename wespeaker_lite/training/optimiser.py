@@ -7,14 +7,16 @@ from typing import Literal
 import torch
 from torch import nn
 
+from wespeaker_lite.config import bounded
+
 
 @dataclass(frozen=True)
 class OptimiserConfig:
     """SGD with Nesterov momentum (wespeaker's choice) or AdamW; the learning rate comes from its schedule."""
 
     name: Literal["sgd", "adamw"] = "sgd"
-    momentum: float = 0.9
-    weight_decay: float = 1.0e-4
+    momentum: float = bounded(0.9, 0, 0.9999)
+    weight_decay: float = bounded(1.0e-4, 0, 10)
 
 
 def build_optimiser(config: OptimiserConfig, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:

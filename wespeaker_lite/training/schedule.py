@@ -4,19 +4,22 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from wespeaker_lite.config import bounded
+from wespeaker_lite.models.margin import LARGEST_MARGIN
+
 
 @dataclass(frozen=True)
 class LearningRateConfig:
     """Linear warm-up to `peak`, then a decay to `final` at the end of training."""
 
     name: Literal["cosine", "exponential", "one_cycle", "constant"] = "exponential"
-    peak: float = 0.1
-    final: float = 5.0e-5
-    warmup_epochs: float = 6.0
+    peak: float = bounded(0.1, 1e-12, 100)
+    final: float = bounded(5.0e-5, 1e-12, 100)
+    warmup_epochs: float = bounded(6.0, 0, 100_000)
 
     def __post_init__(self) -> None:
-        if not 0 < self.final <= self.peak or self.warmup_epochs < 0:
-            raise ValueError("expected 0 < final <= peak and warmup_epochs >= 0")
+        if self.final > self.peak:
+            raise ValueError("expected final <= peak")
 
 
 @dataclass(frozen=True)
@@ -24,9 +27,9 @@ class MarginConfig:
     """The margin is `initial` until `start_epoch`, then grows to the head's own at `end_epoch`, and stays."""
 
     name: Literal["exponential", "linear"] = "exponential"
-    initial: float = 0.0
-    start_epoch: float = 20.0
-    end_epoch: float = 40.0
+    initial: float = bounded(0.0, 0, LARGEST_MARGIN)
+    start_epoch: float = bounded(20.0, 0, 100_000)
+    end_epoch: float = bounded(40.0, 0, 100_000)
 
     def __post_init__(self) -> None:
         if self.end_epoch < self.start_epoch:
