@@ -22,7 +22,8 @@ in LOG and in all words. Words survive as they are; only a word that is an opera
 redirection (\>file), acts as one. All jobs run even if one fails; then the exit code is 1. A signal cancels: 2.
 
   --max-jobs-run N, -tc N  jobs at once; the smallest counts (default: one for each CPU; with --gpu, as GPUs suffice)
-  --gpu N                  give every running job N GPUs of its own, by CUDA_VISIBLE_DEVICES
+  --gpu N                  give every running job N GPUs of its own, by CUDA_VISIBLE_DEVICES: of those that stand in it
+                           already (from you, or from Slurm), else of the free ones that nvidia-smi lists, MIG instances too
   --pick CLASS             which jobs to run, by the logs of last time: all (default), failed (and incomplete),
                            incomplete (killed or never started; jobs that failed then still count as failed)
   --mem, --time, --num-threads, -q, -l, -pe, ...  are for the queues, and ignored here
@@ -34,10 +35,13 @@ my %VALUES = ('-V' => 0, '-cwd' => 0, '--help' => 0, '-h' => 0, '-pe' => 2);
 my ($limit, $gpus_each, $pick) = (undef, 0, 'all');
 my $job = parse_job_line(\@ARGV, sub { defined $VALUES{ $_[0] } ? $VALUES{ $_[0] } : 1 }, \&take_option);
 
+my @busy; # GPUs that somebody else computes on
 my @gpus = $gpus_each ? find_gpus() : ();
 if ($gpus_each) {
     my $room = int(@gpus / $gpus_each);
-    fail("--gpu $gpus_each: this machine offers " . @gpus . " GPUs") if $room < 1;
+    my $busy = join ',', @busy;
+    my $in_use = @busy ? " that are free; others use $busy (CUDA_VISIBLE_DEVICES=$busy takes them all the same)" : '';
+    fail("--gpu $gpus_each: this machine offers " . @gpus . " GPUs$in_use") if $room < 1;
     $limit = $room if !defined $limit || $limit > $room;
 }
 $limit = count_cpus() unless defined $limit;
@@ -78,11 +82,40 @@ sub count_cpus {
     return $count =~ /^(\d+)/ && $1 > 0 ? $1 : 1;
 }
 
-# The GPUs that were left to us, else all that the driver lists.
+# The GPUs that were left to us, else all that the driver lists and nobody uses. Names of MIG instances serve as numbers do.
 sub find_gpus {
-    return split /\s*,\s*/, $ENV{CUDA_VISIBLE_DEVICES} if defined $ENV{CUDA_VISIBLE_DEVICES};
-    my @indices = qx(nvidia-smi --query-gpu=index --format=csv,noheader 2>/dev/null);
-    return $? == 0 ? grep { /^\d+$/ } map { s/\s+//gr } @indices : ();
+    if (defined $ENV{CUDA_VISIBLE_DEVICES}) {
+        my @given;
+        for my $name (split /\s*,\s*/, $ENV{CUDA_VISIBLE_DEVICES} =~ s/^\s+|\s+$//gr) {
+            last unless $name =~ /^(?:\d+|(?:GPU|MIG)-.+)$/; # CUDA stops at -1; Slurm says NoDevFiles where there are none
+            push @given, $name;
+        }
+        return @given;
+    }
+    my (@found, %uuid);
+    for (qx(nvidia-smi -L 2>/dev/null)) {
+        if (/^GPU (\d+):.*\(UUID: (GPU-[^)]+)\)/) {
+            push @found, $1;
+            $uuid{$1} = $2;
+        } elsif (/^\s+MIG .*\(UUID: +(MIG-[^)]+)\)/) {
+            my $instance = $1;
+            pop @found if @found && $found[-1] =~ /^\d/; # a GPU that is cut up is not to be had as a whole
+            push @found, $instance;
+        }
+    }
+    my %used = used_gpus();
+    @busy = grep { defined $uuid{$_} && $used{ $uuid{$_} } } @found;
+    return grep { !(defined $uuid{$_} && $used{ $uuid{$_} }) } @found;
+}
+
+# The GPUs on which processes compute, or that hold over 1 GiB: processes of other containers are not listed.
+sub used_gpus {
+    my @computing = qx(nvidia-smi --query-compute-apps=gpu_uuid --format=csv,noheader 2>/dev/null);
+    my %used = map { /(GPU-\S+)/ ? ($1 => 1) : () } @computing;
+    for (qx(nvidia-smi --query-gpu=uuid,memory.used --format=csv,noheader,nounits 2>/dev/null)) {
+        $used{$1} = 1 if /(GPU-[^\s,]+),\s*(\d+)/ && $2 > 1024;
+    }
+    return %used;
 }
 
 # Signals stay blocked except inside sigsuspend: none can be lost between a look at the jobs and the wait for them.

@@ -188,7 +188,7 @@ def test_default_limit_is_the_number_of_cpus(tmp_path: Path) -> None:
     assert most_at_once(tmp_path, 3, PATH=path, OMP_NUM_THREADS="1") == 3
 
 
-GPU_JOB = 'echo "gpu=$CUDA_VISIBLE_DEVICES"; mkdir "lock.$CUDA_VISIBLE_DEVICES" && sleep 0.1 && rmdir lock.*'
+GPU_JOB = 'own=$CUDA_VISIBLE_DEVICES; echo "gpu=$own"; mkdir "lock.$own" && sleep 0.1 && rmdir "lock.$own"'
 
 
 def gpus_of_jobs(folder: Path) -> list[str]:
@@ -196,20 +196,65 @@ def gpus_of_jobs(folder: Path) -> list[str]:
 
 
 def test_every_job_has_a_gpu_of_its_own(tmp_path: Path) -> None:
-    job = GPU_JOB.replace("lock.*", '"lock.$CUDA_VISIBLE_DEVICES"')
     options = ["--gpu", "1", "--max-jobs-run", "4", "JOB=1:5", "log.JOB"]
-    result = run_pl(tmp_path, *options, "bash", "-c", job, CUDA_VISIBLE_DEVICES="5,7")
+    result = run_pl(tmp_path, *options, "bash", "-c", GPU_JOB, CUDA_VISIBLE_DEVICES="5,7")
     assert result.returncode == 0, result.stderr
     assert gpus_of_jobs(tmp_path)[:2] == ["5", "7"]
     assert set(gpus_of_jobs(tmp_path)) == {"5", "7"}
 
 
-def test_gpus_are_asked_of_the_driver(tmp_path: Path) -> None:
-    path = add_command(tmp_path, "nvidia-smi", r"printf '0\n1\n2\n'")
+DRIVER = """case $1 in
+  -L) printf 'GPU 0: H100 (UUID: GPU-a)\\nGPU 1: H100 (UUID: GPU-b)\\nGPU 2: H100 (UUID: GPU-c)\\n';;
+  --query-gpu=*) printf 'GPU-a, 4\\nGPU-b, 0\\nGPU-c, 530\\n';;
+esac
+"""
+
+
+def run_with_driver(folder: Path, driver: str, gpus: int) -> subprocess.CompletedProcess[str]:
+    """Two jobs of so many GPUs, where nvidia-smi is this script and nobody has chosen GPUs."""
+    path = add_command(folder, "nvidia-smi", driver)
     environment = {key: value for key, value in os.environ.items() if key != "CUDA_VISIBLE_DEVICES"} | {"PATH": path}
-    words = [str(RUN_PL), "--gpu", "2", "JOB=1:2", "log.JOB", "bash", "-c", GPU_JOB]
-    subprocess.run(words, cwd=tmp_path, env=environment, check=True, timeout=60)
+    words = [str(RUN_PL), "--gpu", str(gpus), "JOB=1:2", "log.JOB", "bash", "-c", GPU_JOB]
+    return subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_gpus_are_asked_of_the_driver(tmp_path: Path) -> None:
+    assert run_with_driver(tmp_path, DRIVER, 2).returncode == 0
     assert gpus_of_jobs(tmp_path) == ["0,1", "2,0"]
+
+
+@pytest.mark.parametrize("use", ["--query-compute-apps=*) echo GPU-a;;", "--query-gpu=*) echo GPU-a, 20000;;"])
+def test_gpus_that_others_use_are_left_to_them(tmp_path: Path, use: str) -> None:
+    driver = DRIVER.replace("case $1 in", f"case $1 in\n  {use}")
+    assert run_with_driver(tmp_path, driver, 1).returncode == 0
+    assert set(gpus_of_jobs(tmp_path)) <= {"1", "2"}
+    refused = run_with_driver(tmp_path, driver, 3)
+    assert refused.returncode == 1
+    assert "offers 2 GPUs that are free; others use 0 (CUDA_VISIBLE_DEVICES=0 takes" in refused.stderr
+
+
+def test_instances_of_a_gpu_that_is_cut_up_serve_one_by_one(tmp_path: Path) -> None:
+    instances = "".join(rf"  MIG 1g.10gb     Device  {n}: (UUID: MIG-{n})\n" for n in (0, 1))
+    driver = DRIVER.replace("GPU 1:", f"{instances}GPU 1:")
+    assert run_with_driver(tmp_path, driver, 2).returncode == 0
+    assert gpus_of_jobs(tmp_path) == ["MIG-0,MIG-1", "1,2"]
+
+
+@pytest.mark.parametrize(
+    ("visible", "given"),
+    [("MIG-5-a,MIG-5-b", ["MIG-5-a", "MIG-5-b"]), ("0, 1,-1,3", ["0", "1"]), ("GPU-8f,2", ["GPU-8f", "2"])],
+)
+def test_gpus_that_were_given_are_taken_by_their_names(tmp_path: Path, visible: str, given: list[str]) -> None:
+    words = ["--gpu", "1", f"JOB=1:{len(given)}", "log.JOB", "bash", "-c", GPU_JOB]
+    assert run_pl(tmp_path, *words, CUDA_VISIBLE_DEVICES=visible).returncode == 0
+    assert gpus_of_jobs(tmp_path) == given
+
+
+@pytest.mark.parametrize("nothing", ["NoDevFiles", "-1", " "])
+def test_words_for_no_gpu_are_none(tmp_path: Path, nothing: str) -> None:
+    result = run_pl(tmp_path, "--gpu", "1", "log", "true", CUDA_VISIBLE_DEVICES=nothing)
+    assert result.returncode == 1
+    assert "offers 0 GPUs" in result.stderr
 
 
 def test_gpu_that_is_not_there_is_an_error(tmp_path: Path) -> None:
