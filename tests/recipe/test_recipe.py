@@ -109,7 +109,7 @@ def test_the_export_is_made_and_used(checkout: Checkout) -> None:
     pytest.importorskip("onnxruntime", reason="needs tools/install.sh --extras export")
     results = json.loads((checkout.exp / "results.json").read_text())
     eer = results["trials"]["trials_O"]["cosine"]["eer"]
-    assert re.search(rf"trials_O +cosine +{100 * eer:.2f}", (checkout.exp / "export/card.md").read_text())
+    assert re.search(rf"trials_O \| +cosine \| +{100 * eer:.2f}", (checkout.exp / "export/card.md").read_text())
     one, two = sorted((checkout.folder / "data/mini/corpus/test").rglob("*.flac"))[:2]
     scores = []
     for model in ("final.pt", "export/model.onnx"):

@@ -1,14 +1,21 @@
 """Print what the network of a config costs, as one JSON object.
 
 params and macs_1s are of what is deployed; macs_1s are multiply-accumulates for 1 s of input (100 frames).
+
+Examples:
+    python -m wespeaker_lite.bin.cost --config conf/bc_cmt_tiny.yaml --latency
+    python -m wespeaker_lite.bin.cost --config conf/bc_cmt_tiny.yaml --latency --runtimes torch,onnx
 """
 
 import argparse
 import json
+from pathlib import Path
+from typing import Any
 
 from wespeaker_lite import experiment, models
 from wespeaker_lite.bin import run
 from wespeaker_lite.deploy.cost import LatencyOptions, report, training_parts
+from wespeaker_lite.errors import InputError
 
 
 def main() -> None:
@@ -23,12 +30,40 @@ def main() -> None:
     parser.add_argument("--latency", action="store_true", help="time it as well, for 1, 2, 3, 5 and 10 s of input")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads for --latency (default: 1)")
     parser.add_argument("--repeats", type=int, default=10, help="runs per length, the median counts (default: 10)")
+    parser.add_argument(
+        "--runtimes",
+        type=lambda words: words.split(","),
+        help="with --latency: torch,onnx; side by side, on one thread and two, from features and from samples; also "
+        "sizes of files and peak memory",
+    )
+    parser.add_argument(
+        "--beside",
+        nargs="*",
+        default=["conf/ecapa_c512.yaml", "conf/campplus.yaml"],
+        metavar="CONF",
+        help="with --runtimes: what is timed in the same run (default: conf/ecapa_c512.yaml conf/campplus.yaml)",
+    )
     args = parser.parse_args()
+    if args.runtimes and not args.latency:
+        raise InputError("--runtimes goes with --latency")
     config = experiment.load(args.config)
     model = models.build(config.model["name"], config.model, config.features.num_mels)
     training_only = training_parts(config, model, args.classes) if args.classes is not None else {}
     timing = LatencyOptions(threads=args.threads, repeats=args.repeats) if args.latency else None
-    print(json.dumps(report(model, config.features.num_mels, training_only, timing)))
+    plain = None if args.runtimes else timing
+    result = report(model, config.features.num_mels, training_only, plain)
+    if args.runtimes:
+        result["runtimes"] = _in_runtimes(args, timing)
+    print(json.dumps(result))
+
+
+def _in_runtimes(args: argparse.Namespace, timing: LatencyOptions) -> dict[str, Any]:
+    try:
+        from wespeaker_lite.deploy.runtimes import compare
+    except ImportError as error:
+        raise InputError(f"{error}: install what --runtimes needs: tools/install.sh --extras export") from error
+    confs = {Path(path).stem: experiment.load(path) for path in (args.config, *args.beside)}
+    return compare(confs, args.runtimes, (1, 2), timing)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 import contextlib
 import statistics
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,7 +75,7 @@ def latency(model: nn.Module, num_mels: int, options: LatencyOptions) -> dict[st
         with _evaluating(model), torch.inference_mode():
             return {
                 f"{seconds:g}": _median_time(
-                    model, _noise(model, round(seconds * FRAMES_PER_SECOND), num_mels), options
+                    model, _noise(model, round(seconds * FRAMES_PER_SECOND), num_mels), options.repeats
                 )
                 for seconds in options.seconds
             }
@@ -83,14 +83,22 @@ def latency(model: nn.Module, num_mels: int, options: LatencyOptions) -> dict[st
         torch.set_num_threads(before)
 
 
-def _median_time(model: nn.Module, feats: Tensor, options: LatencyOptions) -> float:
-    model(feats)  # the first run of a shape pays for memory and kernel choice
-    times = []
-    for _ in range(options.repeats):
-        start = time.perf_counter()
-        model(feats).cpu()  # on a GPU this waits for the result
-        times.append(time.perf_counter() - start)
+def _median_time(model: nn.Module, feats: Tensor, repeats: int) -> float:
+    (times,) = times_side_by_side([lambda: model(feats).cpu()], repeats)  # on a GPU .cpu() waits for the result
     return statistics.median(times)
+
+
+def times_side_by_side(runs: Sequence[Callable[[], object]], repeats: int) -> list[list[float]]:
+    """Seconds that each of `runs` takes, `repeats` times in turn, so that a busy machine is busy for all of them."""
+    for run in runs:
+        run()  # the first run of a shape pays for memory and kernel choice
+    times: list[list[float]] = [[] for _ in runs]
+    for _ in range(repeats):
+        for run, of_run in zip(runs, times, strict=True):
+            start = time.perf_counter()
+            run()
+            of_run.append(time.perf_counter() - start)
+    return times
 
 
 def _noise(model: nn.Module, frames: int, num_mels: int) -> Tensor:
