@@ -17,10 +17,10 @@ from types import SimpleNamespace
 
 import torch
 
+from wespeaker_lite.devices import HALF
 from wespeaker_lite.experiment import load
 from wespeaker_lite.training.job import build_learner
 from wespeaker_lite.training.optimiser import build_optimiser
-from wespeaker_lite.training.trainer import AUTOCAST
 
 SPEAKERS, MEGABYTE = 376, 1024  # ru_maxrss is in kilobytes
 
@@ -33,7 +33,7 @@ def step_of(name: str, args: argparse.Namespace) -> Callable[[], None]:
     optimiser = build_optimiser(experiment.train.optimiser, learner.parameters())
     feats = torch.randn(args.batch, args.frames, experiment.features.num_mels)
     labels = torch.randint(SPEAKERS, (args.batch,))
-    dtype = AUTOCAST.get(args.precision)
+    dtype = HALF.get(args.precision)
 
     def step() -> None:
         with torch.autocast("cpu", dtype, enabled=dtype is not None):

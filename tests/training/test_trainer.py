@@ -205,19 +205,31 @@ def test_what_does_not_change_the_result_may_change_between_runs(
     assert_same(whole, run_here(small(runtime={"workers": 2, "checkpoint_batches": 0}), small_data, tmp_path / "b"))
 
 
+@pytest.mark.parametrize(("log_every", "checkpoint_batches"), [(1, 1), (2, 3), (3, 2), (0, 0)])
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_utterances(
-    small: Small, small_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    read = CropDataset.__getitem__
+    small: Small, small_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, log_every: int,
+    checkpoint_batches: int,
+) -> None:  # fmt: skip
+    """Of the batch in which it first was not, although later losses aren't either; and nothing of it is saved."""
+    read, batches = CropDataset.__getitem__, []
 
     def poisoned(self: CropDataset, request: object) -> object:
         batch = read(self, request)
-        batch.step[batch.indices == 17] = np.nan
+        batches.append(set(batch.indices.tolist()))
+        batch.step[(batch.indices == 17) | (batch.indices == 3)] = np.nan
         return batch
 
     monkeypatch.setattr(CropDataset, "__getitem__", poisoned)
-    with pytest.raises(InputError, match=r"not finite at epoch 1, batch \d.*: s2-1;"):
-        run_here(small(), small_data, tmp_path)
+    with pytest.raises(InputError) as caught:
+        run_here(
+            small(runtime={"log_every": log_every, "checkpoint_batches": checkpoint_batches}), small_data, tmp_path
+        )
+    first = next(number for number, batch in enumerate(batches) if batch & {17, 3})
+    named = " ".join({3: "s0-3", 17: "s2-1"}[index] for index in sorted(batches[first] & {3, 17}))
+    assert f"not finite at epoch 1, batch {first + 1} (class nan); utterances with" in str(caught.value)
+    assert f" {named}; the last checkpoint" in str(caught.value)
+    saved = [torch.load(path) for path in (tmp_path / "checkpoints").glob("*.pt")]
+    assert all(record["batch"] <= first for record in saved)
     assert not (tmp_path / "final.pt").exists()
 
 

@@ -35,7 +35,7 @@ from wespeaker_lite.errors import InputError
 
 log = logging.getLogger(__name__)
 
-_BLOCK = 32  # crops that are decoded at a time: as many as stay in a processor's cache
+_BLOCK = 32  # crops that are decoded at a time on a CPU: as many as stay in its cache
 
 
 @dataclass(frozen=True)
@@ -96,9 +96,10 @@ class Batch(Tensors):
     def feats(self) -> torch.Tensor:
         """The features (B, T, F) float32: distorted, decoded, masked, and without the mean of each crop if `cmn`."""
         feats = torch.empty(self.raw.shape, device=self.raw.device)
+        size = _BLOCK if self.raw.device.type == "cpu" else len(self.raw)
         for distortion, begin, end in self._parts():
-            for first in range(begin, end, _BLOCK):
-                block = slice(first, min(first + _BLOCK, end))
+            for first in range(begin, end, size):
+                block = slice(first, min(first + size, end))
                 self._decode(block, feats[block], distortion, slice(first - begin, block.stop - begin))
         return feats
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from wespeaker_lite.config import bounded
 from wespeaker_lite.distill.label import softened_kl
@@ -41,6 +40,7 @@ class Term(LogitsTerm):
 
 def _parted(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Logits (B, n) as those of (target, all others together), (B, 2), and those of the others, (B, n - 1)."""
-    chosen = F.one_hot(labels, logits.shape[1]).bool()
-    others = logits[~chosen].view(len(logits), -1)
-    return torch.stack((logits[chosen], others.logsumexp(1)), dim=1), others
+    target = labels[:, None]
+    places = torch.arange(logits.shape[1] - 1, device=logits.device)
+    others = logits.gather(1, places + (places >= target))  # by place: of a mask's size the host would have to wait
+    return torch.cat((logits.gather(1, target), others.logsumexp(1, keepdim=True)), dim=1), others

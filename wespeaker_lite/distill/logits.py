@@ -40,16 +40,16 @@ class LogitsTerm(Term):
     def loss(self, student: Outputs, teacher: Outputs, labels: Tensor) -> Tensor:
         field = f"{self.config.logits}_logits"
         taught, teaching = getattr(student, field), getattr(teacher, field).detach()
-        share = 1.0
         if teacher.classes is not None:
             known = torch.isin(labels, teacher.classes)
-            taught, teaching = taught[known][:, teacher.classes], teaching[known]
-            labels = (labels[known][:, None] == teacher.classes).int().argmax(1)
-            share = known.float().mean()
-            if not share:
-                return taught.sum()
+            taught = taught[:, teacher.classes]
+            # Other crops stay in the batch, and are at no distance from themselves: how many there are, only the device
+            # knows, and the host would have to wait for it.
+            taught = torch.where(known[:, None], taught, taught.detach())
+            teaching = torch.where(known[:, None], teaching, taught.detach())
+            labels = (labels[:, None] == teacher.classes).int().argmax(1)
         # float32 whatever the autocast: differences of log-probabilities lose all their digits in bf16
-        return share * self.distance(taught.float(), teaching.float(), labels)
+        return self.distance(taught.float(), teaching.float(), labels)
 
     def distance(self, taught: Tensor, teaching: Tensor, labels: Tensor) -> Tensor:
         """The mean over the batch for logits (B, n), of which `labels` (B,) are the targets; `teaching` is detached."""

@@ -3,6 +3,7 @@
 Source: RKD (Park et al., CVPR 2019, arXiv 1904.05068), equations 3 to 8. Embeddings of any two widths compare.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -49,7 +50,8 @@ class Term(Base):
         if self.config.distances:
             total = total + self.config.distances * F.smooth_l1_loss(_distances(ours), _distances(theirs))
         if self.config.angles:
-            total = total + self.config.angles * F.smooth_l1_loss(_angles(ours), _angles(theirs))
+            differences = F.smooth_l1_loss(_angles(ours), _angles(theirs), reduction="sum")
+            total = total + self.config.angles * differences / math.perm(len(ours), 3)
         return total
 
     def _points(self, embedding: Tensor) -> Tensor:
@@ -65,8 +67,8 @@ def _distances(points: Tensor) -> Tensor:
 
 
 def _angles(points: Tensor) -> Tensor:
-    """The cosines of the angles at each point of all triples: (B, B, B) without those in which a point stands twice."""
+    """The cosines of the angles at each point of all triples (B, B, B), 0 where a point stands in one twice."""
     directions = F.normalize(points[None] - points[:, None], dim=2)  # [j, i] from point j to point i
     cosines = directions @ directions.transpose(1, 2)
     same = torch.eye(len(points), dtype=torch.bool, device=points.device)
-    return cosines[~(same[:, :, None] | same[:, None] | same[None])]
+    return cosines.masked_fill(same[:, :, None] | same[:, None] | same[None], 0.0)

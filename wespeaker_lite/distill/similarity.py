@@ -7,7 +7,6 @@ softened similarities, also against a bank of the teacher's embeddings, SEED (Fa
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -79,4 +78,6 @@ class Term(Base):
 
 def _without_diagonal(matrix: Tensor) -> Tensor:
     """The rows of a square matrix (B, B) without their own column: (B, B - 1)."""
-    return matrix[~torch.eye(len(matrix), dtype=torch.bool, device=matrix.device)].view(len(matrix), -1)
+    size = len(matrix)
+    # Without its first entry, the matrix is size - 1 rows of size entries and one of the diagonal.
+    return matrix.flatten()[1:].view(size - 1, size + 1)[:, :-1].reshape(size, size - 1)

@@ -15,7 +15,8 @@ class TrainConfig:
 
     batch_size: crops of all processes together. crops_per_epoch: 0 for as many as there are utterances. sampling: what
     gets as many crops as any other: an utterance, a speaker, or a corpus of a pool. clip_norm: the largest norm of a
-    gradient, 0 for no limit. average_last: the final weights are the mean over the ends of so many epochs.
+    gradient, 0 for no limit. precision: auto is bf16 on GPUs that compute in it, and fp32 elsewhere. average_last: the
+    final weights are the mean over the ends of so many epochs.
     """
 
     epochs: int = bounded(150, 1, 100_000)
@@ -26,7 +27,7 @@ class TrainConfig:
     learning_rate: LearningRateConfig = field(default_factory=LearningRateConfig)
     margin: MarginConfig = field(default_factory=MarginConfig)
     clip_norm: float = bounded(5.0, 0, 1e6)
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     average_last: int = bounded(10, 1, 1000)
 
 
@@ -35,13 +36,13 @@ class RuntimeConfig:
     """What the result does not depend on (but for the last bits, which `threads` and `device` can change).
 
     device: auto, cpu, cuda, cuda:1 ... threads: of torch on the CPU; 0 leaves it to torch. workers: processes that read
-    crops; a crop is one short read, so that one or two feed a GPU. checkpoint_batches: also save in mid-epoch, every so
-    many batches; 0 for never (log_every alike). keep: ends of epochs to keep.
+    crops; a crop is one short read, so that two feed a GPU; -1 is two for a GPU, none for a CPU. checkpoint_batches:
+    also save in mid-epoch, every so many batches; 0 for never (log_every alike). keep: ends of epochs to keep.
     """
 
     device: str = "auto"
     threads: int = bounded(0, 0, 4096)
-    workers: int = bounded(0, 0, 1024)
+    workers: int = bounded(-1, -1, 1024)
     log_every: int = bounded(50, 0, 10**9)
     checkpoint_batches: int = bounded(500, 0, 10**9)
     keep: int = bounded(2, 1, 100_000)

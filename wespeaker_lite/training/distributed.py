@@ -68,13 +68,21 @@ class Ranks:
         for parameter, part in zip(parameters, flat.split([grad.numel() for grad in grads]), strict=True):
             parameter.grad = part.view_as(parameter)
 
-    def mean(self, values: dict[str, float], device: torch.device) -> dict[str, float]:
-        """The mean over ranks of values that each has by the same names."""
+    def mean(self, values: Tensor) -> Tensor:
+        """The mean over ranks of values that each has in the same order, element by element."""
         if self.count == 1:
             return values
-        row = torch.tensor(list(values.values()), dtype=torch.float32, device=device)
-        dist.all_reduce(row)
-        return dict(zip(values, (row / self.count).tolist(), strict=True))
+        total = values.clone()
+        dist.all_reduce(total)
+        return total / self.count
+
+    def any(self, mine: bool) -> bool:
+        """Whether it is so in one of the ranks. The message goes from host to host; no GPU is waited for."""
+        if self.count == 1:
+            return mine
+        total = torch.tensor([float(mine)])
+        dist.all_reduce(total)
+        return total.item() > 0
 
 
 @contextlib.contextmanager
@@ -87,7 +95,7 @@ def joined_ranks(device: str) -> Iterator[Ranks]:
     on_gpu = device.startswith("cuda") or (device == "auto" and torch.cuda.is_available())
     if on_gpu:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    dist.init_process_group("nccl" if on_gpu else "gloo", timeout=PATIENCE)
+    dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo", timeout=PATIENCE)
     try:
         yield Ranks(dist.get_rank(), count)
     finally:

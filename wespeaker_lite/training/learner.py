@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -37,6 +38,19 @@ class Learner(nn.Module):
     def teacher(self) -> nn.Module | None:
         """The frozen teacher, if there is one."""
         return self._teacher[0]
+
+    def move_to(self, device: torch.device) -> None:
+        """Move everything to the device, the teacher too, to be trained there."""
+        for module in (self, self.teacher):
+            if module is None:
+                continue
+            module.to(device)
+            # cuDNN's convolutions in half precision want channels innermost.
+            if device.type == "cuda" and any(isinstance(layer, nn.Conv2d) for layer in module.modules()):
+                module.to(memory_format=torch.channels_last)
+        self.train()
+        if self.teacher is not None:
+            self.teacher.eval()
 
     def set_margin(self, margin: float) -> None:
         """Set the margin of the student's head, and of the heads of those terms that have one."""

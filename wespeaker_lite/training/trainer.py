@@ -16,6 +16,7 @@ from tqdm import tqdm
 from wespeaker_lite import trained_model
 from wespeaker_lite.config import to_mapping
 from wespeaker_lite.data.crops import Batch, CropDataset, EpochSampler
+from wespeaker_lite.devices import HALF, allow_tf32, device_of, precision_on
 from wespeaker_lite.errors import InputError, Stopped
 from wespeaker_lite.experiment import Experiment
 from wespeaker_lite.training import schedule
@@ -24,11 +25,13 @@ from wespeaker_lite.training.distributed import Ranks
 from wespeaker_lite.training.learner import Learner, Losses
 from wespeaker_lite.training.meters import Meters, MetricsFile, as_words
 from wespeaker_lite.training.optimiser import build_optimiser
+from wespeaker_lite.training.readings import Reading, Readings
 from wespeaker_lite.training.stopping import StopRequest, leave_to_parent
 
 log = logging.getLogger(__name__)
 
-AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+READ_EVERY = 50  # steps, where nothing is logged in between
+GPU_WORKERS = 2
 
 
 class Trainer:
@@ -49,12 +52,13 @@ class Trainer:
         training = to_mapping(experiment.training_part())
         self.origin = {"training": training, "classes": dataset.classes, "inputs": dict(inputs or {})}
         self.train, self.runtime = experiment.train, experiment.runtime
-        self.device = _device(self.runtime.device)
-        self.learner.to(self.device).train()
-        if learner.teacher is not None:
-            learner.teacher.to(self.device).eval()
-        self.optimiser = build_optimiser(self.train.optimiser, learner.parameters())
-        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.train.precision == "fp16")
+        self.device = device_of(self.runtime.device)
+        self.on_gpu = self.device.type == "cuda"
+        allow_tf32(self.device)
+        self.precision = precision_on(self.device, self.train.precision)
+        learner.move_to(self.device)
+        self.optimiser = build_optimiser(self.train.optimiser, learner.parameters(), fused=self.on_gpu)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
         first = max(1, self.train.epochs - self.train.average_last + 1)
         self.averaged = range(first, self.train.epochs + 1)  # the ends of epochs whose mean is the result
         # One more is kept, to train from where one of them is lost.
@@ -66,6 +70,7 @@ class Trainer:
         self.groups = dataset.groups(self.train.sampling)
         self.epoch = self.batch = 0  # done so far
         self.meters = Meters()
+        self.readings = Readings()
 
     def run(self) -> None:
         """Train to the end and write `final.pt`, the mean of the last ends of epochs.
@@ -97,27 +102,37 @@ class Trainer:
     def _train_epoch(self, request: StopRequest) -> None:
         started, end, stop = time.monotonic(), Meters(), False
         for batch, waited in self._batches_to_come():
-            losses = self._step(batch)
-            values = {"loss": losses.total.item(), **{name: part.item() for name, part in losses.parts.items()}}
-            values |= {"accuracy": losses.correct.item(), "stop": float(request.signal is not None)}
-            values = self.ranks.mean(values, self.device)
-            stop = values.pop("stop") > 0  # whichever rank was asked, all stop after the same batch
+            self.readings.add(self._step(batch), waited)
+            stop = self.ranks.any(request.signal is not None)  # whichever was asked, all stop after the same batch
             self.batch += 1
-            for meters in (self.meters, end):
-                meters.add(values, self.train.batch_size, waited)
-            if self.batch == self.batches:
-                continue
-            if self._is_due(self.runtime.log_every):
+            is_last = self.batch == self.batches
+            saves = not is_last and (stop or self._is_due(self.runtime.checkpoint_batches))
+            if is_last or saves or self._is_due(self.runtime.log_every or READ_EVERY):
+                self._read(end)
+            if not is_last and self._is_due(self.runtime.log_every):
                 self._log("batch", self.meters)
-            if stop or self._is_due(self.runtime.checkpoint_batches):
+            if saves:
                 self._save()
-            if stop:
+            if stop and not is_last:
                 raise self._stopped(request)
         self.epoch, self.batch = self.epoch + 1, 0
         self._log(f"done in {time.monotonic() - started:.0f} s", end)
         self._save()
         if stop and self.epoch < self.train.epochs:
             raise self._stopped(request)
+
+    def _read(self, end: Meters) -> None:
+        """Take the losses since the last call into the meters; always called before anything is logged or saved.
+
+        Raises:
+            InputError: where one is not finite, naming the utterances of the first batch with such a loss.
+        """
+        steps = self.readings.read(self.ranks)
+        for batch, step in enumerate(steps, start=self.batch - len(steps)):
+            if not math.isfinite(step.values["loss"]):
+                raise InputError(self._not_finite(batch, step))
+            for meters in (self.meters, end):
+                meters.add(step.values, self.train.batch_size, step.waited)
 
     def _is_due(self, every: int) -> bool:
         return bool(every) and self.batch % every == 0
@@ -130,25 +145,15 @@ class Trainer:
 
     def _batches_to_come(self) -> Iterator[tuple[Batch, float]]:
         """The batches that are left of this epoch, each with the seconds that it was waited for."""
-        sampler = EpochSampler(
-            len(self.dataset),
-            self.train.batch_size,
-            self.experiment.seed,
-            self.epoch,
-            num_batches=self.batches,
-            start_batch=self.batch,
-            rank=self.ranks.rank,
-            world_size=self.ranks.count,
-            groups=self.groups,
-        )
+        workers = self.runtime.workers
         loader = DataLoader(
             self.dataset,
-            sampler=sampler,
+            sampler=self._sampler(self.batch),
             batch_size=None,  # an item of the data set is a batch
-            num_workers=self.runtime.workers,
+            num_workers=(GPU_WORKERS if self.on_gpu else 0) if workers < 0 else workers,
             worker_init_fn=leave_to_parent,
             generator=torch.Generator(),  # its own: the global one must not know how often a run was resumed
-            pin_memory=self.device.type == "cuda",
+            pin_memory=self.on_gpu,
         )
         hidden = not sys.stderr.isatty() or not self.ranks.is_first
         bar = tqdm(total=self.batches, initial=self.batch, desc=f"epoch {self.epoch + 1}", disable=hidden)
@@ -159,6 +164,20 @@ class Trainer:
             asked = time.monotonic()
         bar.close()
 
+    def _sampler(self, start: int) -> EpochSampler:
+        """The requests of this epoch from the batch `start` on."""
+        return EpochSampler(
+            len(self.dataset),
+            self.train.batch_size,
+            self.experiment.seed,
+            self.epoch,
+            num_batches=self.batches,
+            start_batch=start,
+            rank=self.ranks.rank,
+            world_size=self.ranks.count,
+            groups=self.groups,
+        )
+
     def _step(self, batch: Batch) -> Losses:
         place = self.epoch + self.batch / self.batches
         rate = schedule.learning_rate(self.train.learning_rate, place, self.train.epochs)
@@ -168,8 +187,6 @@ class Trainer:
         batch = batch.to(self.device)
         with self._autocast():
             losses = self.learner(batch.feats, batch.labels, batch.indices, place)
-        if not math.isfinite(losses.total.item()):
-            raise InputError(self._not_finite(batch, losses))
         self.optimiser.zero_grad(set_to_none=True)
         self.scaler.scale(losses.total / self.ranks.count).backward()
         self.ranks.sum_gradients(self.learner)
@@ -181,18 +198,19 @@ class Trainer:
         return losses
 
     def _autocast(self) -> contextlib.AbstractContextManager:
-        dtype = AUTOCAST.get(self.train.precision)
+        dtype = HALF.get(self.precision)
         return torch.autocast(self.device.type, dtype) if dtype else contextlib.nullcontext()
 
-    def _not_finite(self, batch: Batch, losses: Losses) -> str:
+    def _not_finite(self, number: int, step: Reading) -> str:
         """Say where a loss stopped being a number; the utterances to blame, if any, are those with such features."""
+        batch = self.dataset[next(iter(self._sampler(number)))]  # read again: a batch is the same whenever it is read
         finite = batch.feats.isfinite().flatten(1).all(1)
         bad = batch.indices[~finite].tolist()
         named = [self.dataset.utterances[index] for index in bad or batch.indices.tolist()]
-        parts = as_words({name: part.item() for name, part in losses.parts.items()})
+        parts = as_words({name: value for name, value in step.values.items() if name not in ("loss", "accuracy")})
         cause = "utterances with features that are not finite" if bad else "features are finite; the batch holds"
         return (
-            f"the loss is not finite at epoch {self.epoch + 1}, batch {self.batch + 1} ({parts}); {cause}: "
+            f"the loss is not finite at epoch {self.epoch + 1}, batch {number + 1} ({parts}); {cause}: "
             f"{' '.join(named)}; the last checkpoint is in {self.store.folder}"
         )
 
@@ -242,19 +260,10 @@ class Trainer:
                 f"{self.store.folder}: the checkpoints do not fit what this version builds of this config; move them "
                 "away to train anew"
             ) from error
+        for group in record["optimiser"]["param_groups"]:
+            group["fused"] = self.on_gpu or None  # whatever the device on which it was saved
         self.optimiser.load_state_dict(record["optimiser"])
         self.scaler.load_state_dict(record["scaler"])
         set_random_states(record["random"])
         self.epoch, self.batch = record["epoch"], record["batch"]
         log.info("going on after epoch %d, batch %d", self.epoch, self.batch)
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(f"runtime.device {name!r}: {str(error).splitlines()[0]}") from error
-    return device
