@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from tests.limits import little_memory
 from wespeaker_lite.bin import make_fbank
 from wespeaker_lite.data.arks import read_array, read_scp
 from wespeaker_lite.data.augment import speed_perturb
@@ -94,6 +95,37 @@ def test_bad_utterances_that_are_allowed_are_listed(directory: Path, caplog: pyt
     soundfile.write(directory / "a-2.wav", samples_of("a-2"), 16000)
     make_fbanks(FbankJob(directory, str(prefix), FbankConfig()))
     assert not Path(f"{prefix}.bad").exists()
+
+
+def test_bad_headers_and_loud_audio_are_bad_utterances(directory: Path, caplog: pytest.LogCaptureFixture) -> None:
+    loud = samples_of("a-2")
+    loud[9] = 1e30
+    soundfile.write(directory / "a-2.wav", loud, 16000, subtype="FLOAT")
+    data = bytearray((directory / "b-1.wav").read_bytes())
+    data[24:28] = (1 << 31).to_bytes(4, "little")  # the sampling rate
+    (directory / "b-1.wav").write_bytes(data)
+    with caplog.at_level(logging.ERROR):
+        make_fbanks(FbankJob(directory, str(directory / "feats"), FbankConfig(), max_bad=2))
+    assert f"a-2: {directory}/a-2.wav: the audio holds values up to 1e+30" in caplog.text
+    assert f"b-1: {directory}/b-1.wav: " in caplog.text
+    assert list(read_table(directory / "feats.scp")) == ["a-1"]
+
+
+@pytest.mark.parametrize(("rate", "speed"), [(16000, 1.0), (24000, 1.1)])
+def test_a_long_recording_takes_little_memory(directory: Path, rate: int, speed: float) -> None:
+    minute, minutes = np.random.default_rng(0).normal(0, 0.1, 60 * rate).astype(np.float32), 20
+    with soundfile.SoundFile(directory / "a-1.wav", "w", rate, 1) as file:
+        for _ in range(minutes):
+            file.write(minute)
+    write_table(directory / "wav.scp", {"a-1": directory / "a-1.wav"})
+    with little_memory(170 << 20):  # all samples, features and bytes are 210 MB, and up to three times as much at once
+        make_fbanks(FbankJob(directory, str(directory / "feats"), FbankConfig(), Copy(speed)))
+    duration = float(next(iter(read_table(directory / "feats.utt2dur").values())))
+    assert duration == pytest.approx(60 * minutes / speed, abs=0.001)
+    key, location = next(iter(read_scp(directory / "feats.scp").items()))
+    feats = read_array(key, location)
+    assert len(feats) == int((duration * 16000 - 400) // 160) + 1
+    assert np.abs(feats[100:5000].mean(0) - feats[-5000:-100].mean(0)).max() < 0.1
 
 
 def test_an_ark_of_nothing_is_not_made(directory: Path) -> None:

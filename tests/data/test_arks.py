@@ -4,6 +4,7 @@ import errno
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import kaldiio
@@ -219,6 +220,40 @@ def test_arrays_that_are_empty_or_not_finite_are_refused(tmp_path: Path, array: 
         pytest.raises(InputError, match="'a' is empty or holds values that are not"),
     ):
         writer.write("a", array)
+
+
+@pytest.mark.parametrize("key", MATRICES)
+@pytest.mark.parametrize("size", [1, 2, 56, 400])
+def test_a_matrix_in_blocks_has_the_bytes_of_the_whole(tmp_path: Path, key: str, size: int) -> None:
+    matrix = MATRICES[key]
+    with ArkWriter(tmp_path / "whole") as whole:
+        whole.write("a", matrix)
+        whole.write(key, matrix)
+    with ArkWriter(tmp_path / "blocks") as blocks:
+        blocks.write("a", matrix)
+        count = blocks.write_blocks(key, (matrix[first : first + size] for first in range(0, len(matrix), size)))
+    assert count == len(matrix)
+    assert (tmp_path / "blocks.ark").read_bytes() == (tmp_path / "whole.ark").read_bytes()
+    assert blocks.sum == whole.sum
+    assert [place.offset for place in read_scp(tmp_path / "blocks.scp").values()] == [
+        place.offset for place in read_scp(tmp_path / "whole.scp").values()
+    ]
+
+
+def test_a_matrix_that_breaks_off_is_not_in_the_ark(tmp_path: Path) -> None:
+    def broken() -> Iterator[np.ndarray]:
+        yield MATRICES["a-1"]
+        yield MATRICES["b-2"]
+        raise InputError("cut")
+
+    with ArkWriter(tmp_path / "x") as writer:
+        for key, blocks in (("a-1", broken()), ("a-2", iter([MATRICES["a-2"]] * 2 + [np.full((1, 80), np.inf)]))):
+            with pytest.raises(InputError, match=r"^cut$|'a-2' is empty or holds values that are not finite"):
+                writer.write_blocks(key, blocks)
+        writer.write_blocks("b-1", [MATRICES["b-1"]])
+    assert list(read_scp(tmp_path / "x.scp")) == ["b-1"]
+    np.testing.assert_allclose(rows(tmp_path / "x.scp", "b-1"), MATRICES["b-1"], atol=1e-4)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["x.ark", "x.scp"]
 
 
 def test_a_key_is_written_once(tmp_path: Path) -> None:

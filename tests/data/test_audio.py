@@ -1,15 +1,19 @@
 """Audio: what is read is right, and what cannot be read is named."""
 
+import errno
 import logging
+import os
 import shutil
+import tempfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 
+from tests.limits import little_memory
 from wespeaker_lite.data import audio
-from wespeaker_lite.data.audio import Utterance, Utterances, read_audio
+from wespeaker_lite.data.audio import Utterance, Utterances, audio_seconds, open_recording, read_audio
 from wespeaker_lite.data.tables import write_table
 from wespeaker_lite.errors import InputError
 
@@ -50,6 +54,23 @@ def test_a_segment_is_that_stretch_of_the_whole(tmp_path: Path, suffix: str) -> 
     whole, part = read_audio(path, RATE), read_audio(path, RATE, 4.5, 5.25)
     assert part.shape == (12000,)
     np.testing.assert_allclose(part, whole[72000:84000], atol=1e-4)
+
+
+@pytest.mark.parametrize("suffix", CODECS)
+@pytest.mark.parametrize("size", [1000, 30000])
+def test_blocks_are_what_soundfile_reads_at_once(
+    tmp_path: Path, suffix: str, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = save(tmp_path / f"a.{suffix}", np.random.default_rng(0).normal(0, 0.1, (6 * RATE, 2)))
+    monkeypatch.setattr(audio, "_BLOCK", size)
+    with open_recording(path) as recording:
+        assert recording.seconds == 6
+        blocks = list(recording.blocks(RATE))
+        again = np.concatenate(list(recording.blocks(RATE)))
+    assert max(map(len, blocks)) == size // 2
+    expected = soundfile.read(path, dtype="float32")[0].mean(1)
+    np.testing.assert_allclose(np.concatenate(blocks), expected, rtol=0, atol=1e-7 if suffix == "mp3" else 0)
+    np.testing.assert_allclose(again, expected, atol=0.05 if suffix == "mp3" else 0)  # its first frames need a run-up
 
 
 def test_a_pipe_is_run_by_bash(tmp_path: Path) -> None:
@@ -150,12 +171,20 @@ def test_missing_empty_and_strange_files_are_named(tmp_path: Path) -> None:
             read_audio(str(tmp_path / name), RATE)
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_audio_that_is_not_finite_is_named(tmp_path: Path, value: float) -> None:
+@pytest.mark.parametrize(
+    ("value", "fault"),
+    [
+        (np.nan, "that are not finite"),
+        (np.inf, "that are not finite"),
+        (2.0**33, r"up to 8.59e\+09; expected -1 to 1"),
+        (-1e30, r"up to 1e\+30; expected -1 to 1"),
+    ],
+)
+def test_audio_whose_features_were_not_finite_is_named(tmp_path: Path, value: float, fault: str) -> None:
     samples = tone(1)
     samples[700] = value
     path = save(tmp_path / "a.wav", samples, subtype="FLOAT")
-    with pytest.raises(InputError, match=rf"^{path}: the audio holds values that are not finite"):
+    with pytest.raises(InputError, match=rf"^{path}: the audio holds values {fault}"):
         read_audio(path, RATE)
 
 
@@ -170,6 +199,100 @@ def test_a_segment_outside_the_recording_is_named(tmp_path: Path, start: float, 
 
 def test_a_segment_may_end_a_little_late(tmp_path: Path) -> None:
     assert len(read_audio(save(tmp_path / "a.wav", tone(2)), RATE, 1.5, 2.3)) == RATE / 2
+
+
+@pytest.mark.parametrize(("start", "end"), [(0.5, 1e308), (1e308, 1.5e308), (0.5, np.nan), (np.nan, 1.0), (-1e308, 1)])
+def test_a_segment_of_senseless_times_is_named(tmp_path: Path, start: float, end: float) -> None:
+    path = save(tmp_path / "a.wav", tone(2))
+    with pytest.raises(InputError, match=rf"^{path}: the segment .* lies outside of the recording, 2.00 s"):
+        read_audio(path, RATE, start, end)
+
+
+# headers that claim much
+
+
+def wav_of_header(path: Path, channels: int = 1, rate: int = RATE) -> str:
+    """Two bytes a sample, 2520 bytes of them, and what the header says."""
+    data = bytearray(Path(save(path, np.full(1260, 0.1))).read_bytes())
+    data[22:24], data[24:28] = channels.to_bytes(2, "little"), rate.to_bytes(4, "little")
+    data[28:32], data[32:34] = (2 * rate * channels).to_bytes(4, "little"), (2 * channels).to_bytes(2, "little")
+    path.write_bytes(data)
+    return str(path)
+
+
+def flac_of_length(path: Path, frames: int) -> str:
+    """A second of audio, and how many samples the header claims."""
+    data = bytearray(Path(save(path, tone(1))).read_bytes())
+    claim = int.from_bytes(data[18:26]) >> 36 << 36 | frames
+    data[18:26] = claim.to_bytes(8)
+    path.write_bytes(data)
+    return str(path)
+
+
+@pytest.mark.parametrize("rate", [100, 1000, 44099, 384_000])
+def test_an_odd_rate_takes_little_memory(tmp_path: Path, rate: int) -> None:
+    path = wav_of_header(tmp_path / "a.wav", rate=rate)
+    with little_memory(1 << 28):
+        samples = read_audio(path, RATE)
+    assert len(samples) == pytest.approx(1260 * RATE / rate, abs=0.5)
+    assert np.median(samples) == pytest.approx(0.1, abs=1e-2)
+
+
+def test_many_channels_take_little_memory(tmp_path: Path) -> None:
+    path = wav_of_header(tmp_path / "a.wav", channels=252)
+    np.testing.assert_allclose(read_audio(path, RATE), np.full(5, 0.1), atol=2**-15)
+
+
+def test_claims_that_no_recording_makes_are_one_line(tmp_path: Path) -> None:
+    faults = {
+        wav_of_header(tmp_path / "many.wav", channels=315): "315 channels by its header; expected up to 256",
+        wav_of_header(tmp_path / "fast.wav", rate=384_001): "a sampling rate of 384001 Hz; expected 1 to 384000 Hz",
+        flac_of_length(tmp_path / "long.flac", 1 << 35): "597 h by its header; expected up to 24 h",
+        flac_of_length(tmp_path / "open.flac", 0): "its header tells no length",
+        flac_of_length(tmp_path / "cut.flac", 3600 * RATE): "cut: 16000 of 57600000 samples could be read",
+        wav_of_header(tmp_path / "slow.wav", rate=1): "",
+    }
+    with little_memory(1 << 28):
+        for path, fault in faults.items():
+            if fault:
+                with pytest.raises(InputError, match=rf"^{path}: {fault}"):
+                    read_audio(path, RATE)
+    assert audio_seconds(path) == 1260
+
+
+def test_what_is_too_long_for_memory_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = save(tmp_path / "a.wav", tone(4))
+    monkeypatch.setattr(audio, "LONGEST_WHOLE", 3)
+    with pytest.raises(InputError, match=rf"^{path}: over .* h, which is too long to be held in memory: cut it"):
+        read_audio(path, RATE)
+    assert len(read_audio(path, RATE, 1.0, 4.0)) == 3 * RATE
+
+
+def test_a_pipe_on_the_disk_is_no_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo.wav")
+    with pytest.raises(InputError, match=r"fifo.wav: not a file"):
+        read_audio(str(tmp_path / "fifo.wav"), RATE)
+
+
+def test_long_output_of_a_command_lies_in_a_file_and_has_an_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = save(tmp_path / "a.wav", tone(2))
+    monkeypatch.setattr(audio, "_SPOOL", 1000)
+    np.testing.assert_array_equal(read_audio(f"cat {path} |", RATE, 0.5, 1.0), read_audio(path, RATE, 0.5, 1.0))
+    monkeypatch.setattr(audio, "_LARGEST_OUTPUT", 1 << 22)
+    with pytest.raises(InputError, match=r"^yes \|: gives over 0 GiB"):
+        read_audio("yes |", RATE)
+
+
+def test_a_full_disk_is_not_the_fault_of_the_utterance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Full(tempfile.SpooledTemporaryFile):
+        def write(self, _: bytes) -> int:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(tempfile, "SpooledTemporaryFile", Full)
+    with pytest.raises(OSError, match=rf"No space left on device: '{tempfile.gettempdir()}, for echo x"):
+        read_audio("echo x |", RATE)
 
 
 # data directories

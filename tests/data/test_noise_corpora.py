@@ -31,8 +31,8 @@ def test_rirs_are_the_simulated_ones(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("place", "content", "said"),
     [
-        ("music/fma/music-fma-0000.wav", b"", r"music-fma-0000.wav: 0 bytes \(1 of 1 files in"),
-        ("noise/free-sound/noise-free-sound-0000.wav", b"RIFF", r"noise-free-sound-0000.wav: cannot be read"),
+        ("music/fma/music-fma-0000.wav", b"", r"music-fma-0000.wav: empty \(0 bytes\) \(1 of 1 files in"),
+        ("noise/free-sound/noise-free-sound-0000.wav", b"RIFF", r"noise-free-sound-0000.wav: cannot be decoded"),
         ("speech/us-gov/x.mp4", b"x", r"x.mp4: .mp4 cannot be read"),
     ],
 )

@@ -10,7 +10,7 @@ from torchaudio.compliance import kaldi
 from wespeaker_lite.config import from_mapping
 from wespeaker_lite.data.audio import read_audio
 from wespeaker_lite.errors import InputError
-from wespeaker_lite.features.fbank import FbankConfig, acoustics_of, fbank
+from wespeaker_lite.features.fbank import FbankConfig, acoustics_of, fbank, fbank_blocks
 
 
 def noise(size: int = 16000, scale: float = 0.1, offset: float = 0.0) -> np.ndarray:
@@ -77,6 +77,24 @@ def test_real_speech_has_torchaudios_features(shared_data: Path) -> None:
         difference = np.abs(fbank(samples, FbankConfig()) - torchaudio_fbank(samples, FbankConfig()))
         assert difference.mean() < 1e-4
         assert difference.max() < 0.02
+
+
+@pytest.mark.parametrize("config", [*CONFIGS, FbankConfig(dither=1.0)])
+@pytest.mark.parametrize("size", [520, 16000, 16079, 40001])
+def test_samples_in_blocks_have_the_features_of_the_whole(
+    config: FbankConfig, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    samples = noise(size)
+    at_once = fbank(samples, config)
+    monkeypatch.setattr("wespeaker_lite.features.fbank._FRAMES", 7)
+    whole = fbank(samples, config)
+    if not config.dither:
+        np.testing.assert_allclose(whole, at_once, rtol=0, atol=1e-4)  # the sums of a product hang on its shape
+    for cut in (1, 163, 5000):
+        blocks = [samples[first : first + cut] for first in range(0, size, cut)]
+        features = list(fbank_blocks(blocks, config))
+        assert max(map(len, features)) == min(7, len(whole))
+        np.testing.assert_array_equal(np.concatenate(features), whole)
 
 
 @pytest.mark.parametrize(("size", "frames"), [(400, 1), (559, 1), (560, 2), (16000, 98)])

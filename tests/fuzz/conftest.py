@@ -5,12 +5,13 @@ In CI they try few examples, always the same. To hunt, with thousands of new one
     python -m pytest tests/fuzz --hypothesis-profile=long
 """
 
-import resource
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+from tests.limits import little_memory
 
 settings.register_profile("long", max_examples=5000, deadline=None)
 
@@ -23,11 +24,8 @@ def pytest_report_header() -> str:
 
 @pytest.fixture(scope="module", autouse=True)
 def _little_memory() -> Iterator[None]:
-    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
-    taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (taken + _ROOM, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+    with little_memory(_ROOM):
+        yield
 
 
 @pytest.fixture(scope="module")

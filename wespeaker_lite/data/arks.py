@@ -2,13 +2,15 @@
 
 import hashlib
 import io
+import itertools
 import math
 import mmap
 import os
 import re
 import shutil
 import struct
-from collections.abc import Collection, Iterator, Sequence
+import tempfile
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, Self
@@ -16,6 +18,7 @@ from typing import BinaryIO, NamedTuple, Self
 import kaldiio
 import kaldiio.matio
 import numpy as np
+from kaldiio.compression_header import GlobalHeader
 
 from wespeaker_lite.data.tables import iter_table, replacing, sorted_keys
 from wespeaker_lite.errors import InputError
@@ -71,16 +74,60 @@ class ArkWriter:
 
     def write(self, key: str, array: np.ndarray) -> None:
         """Append a matrix (rows, columns) or a vector (size,)."""
+        self._check(key, array)
+        method = ONE_BYTE if array.ndim == 2 else None
+        entry = io.BytesIO()
+        kaldiio.save_ark(entry, {key: array.astype(np.float32, copy=False)}, compression_method=method)
+        self._append(key, [entry.getbuffer()])
+
+    def write_blocks(self, key: str, blocks: Iterable[np.ndarray]) -> int:
+        """Append a matrix whose rows come in blocks (rows, columns), of which one is in memory; return how many rows.
+
+        The bytes are those of `write`. All the range of the values is known at the end only: until then the blocks
+        lie in a file beside the ark. What `blocks` raises leaves nothing in the ark.
+        """
+        blocks = iter(blocks)
+        first = list(itertools.islice(blocks, 2))
+        if len(first) == 1:
+            self.write(key, first[0])
+            return len(first[0])
+        with tempfile.TemporaryFile(dir=os.path.dirname(self.ark)) as file:
+            low, high, sizes = math.inf, -math.inf, []
+            for block in itertools.chain(first, blocks):
+                self._check(key, block)
+                low, high = min(low, block.min()), max(high, block.max())
+                sizes.append(block.shape)
+                file.write(np.ascontiguousarray(block, np.float32))
+            file.seek(0)
+            self._append(key, _compressed(key, file, sizes, np.array([[low, high]], np.float32)))
+        return sum(rows for rows, _ in sizes)
+
+    def _check(self, key: str, array: np.ndarray) -> None:
         if key in self._offsets:
             raise InputError(f"{self.ark}: {key!r} is written twice")
         if array.size == 0 or not np.isfinite(array).all():
             raise InputError(f"{self.ark}: the array of {key!r} is empty or holds values that are not finite")
+
+    def _append(self, key: str, entry: Iterable[bytes | memoryview]) -> None:
+        """Write the parts of an entry, which begins with the key."""
         self._offsets[key] = self._file.tell() + len(key.encode()) + 1
-        method = ONE_BYTE if array.ndim == 2 else None
-        entry = io.BytesIO()
-        kaldiio.save_ark(entry, {key: array.astype(np.float32, copy=False)}, compression_method=method)
-        self._file.write(entry.getbuffer())
-        self.sum += int.from_bytes(hashlib.sha256(entry.getbuffer()).digest())
+        digest = hashlib.sha256()
+        for part in entry:
+            self._file.write(part)
+            digest.update(part)
+        self.sum += int.from_bytes(digest.digest())
+
+
+def _compressed(key: str, file: BinaryIO, sizes: list[tuple[int, int]], ends: np.ndarray) -> Iterator[bytes]:
+    """The entry of a matrix whose rows lie in a file, in blocks of these sizes; `ends` (1, 2): its range of values."""
+    header = GlobalHeader.compute(ends, ONE_BYTE)
+    header.rows, header.cols = sum(rows for rows, _ in sizes), sizes[0][1]
+    head = io.BytesIO()
+    header.write(head)
+    yield f"{key} \0B".encode() + head.getvalue()
+    for rows, columns in sizes:
+        block = np.frombuffer(file.read(4 * rows * columns), np.float32).reshape(rows, columns)
+        yield header.float_to_uint(block).tobytes()
 
 
 def as_in_ark(matrix: np.ndarray) -> np.ndarray:

@@ -1,29 +1,37 @@
 """Audio of a data directory as mono float32 at one sampling rate: files, pipes and segments of recordings."""
 
 import functools
-import io
 import logging
 import os
 import re
+import stat
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 import soundfile
-import torch
-import torchaudio.transforms
 
 from wespeaker_lite.data.audio_list import iter_audio
 from wespeaker_lite.data.data_dir import iter_segments
+from wespeaker_lite.data.resample import check_rate, joined, resampled
 from wespeaker_lite.errors import InputError
 
 log = logging.getLogger(__name__)
 
 OVERSHOOT = 0.5  # seconds that a segment may end after its recording, as Kaldi's extract-segments allows
+LONGEST = 24 * 3600  # seconds of an utterance; a header that claims more is damaged, or a trap
+LONGEST_WHOLE = 3600  # seconds that are held in memory at once: 230 MB at 16 kHz
+_MOST_CHANNELS = 256
+_LOUDEST = 2.0**32  # whole numbers of 32 bits that were not scaled to 1; features of 1e13 would not be finite
+_BLOCK = 1 << 20  # samples of all channels, or bytes, that are read at once
+_SPOOL = 1 << 26  # bytes of a command's output in memory; more goes to a temporary file
+_LARGEST_OUTPUT = 1 << 32  # bytes of a command's output: a wav cannot hold more
+_NO_LENGTH = (1 << 63) - 1  # frames that libsndfile reports where a header tells none
 _MP3_FRAME = 1152  # samples; a length that an mp3 does not tell is misjudged by less
 _RUN_UP = 10 * _MP3_FRAME  # samples that a lossy decoder needs after a jump before it is right again
 _UNKNOWN_LENGTH = 0x7FFFF000  # programs that write wav to a pipe claim this length or more
@@ -38,74 +46,224 @@ def read_audio(value: str, sample_rate: int, start: float = 0.0, end: float | No
     Channels are averaged and another sampling rate is converted; the log says so once per process.
 
     Raises:
-        InputError: naming path or command, where it is missing, empty, cut, no audio, fails or is not finite, or where
-            the segment lies outside it.
+        InputError: naming path or command, as `open_recording` and `Recording.blocks`; where it lasts over an hour.
     """
-    try:
-        stream = io.BytesIO(_output_of(value)) if value.endswith("|") else open(value, "rb")  # noqa: SIM115
-        with stream:
-            samples, rate = _decode(value, stream, start, end)
-    except OSError as error:
-        raise InputError(f"{value}: {error.strerror or error}") from error
-    if not np.isfinite(samples).all():
-        raise InputError(f"{value}: the audio holds values that are not finite")
-    return convert(samples, rate, sample_rate)
-
-
-def convert(samples: np.ndarray, rate: int, sample_rate: int) -> np.ndarray:
-    """Average channels and convert the sampling rate: (n, channels) float32 -> (m,) float32."""
-    return _resampled(_mono(samples), rate, sample_rate)
+    with open_recording(value) as recording:
+        return whole(recording.blocks(sample_rate, start, end), sample_rate, value)
 
 
 def audio_seconds(path: str | Path) -> float:
     """How long a file lasts, without decoding it.
 
     Raises:
-        InputError: naming the file, where it is missing, empty, cut or no audio, as far as its header tells.
+        InputError: naming the file, as `open_recording`, as far as its header tells.
     """
+    with _opened(str(path), _file(str(path))) as recording:
+        return recording.seconds
+
+
+def whole(blocks: Iterable[np.ndarray], sample_rate: int, name: str) -> np.ndarray:
+    """Consecutive blocks as one array (n,) float32.
+
+    Raises:
+        InputError: beginning with `name`, where they are longer than what is held in memory at once.
+    """
+    several, room = [], LONGEST_WHOLE * sample_rate
+    for block in blocks:
+        several.append(block)
+        room -= len(block)
+        if room < 0:
+            raise InputError(
+                f"{name}: over {LONGEST_WHOLE / 3600:g} h, which is too long to be held in memory: "
+                "cut it, by a segments file or into several files"
+            )
+    return joined(several)
+
+
+def convert(samples: np.ndarray, rate: int, sample_rate: int) -> np.ndarray:
+    """Average channels and convert the sampling rate: (n, channels) float32 -> (m,) float32."""
+    return joined(resampled([_mono(samples)], rate, sample_rate))
+
+
+def check_values(name: str, samples: np.ndarray) -> None:
+    """Raise InputError where samples are not finite, or so loud that features of them were not."""
+    loudest = max(samples.max(initial=0), -samples.min(initial=0))
+    if not np.isfinite(loudest):
+        raise InputError(f"{name}: the audio holds values that are not finite")
+    if loudest > _LOUDEST:
+        raise InputError(f"{name}: the audio holds values up to {loudest:.3g}; expected -1 to 1: scale it down")
+
+
+@contextmanager
+def open_recording(value: str) -> Iterator["Recording"]:
+    """Open what a line of wav.scp names, a path or `command |`, whose output is kept until the block ends.
+
+    Raises:
+        InputError: naming path or command, where it is missing, empty, cut or no audio, as far as its header tells,
+            fails, or has more channels, a higher rate or a greater length than can be.
+        OSError: where there is no space for a command's output.
+    """
+    with _opened(value, _output_of(value) if value.endswith("|") else _file(value)) as recording:
+        yield recording
+
+
+class Recording:
+    """An open recording, decoded in blocks: memory does not depend on its length, its channels or its rate."""
+
+    def __init__(self, name: str, file: "_Decoder", stream: BinaryIO) -> None:
+        self.name, self._file, self._stream, self._place = name, file, stream, 0
+        self.rate, self.frames = file.samplerate, file.frames
+
+    @property
+    def seconds(self) -> float:
+        """How long it lasts."""
+        return self.frames / self.rate
+
+    def blocks(self, sample_rate: int, start: float = 0.0, end: float | None = None) -> Iterator[np.ndarray]:
+        """Yield consecutive blocks (n,) float32 of a stretch, in seconds, as mono at `sample_rate`.
+
+        Raises:
+            InputError: naming the recording, where it is cut, cannot be decoded, is not finite or louder than can be,
+                or where the stretch lies outside of it.
+        """
+        first, last = self._stretch(start, end)
+        if self.rate != sample_rate:
+            _warn_once(f"{self.rate} Hz resampled to {sample_rate} Hz")
+        return resampled(self._decoded(first, last), self.rate, sample_rate)
+
+    def _stretch(self, start: float, end: float | None) -> tuple[int, int]:
+        """Turn seconds into a range of samples that lies within the recording."""
+        limit = self.seconds + OVERSHOOT
+        late = limit if end is None else end
+        if 0 <= start < limit and start < late <= limit:
+            first, last = round(start * self.rate), self.frames if end is None else round(end * self.rate)
+            last = min(last, self.frames)
+            if last - first > LONGEST * self.rate:
+                hours = (last - first) / self.rate / 3600
+                raise InputError(f"{self.name}: {hours:.0f} h by its header; expected up to {LONGEST / 3600:g} h")
+            if first < last:
+                return first, last
+        raise InputError(
+            f"{self.name}: the segment {start} to {end} s lies outside of the recording, {self.seconds:.2f} s"
+        )
+
+    def _decoded(self, first: int, last: int) -> Iterator[np.ndarray]:
+        """Yield the frames from `first` to `last` as mono."""
+        self._go_to(first)
+        place, slack = first, self._slack()
+        while place < last:
+            block = self._read(last - place)
+            if not len(block):
+                break
+            place += len(block)
+            check_values(self.name, block)
+            yield _mono(block)
+        if place < last - slack:
+            raise InputError(f"{self.name}: cut: {place - first} of {last - first} samples could be read")
+
+    def _go_to(self, frame: int) -> None:
+        if frame != self._place:  # not where it is: an mp3 does not survive that
+            run_up = min(frame, _RUN_UP)
+            with _decoding(self.name):
+                self._place = self._file.seek(frame - run_up)
+            self._read(run_up)
+
+    def _read(self, frames: int) -> np.ndarray:
+        """The next frames, at most as many as fit into a block: (n, channels)."""
+        size = max(1, _BLOCK // self._file.channels)
+        with _decoding(self.name):
+            block = self._file.read(min(size, frames), dtype="float32", always_2d=True)
+        self._place += len(block)
+        return block
+
+    def _slack(self) -> int:
+        """Samples that may be missing: none, but for an mp3 whose header does not tell a length."""
+        if self._file.format != "MP3":
+            return 0
+        place = self._stream.tell()
+        self._stream.seek(0)
+        head = self._stream.read(1 << 16)
+        self._stream.seek(place)  # where libsndfile left it
+        if re.search(b"Xing|Info|VBRI", head):
+            return 0
+        _warn_once("mp3 without a length in its header: what libsndfile guesses is read, too little of variable rates")
+        return _MP3_FRAME
+
+
+class _Decoder(soundfile.SoundFile):
+    """soundfile seeks after each read to where it is: which spoils an mp3, whose frames need those before them."""
+
+    def seekable(self) -> bool:
+        return False
+
+
+def _file(path: str) -> BinaryIO:
     try:
-        with open(path, "rb") as stream, _opened(str(path), stream) as file:
-            _stretch(str(path), file.frames, file.samplerate, 0.0, None)
-            return file.frames / file.samplerate
+        mode = os.stat(path).st_mode
+        if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # of a pipe, `open` would wait for a writer
+            raise InputError(f"{path}: not a file")
+        return open(path, "rb")
     except OSError as error:
         raise InputError(f"{path}: {error.strerror or error}") from error
 
 
-def _output_of(command: str) -> bytes:
-    """Run a `command |` of wav.scp by bash; a failure anywhere in its pipe is a failure."""
-    done = subprocess.run(["bash", "-o", "pipefail", "-c", command.removesuffix("|")], capture_output=True, check=False)
-    if done.returncode:
-        words = done.stderr.decode(errors="replace").strip().splitlines()
-        raise InputError(f"{command}: failed with code {done.returncode}" + (f": {words[-1]}" if words else ""))
-    return done.stdout
+def _output_of(command: str) -> BinaryIO:
+    """Run a `command |` of wav.scp by bash; a failure anywhere in its pipe is a failure. Long output goes to a file."""
+    output = tempfile.SpooledTemporaryFile(_SPOOL)  # noqa: SIM115
+    with tempfile.TemporaryFile() as errors:
+        words = ["bash", "-o", "pipefail", "-c", command.removesuffix("|")]
+        with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=errors) as process:
+            while chunk := process.stdout.read(_BLOCK):
+                _keep(output, chunk, command)
+                if output.tell() > _LARGEST_OUTPUT:
+                    process.kill()
+                    raise InputError(f"{command}: gives over {_LARGEST_OUTPUT >> 30} GiB; cut its recording")
+        if process.returncode:
+            errors.seek(max(0, errors.seek(0, os.SEEK_END) - _BLOCK))
+            said = errors.read().decode(errors="replace").strip().splitlines()
+            raise InputError(f"{command}: failed with code {process.returncode}" + (f": {said[-1]}" if said else ""))
+    return output
 
 
-def _decode(name: str, stream: BinaryIO, start: float, end: float | None) -> tuple[np.ndarray, int]:
-    """Decode a stretch of a stream: (n, channels) float32, and the sampling rate."""
-    with _opened(name, stream) as file:
-        first, last = _stretch(name, file.frames, file.samplerate, start, end)
-        run_up = min(first, _RUN_UP)
-        if first > run_up:
-            file.seek(first - run_up)
-        samples = file.read(last - first + run_up, dtype="float32", always_2d=True)[run_up:]
-        rate, slack = file.samplerate, _slack(file, stream)
-    if len(samples) < last - first - slack:
-        raise InputError(f"{name}: cut: {len(samples)} of {last - first} samples could be read")
-    return samples, rate
+def _keep(output: BinaryIO, chunk: bytes, command: str) -> None:
+    try:
+        output.write(chunk)
+    except OSError as error:  # of the disk, not of the command: no utterance may be left out for it
+        raise OSError(error.errno, error.strerror, f"{tempfile.gettempdir()}, for {command}") from error
 
 
 @contextmanager
-def _opened(name: str, stream: BinaryIO) -> Iterator[soundfile.SoundFile]:
-    """Open a stream that is whole as far as its header tells."""
-    if not stream.seek(0, os.SEEK_END):
-        raise InputError(f"{name}: empty (0 bytes)")
-    stream.seek(0)
-    try:
-        with soundfile.SoundFile(stream) as file:
+def _opened(name: str, stream: BinaryIO) -> Iterator[Recording]:
+    """A recording from a stream that is whole as far as its header tells; the stream is closed at the end."""
+    with stream:
+        if not stream.seek(0, os.SEEK_END):
+            raise InputError(f"{name}: empty (0 bytes)")
+        stream.seek(0)
+        with _decoding(name):
+            file = _Decoder(stream)
+        with file:
+            _check_header(name, file)
             _check_whole(name, file, stream)
-            yield file
+            yield Recording(name, file, stream)
+
+
+@contextmanager
+def _decoding(name: str) -> Iterator[None]:
+    try:
+        yield
     except soundfile.LibsndfileError as error:
         raise InputError(f"{name}: cannot be decoded, cut or no audio: {error.error_string}") from error
+
+
+def _check_header(name: str, file: soundfile.SoundFile) -> None:
+    """Raise where a header claims what no recording has: it decides how much memory and time are taken."""
+    check_rate(name, file.samplerate)
+    if file.channels > _MOST_CHANNELS:
+        raise InputError(f"{name}: {file.channels} channels by its header; expected up to {_MOST_CHANNELS}")
+    if not file.frames:
+        raise InputError(f"{name}: empty: it has a header, but no samples")
+    if file.frames == _NO_LENGTH:
+        raise InputError(f"{name}: its header tells no length, as of a FLAC from a pipe: write it to a file, or as wav")
 
 
 def _check_whole(name: str, file: soundfile.SoundFile, stream: BinaryIO) -> None:
@@ -129,43 +287,12 @@ def _ends_within_page(stream: BinaryIO) -> bool:
     return len(page) < _OGG_HEADER + segments + sum(page[_OGG_HEADER : _OGG_HEADER + segments])
 
 
-def _slack(file: soundfile.SoundFile, stream: BinaryIO) -> int:
-    """Samples that may be missing: none, but for an mp3 whose header does not tell a length."""
-    stream.seek(0)
-    if file.format != "MP3" or re.search(b"Xing|Info|VBRI", stream.read(1 << 16)):
-        return 0
-    _warn_once("mp3 without a length in its header: what libsndfile guesses is read, too little of variable rates")
-    return _MP3_FRAME
-
-
-def _stretch(name: str, frames: int, rate: int, start: float, end: float | None) -> tuple[int, int]:
-    """Turn seconds into a range of samples that lies within the recording."""
-    if frames == 0:
-        raise InputError(f"{name}: empty: it has a header, but no samples")
-    first, last = round(start * rate), frames if end is None else round(end * rate)
-    if not 0 <= first < min(last, frames) or last > frames + OVERSHOOT * rate:
-        raise InputError(f"{name}: the segment {start} to {end} s lies outside of the recording, {frames / rate:.2f} s")
-    return first, min(last, frames)
-
-
 def _mono(samples: np.ndarray) -> np.ndarray:
     """Average channels, (n, channels) -> (n,)."""
     if samples.shape[1] == 1:
         return samples[:, 0]
     _warn_once(f"audio of {samples.shape[1]} channels: their mean is taken")
     return samples.mean(axis=1)
-
-
-def _resampled(samples: np.ndarray, rate: int, wanted: int) -> np.ndarray:
-    if rate == wanted:
-        return samples
-    _warn_once(f"{rate} Hz resampled to {wanted} Hz")
-    return _resampler(rate, wanted)(torch.from_numpy(samples)).numpy()
-
-
-@functools.cache
-def _resampler(rate: int, wanted: int) -> torchaudio.transforms.Resample:
-    return torchaudio.transforms.Resample(rate, wanted)
 
 
 @functools.cache
@@ -184,7 +311,7 @@ class Utterance:
 
 
 class Utterances:
-    """The utterances of a data directory, with segments or without, in its order; `read` gives their samples.
+    """The utterances of a data directory, with segments or without, in its order; `read` and `blocks` give samples.
 
     Raises:
         InputError: where wav.scp or segments are missing or malformed, a segment's recording is unknown, or wav.scp has
@@ -194,7 +321,7 @@ class Utterances:
     def __init__(self, directory: str | Path, sample_rate: int, pipes: bool = True) -> None:
         self._sample_rate = sample_rate
         self._list = list(_listed(Path(directory), pipes))
-        self._recording = ("", np.empty(0, dtype=np.float32))
+        self._command, self._recording = "", ExitStack()
 
     def __len__(self) -> int:
         return len(self._list)
@@ -203,19 +330,30 @@ class Utterances:
         return iter(self._list)
 
     def read(self, utterance: Utterance) -> np.ndarray:
-        """Read the samples (n,) float32; a pipe runs once for all its segments that follow each other.
+        """All samples (n,) float32.
 
         Raises:
-            InputError: as `read_audio`.
+            InputError: as `blocks` and `whole`.
         """
-        value, rate = utterance.value, self._sample_rate
+        return whole(self.blocks(utterance), self._sample_rate, utterance.value)
+
+    def blocks(self, utterance: Utterance) -> Iterator[np.ndarray]:
+        """Yield the samples in blocks (n,) float32; a pipe runs once for all its segments that follow each other.
+
+        Raises:
+            InputError: as `open_recording` and `Recording.blocks`.
+        """
+        value, stretch = utterance.value, (self._sample_rate, utterance.start, utterance.end)
         if utterance.end is None or not value.endswith("|"):
-            return read_audio(value, rate, utterance.start, utterance.end)
-        if self._recording[0] != value:
-            self._recording = (value, read_audio(value, rate))
-        samples = self._recording[1]
-        first, last = _stretch(value, len(samples), rate, utterance.start, utterance.end)
-        return samples[first:last]
+            with open_recording(value) as recording:
+                yield from recording.blocks(*stretch)
+            return
+        if self._command != value:
+            self._command = ""
+            self._recording.close()
+            self._piped = self._recording.enter_context(open_recording(value))
+            self._command = value
+        yield from self._piped.blocks(*stretch)
 
 
 def _listed(directory: Path, pipes: bool) -> Iterator[Utterance]:

@@ -5,10 +5,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import torch
-import torchaudio.functional
 
 from wespeaker_lite.config import LARGEST_SEED, bounded
+from wespeaker_lite.data.resample import joined, resampled
 from wespeaker_lite.errors import InputError
 
 _GOLDEN = 0x9E3779B97F4A7C15
@@ -107,12 +106,21 @@ def speed_perturb(samples: np.ndarray, factor: float, sample_rate: int = 16000) 
     """Play samples (n,) `factor` times as fast, pitch and all: (about n / factor,) float32, as sox's `speed`.
 
     Raises:
+        InputError: as `rate_of_speed`.
+    """
+    return joined(resampled([samples], rate_of_speed(factor, sample_rate), sample_rate))
+
+
+def rate_of_speed(factor: float, sample_rate: int) -> int:
+    """The rate from which samples are converted to `sample_rate`, to be played `factor` times as fast.
+
+    Raises:
         InputError: where the factor is not positive or does not lead to a whole sampling rate.
     """
     source_rate = round(sample_rate * factor)
     if source_rate < 1 or abs(source_rate - sample_rate * factor) > 1e-6:
         raise InputError(f"speed {factor}: {factor} x {sample_rate} Hz is no whole rate; take fewer decimals")
-    return torchaudio.functional.resample(torch.from_numpy(samples), source_rate, sample_rate).numpy()
+    return source_rate
 
 
 def speed_prefix(factor: float) -> str:

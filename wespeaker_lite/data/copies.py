@@ -6,7 +6,7 @@ drawn for an utterance hangs on the seed and its id alone, so that the number of
 
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,11 +14,12 @@ import numpy as np
 import scipy.signal
 import soundfile
 
-from wespeaker_lite.data.audio import Utterances, audio_seconds, read_audio
+from wespeaker_lite.data.audio import Utterances, audio_seconds, read_audio, whole
 from wespeaker_lite.data.audio_list import iter_audio, list_audio
-from wespeaker_lite.data.augment import speed_perturb, speed_prefix
+from wespeaker_lite.data.augment import rate_of_speed, speed_perturb, speed_prefix
 from wespeaker_lite.data.corpora import CorpusSet, write_data_dir
 from wespeaker_lite.data.distortion import ReverbConfig
+from wespeaker_lite.data.resample import resampled
 from wespeaker_lite.data.tables import read_table, write_table
 from wespeaker_lite.errors import InputError
 
@@ -67,6 +68,16 @@ class Copier:
             self._clips = _read_clips(copy.musan, CLIPS[copy.kind], pipes)
         elif copy.kind and copy.rirs:
             self._clips = _read_clips(copy.rirs, "room", pipes)
+
+    def blocks(self, key: str, blocks: Iterable[np.ndarray]) -> Iterable[np.ndarray]:
+        """The same for samples that come in blocks; only for noise and rooms all of them are held in memory.
+
+        Raises:
+            InputError: as at work, or naming an utterance that is too long to be held in memory.
+        """
+        if self.copy.kind:
+            return [self(key, whole(blocks, self.rate, key))]
+        return resampled(blocks, rate_of_speed(self.copy.speed, self.rate), self.rate)
 
     def __call__(self, key: str, samples: np.ndarray) -> np.ndarray:
         copy = self.copy

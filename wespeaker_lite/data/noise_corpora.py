@@ -4,8 +4,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-import soundfile
-
+from wespeaker_lite.data.audio import audio_seconds
 from wespeaker_lite.data.corpora import audio_below
 from wespeaker_lite.data.distortion import NOISE_KINDS
 from wespeaker_lite.errors import InputError
@@ -58,17 +57,15 @@ def _checked(folder: Path, paths: Iterable[Path]) -> list[Path]:
     paths = sorted(paths, key=os.fsencode)
     if not paths:
         raise InputError(f"{folder}: no audio file in it")
-    faults = [(path, fault) for path in paths if (fault := _fault(path))]
+    faults = [fault for path in paths if (fault := _fault(path))]
     if faults:
-        path, fault = faults[0]
-        raise InputError(f"{path}: {fault} ({len(faults)} of {len(paths)} files in {folder}); replace or remove it")
+        raise InputError(f"{faults[0]} ({len(faults)} of {len(paths)} files in {folder}); replace or remove it")
     return paths
 
 
 def _fault(path: Path) -> str:
-    if not path.stat().st_size:
-        return "0 bytes"
     try:
-        return "" if soundfile.info(path).frames else "no samples"
-    except soundfile.LibsndfileError as error:
-        return f"cannot be read: {error.error_string}"
+        audio_seconds(path)
+    except InputError as error:
+        return str(error)
+    return ""

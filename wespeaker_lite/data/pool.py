@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import soundfile
 
 from wespeaker_lite.config import bounded, from_mapping, read_yaml
+from wespeaker_lite.data.audio import audio_seconds
 from wespeaker_lite.data.augment import unperturbed
 from wespeaker_lite.data.corpora import (
     Clips,
@@ -144,10 +144,7 @@ def _seconds(utterance: str, part: CorpusSet) -> float:
         raise InputError(
             f"utterance {utterance!r} is a command, whose length is not known: take max_utterances instead"
         )
-    try:
-        return soundfile.info(audio).duration
-    except soundfile.LibsndfileError as error:
-        raise InputError(f"{audio}: cannot be read: {error}; replace or remove it") from error
+    return audio_seconds(audio)
 
 
 def _lists(pool: Path, entry: PoolEntry, part: CorpusSet, options: ListOptions) -> dict[str, Trials]:

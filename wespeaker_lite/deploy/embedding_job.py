@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from wespeaker_lite.data.arks import ArkWriter
-from wespeaker_lite.data.audio import read_audio
+from wespeaker_lite.data.audio import open_recording
 from wespeaker_lite.data.audio_list import iter_audio
 from wespeaker_lite.data.tables import replacing, sorted_keys
 from wespeaker_lite.deploy.speaker_model import SpeakerModel
@@ -74,7 +74,5 @@ def embed_all(model: SpeakerModel, sources: Mapping[str, str], out: str, max_bad
 
 
 def _embed(model: SpeakerModel, value: str) -> np.ndarray:
-    if not value.endswith("|"):
-        return model.embed(value)
-    rate = model.features.sample_rate
-    return model.embed(read_audio(value, rate), rate)
+    with open_recording(value) as recording:
+        return model.embed_recording(recording)

@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from wespeaker_lite import trained_model
 from wespeaker_lite.config import from_mapping
-from wespeaker_lite.data.audio import audio_seconds, convert, read_audio
+from wespeaker_lite.data.audio import Recording, check_values, convert, open_recording
+from wespeaker_lite.data.resample import check_rate, equal_parts
 from wespeaker_lite.deploy import onnx_model
 from wespeaker_lite.deploy.front_end import FrontEnd
 from wespeaker_lite.errors import InputError
@@ -76,8 +77,26 @@ class SpeakerModel:
         Raises:
             InputError: where the audio is too short, silent, not finite, or cannot be read.
         """
-        name = str(audio) if isinstance(audio, str | os.PathLike) else "audio"
-        vectors = [self._embed_part(part, name) for part in self._parts(audio, sample_rate) if not is_silent(part)]
+        if isinstance(audio, str | os.PathLike):
+            path = os.fspath(audio)
+            if path.endswith("|"):  # which a wav.scp may have; a path never runs anything
+                raise InputError(f"{path}: a command, and not a path")
+            with open_recording(path) as recording:
+                return self.embed_recording(recording)
+        samples = samples_of(audio, sample_rate, self.features.sample_rate)
+        return self._mean_of_parts("audio", [samples], len(samples))
+
+    def embed_recording(self, recording: Recording) -> np.ndarray:
+        """The embedding (D,) float32 of an open recording, as `embed`."""
+        rate = self.features.sample_rate
+        return self._mean_of_parts(recording.name, recording.blocks(rate), round(recording.seconds * rate))
+
+    def _mean_of_parts(self, name: str, blocks: Iterable[np.ndarray], size: int) -> np.ndarray:
+        """The mean embedding of the equal parts of so many samples, which come in blocks."""
+        seconds = size / self.features.sample_rate
+        check_length(name, seconds)
+        parts = equal_parts(blocks, size, max(1, math.ceil(seconds / LONGEST)))
+        vectors = [self._embed_part(part, name) for part in parts if not is_silent(part)]
         if not vectors:
             raise InputError(f"{name}: silent: there is no sound in it")
         return np.mean(vectors, axis=0, dtype=np.float32)
@@ -109,15 +128,6 @@ class SpeakerModel:
             raise InputError(f"{name}: its embedding is not finite")
         return vector.numpy()
 
-    def _parts(self, audio: Audio, sample_rate: int | None) -> Iterator[np.ndarray]:
-        rate = self.features.sample_rate
-        if isinstance(audio, str | os.PathLike):
-            yield from _parts_of_file(os.fspath(audio), rate)
-            return
-        samples = samples_of(audio, sample_rate, rate)
-        check_length("audio", len(samples) / rate)
-        yield from np.array_split(samples, max(1, math.ceil(len(samples) / rate / LONGEST)))
-
 
 def default_model() -> Path:
     """The model that comes with the package: in `pretrained/` of a clone, or in the installed package.
@@ -139,8 +149,9 @@ def samples_of(audio: np.ndarray, sample_rate: int | None, wanted: int) -> np.nd
     Raises:
         InputError: where the rate is missing or no rate, or the samples have another shape or are not finite.
     """
-    if not isinstance(sample_rate, int | np.integer) or sample_rate < 1:
+    if not isinstance(sample_rate, int | np.integer):
         raise InputError(f"audio: samples need their sample_rate, a whole number of Hz, and have {sample_rate!r}")
+    check_rate("audio", int(sample_rate))
     samples = np.asarray(audio)
     if np.issubdtype(samples.dtype, np.signedinteger):
         samples = samples / -float(np.iinfo(samples.dtype).min)
@@ -150,10 +161,9 @@ def samples_of(audio: np.ndarray, sample_rate: int | None, wanted: int) -> np.nd
         samples = samples[:, None]
     if samples.ndim != 2 or samples.shape[1] > max(1, samples.shape[0]) or not samples.shape[1]:
         raise InputError(f"audio: samples have the shape (n,) or (n, channels), and not {np.shape(audio)}")
-    if not np.isfinite(samples).all():
-        raise InputError("audio: there are values that are not finite")
     if not len(samples):
         raise InputError("audio: empty")
+    check_values("audio", samples)
     return convert(samples.astype(np.float32), int(sample_rate), wanted)
 
 
@@ -166,17 +176,6 @@ def check_length(name: str, seconds: float) -> None:
     """Raise InputError where a recording is too short for an embedding."""
     if seconds < SHORTEST - _ROUNDING:
         raise InputError(f"{name}: too short: {seconds:.2f} s, and at least {SHORTEST} s are needed")
-
-
-def _parts_of_file(path: str, rate: int) -> Iterator[np.ndarray]:
-    if path.endswith("|"):  # which a wav.scp may have; a path never runs anything
-        raise InputError(f"{path}: a command, and not a path")
-    seconds = audio_seconds(path)
-    check_length(path, seconds)
-    count = math.ceil(seconds / LONGEST)
-    for part in range(count):
-        end = None if part == count - 1 else seconds * (part + 1) / count
-        yield read_audio(path, rate, seconds * part / count, end)
 
 
 def _normed(vector: np.ndarray) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 import functools
 import zlib
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +15,7 @@ from wespeaker_lite.errors import InputError
 
 _PREEMPHASIS = 0.97
 FLOOR = torch.finfo(torch.float32).eps  # of energies, before the logarithm
+_FRAMES = 8192  # that are computed at once, in 60 MB
 _WINDOWS = {
     "povey": lambda size: torch.hann_window(size, periodic=False) ** 0.85,
     "hanning": lambda size: torch.hann_window(size, periodic=False),
@@ -79,11 +81,38 @@ def fbank(samples: np.ndarray, config: FbankConfig) -> np.ndarray:
     Raises:
         InputError: where there are fewer samples than in a frame.
     """
-    if len(samples) < config.frame_length:
-        raise InputError(f"too short for one frame: {len(samples)} of {config.frame_length} samples")
+    return np.concatenate(list(fbank_blocks([samples], config)))
+
+
+def fbank_blocks(blocks: Iterable[np.ndarray], config: FbankConfig) -> Iterator[np.ndarray]:
+    """Compute the features of consecutive blocks of samples (n,): the rows of `fbank`, in blocks (t, num_mels) float32.
+
+    The values do not depend on how the samples are cut into blocks, and memory does not depend on their number.
+
+    Raises:
+        InputError: where there are fewer samples than in a frame, at the end.
+    """
+    length, step = config.frame_length, _FRAMES * config.frame_shift
+    many = step + 2 * length  # samples of which the last ones need not be kept for the mirror at the end
+    buffer, total, begun = np.empty(0, np.float32), 0, False
+    for block in blocks:
+        buffer, total = np.concatenate([buffer, block]) if len(buffer) else block, total + len(block)
+        while len(buffer) > many:
+            if not begun:
+                buffer, begun = _mirrored_start(buffer, config), True
+            yield _log_mel(buffer[: step - config.frame_shift + length], config)
+            buffer = buffer[step:]
+    if total < length:
+        raise InputError(f"too short for one frame: {total} of {length} samples")
+    buffer = _mirrored_end(buffer if begun else _mirrored_start(buffer, config), total, config)
+    while len(buffer) >= length:
+        yield _log_mel(buffer[: step - config.frame_shift + length], config)
+        buffer = buffer[step:]
+
+
+def _log_mel(samples: np.ndarray, config: FbankConfig) -> np.ndarray:
+    """The features of all whole frames of samples (n,): (t, num_mels)."""
     scaled = torch.from_numpy(np.multiply(samples, 32768.0, dtype=np.float32))
-    if not config.snip_edges:
-        scaled = _mirrored(scaled, config)
     frames = scaled.unfold(0, config.frame_length, config.frame_shift)
     if config.dither:
         generator = torch.Generator().manual_seed(zlib.crc32(samples.tobytes()))
@@ -93,14 +122,24 @@ def fbank(samples: np.ndarray, config: FbankConfig) -> np.ndarray:
     return (power @ mel_banks(config)).clamp_min_(FLOOR).log_().numpy()
 
 
-def _mirrored(samples: torch.Tensor, config: FbankConfig) -> torch.Tensor:
-    """Samples (n,), extended at both ends by their mirror image, so that frames are centred every frame shift."""
-    count = (len(samples) + config.frame_shift // 2) // config.frame_shift
-    before = config.frame_length // 2 - config.frame_shift // 2
-    after = (count - 1) * config.frame_shift + config.frame_length - before - len(samples)
-    start = samples[:before].flip(0) if before > 0 else samples[:0]
-    end = samples[len(samples) - after :].flip(0) if after > 0 else samples[:0]
-    return torch.cat((start, samples[max(0, -before) :], end))
+def _mirrored_start(samples: np.ndarray, config: FbankConfig) -> np.ndarray:
+    """Without `snip_edges`, the first samples with their mirror image before them, so that frames are centred."""
+    before = 0 if config.snip_edges else _before(config)
+    return np.concatenate([samples[:before][::-1], samples]) if before > 0 else samples[-before:]
+
+
+def _mirrored_end(samples: np.ndarray, total: int, config: FbankConfig) -> np.ndarray:
+    """Without `snip_edges`, the last samples of `total` in all with as much of their mirror image as frames need."""
+    if config.snip_edges:
+        return samples
+    count = (total + config.frame_shift // 2) // config.frame_shift
+    after = (count - 1) * config.frame_shift + config.frame_length - _before(config) - total
+    return np.concatenate([samples, samples[len(samples) - after :][::-1]]) if after > 0 else samples
+
+
+def _before(config: FbankConfig) -> int:
+    """Samples by which a centred frame begins before its shift does."""
+    return config.frame_length // 2 - config.frame_shift // 2
 
 
 def windowed_frames(frames: torch.Tensor, config: FbankConfig) -> torch.Tensor:

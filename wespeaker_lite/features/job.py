@@ -2,15 +2,19 @@
 
 import logging
 import time
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+
+import numpy as np
 
 from wespeaker_lite.data.arks import ArkWriter
 from wespeaker_lite.data.audio import Utterances
 from wespeaker_lite.data.copies import Copier, Copy
 from wespeaker_lite.data.tables import write_lines, write_table, write_text
 from wespeaker_lite.errors import InputError
-from wespeaker_lite.features.fbank import FbankConfig, fbank
+from wespeaker_lite.features.fbank import FbankConfig, fbank_blocks
 from wespeaker_lite.progress import with_progress
 
 log = logging.getLogger(__name__)
@@ -46,22 +50,20 @@ def make_fbanks(job: FbankJob) -> None:
     copier = Copier(job.copy, job.config.sample_rate, job.pipes)
     started = time.monotonic()
     num_frames: dict[str, int] = {}
-    seconds: dict[str, float] = {}
+    lengths: Counter[str] = Counter()
     bad: list[str] = []
     with ArkWriter(job.out) as writer:
         for utterance in with_progress(utterances, len(utterances), "utterances"):
             key = job.copy.utterance(utterance.id)
             try:
-                samples = copier(key, utterances.read(utterance))
-                feats = fbank(samples, job.config)
+                samples = _counted(copier.blocks(key, utterances.blocks(utterance)), lengths, key)
+                num_frames[key] = writer.write_blocks(key, fbank_blocks(samples, job.config))
             except InputError as error:
                 bad.append(f"{utterance.id} {error}")
                 log.error("%s: %s", utterance.id, error)
-                continue
-            writer.write(key, feats)
-            num_frames[key], seconds[key] = len(feats), len(samples) / job.config.sample_rate
         _check(job, len(utterances), bad)
     write_text(f"{job.out}.sum", f"{writer.sum:x}\n")
+    seconds = {key: lengths[key] / job.config.sample_rate for key in num_frames}
     write_table(f"{job.out}.utt2num_frames", num_frames)
     write_table(f"{job.out}.utt2dur", {key: f"{duration:.3f}" for key, duration in seconds.items()})
     _list_bad(Path(f"{job.out}.bad"), bad)
@@ -70,6 +72,13 @@ def make_fbanks(job: FbankJob) -> None:
         "%d utterances, %.2f hours, in %.1f s: real-time factor %.5f (%.0f x real time)",
         len(seconds), total / 3600, elapsed, elapsed / total, total / elapsed,
     )  # fmt: skip
+
+
+def _counted(blocks: Iterable[np.ndarray], lengths: Counter[str], key: str) -> Iterator[np.ndarray]:
+    """The blocks, whose samples are counted as they pass."""
+    for block in blocks:
+        lengths[key] += len(block)
+        yield block
 
 
 def _check(job: FbankJob, total: int, bad: list[str]) -> None:
