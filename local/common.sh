@@ -61,7 +61,7 @@ Options:
   --nj N              jobs of stages 2 and 5 ($nj)
   --cmd CMD           how jobs run: tools/run.pl, with its options ($cmd)
   --gpu N             GPUs for training; if not 0, each job of extraction has one ($gpu)
-  --processes N       processes that share a training (0: one for each GPU); they give what one would
+  --processes N       processes that share a training (0: one for each GPU); with train.batch_norm=shared they give what one would
   --nodes N           nodes of Slurm that share a training, each with so many GPUs or processes ($nodes)
   --sets 'A B'        the data dirs that stage 5 extracts (by default those that scoring needs)
   --max-bad N         unreadable utterances that stage 2 may leave out, per job ($max_bad)

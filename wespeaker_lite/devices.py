@@ -1,5 +1,8 @@
-"""The device that a program computes on: found by its name, and set up."""
+"""The device that a program computes on: found by its name, set up, and what is said when its memory is full."""
 
+import contextlib
+import re
+from collections.abc import Iterator
 from typing import Literal
 
 import torch
@@ -37,3 +40,22 @@ def allow_tf32(device: torch.device) -> None:
     if device.type == "cuda":
         torch.backends.cuda.matmul.allow_tf32 = True
         torch.backends.cudnn.allow_tf32 = True
+
+
+@contextlib.contextmanager
+def memory_full_said(what: str, remedy: str) -> Iterator[None]:
+    """Say in one line that the memory of GPU or CPU does not suffice for `what`, and what to do.
+
+    Raises:
+        InputError: in the place of torch's error.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        said = str(error)
+        if not isinstance(error, (torch.OutOfMemoryError, MemoryError)) and "can't allocate memory" not in said:
+            raise
+        asked = re.search(r"[Tt]ried to allocate ([\d.]+ \w+)", said)
+        more = f"{asked[1]} more were asked for" if asked else "more was asked for than there is"
+        where = "the GPU's memory" if isinstance(error, torch.OutOfMemoryError) else "memory"
+        raise InputError(f"{where} does not suffice for {what}: {more}; {remedy}") from error

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from tests.training.learners import NETWORKS, batch_of, learner_of
-from wespeaker_lite.training.distributed import joined_ranks
+from wespeaker_lite.training.distributed import GradientSum, joined_ranks
 from wespeaker_lite.training.learner import Learner
 
 TERMS = {
@@ -26,7 +26,7 @@ def close(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor], what: 
         )
 
 
-def check(name: str) -> None:
+def check(name: str, overlapped: bool) -> None:
     learner = learner_of(name, TERMS.get(name, [])).double()
     learner.teacher.double()
     feats, labels = batch_of()
@@ -36,9 +36,10 @@ def check(name: str) -> None:
     expected.total.backward()
     with_ranks = feats[ranks.rank :: ranks.count], labels[ranks.rank :: ranks.count]
     ranks.unite(learner)
+    gradient_sum = GradientSum(ranks, learner, overlapped)
     losses = learner(*with_ranks, with_ranks[1], 0.0)
     (losses.total / ranks.count).backward()
-    ranks.sum_gradients(learner)
+    gradient_sum.finish()
     torch.testing.assert_close(ranks.mean(losses.total.detach()), expected.total.detach())
     assert ranks.any(ranks.rank == 1)
     assert not ranks.any(False)
@@ -50,12 +51,23 @@ def check(name: str) -> None:
 
 
 with joined_ranks("cpu") as ranks:
+    GradientSum.MESSAGE = 3000  # bytes: these networks are small
     for network_name in NETWORKS:
-        check(network_name)
+        for overlapped in (False, True):
+            check(network_name, overlapped)
+    assert len(GradientSum(ranks, learner_of("resnet", []), True).messages) > 3
     norms, rows = nn.Sequential(nn.BatchNorm1d(3, affine=False)).double(), torch.randn(8, 3).double()
     whole = copy.deepcopy(norms)(rows)
     ranks.unite(norms)
     torch.testing.assert_close(norms(rows[ranks.rank :: ranks.count]), whole[ranks.rank :: ranks.count])
+    own = nn.Sequential(nn.BatchNorm1d(3, momentum=1.0), nn.Linear(3, 3))
+    ranks.unite(own, shared=False)
+    mine = torch.randn(8, 3, generator=torch.Generator().manual_seed(ranks.rank))
+    torch.testing.assert_close(own[0](mine), nn.functional.batch_norm(mine, None, None, training=True))
+    ranks.average_statistics(own)
+    both = torch.stack([torch.randn(8, 3, generator=torch.Generator().manual_seed(rank)) for rank in (0, 1)])
+    torch.testing.assert_close(own[0].running_mean, both.mean(1).mean(0))
+    torch.testing.assert_close(own[0].running_var, both.var(1).mean(0))
     alike = torch.nn.Linear(2, 2)
     with torch.no_grad():
         alike.weight.fill_(ranks.rank)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from wespeaker_lite import resolved, trained_model
 from wespeaker_lite.data.arks import ArkWriter, Location, read_array, read_scp
 from wespeaker_lite.data.tables import iter_counts, sorted_keys
+from wespeaker_lite.devices import device_of, memory_full_said
 from wespeaker_lite.errors import InputError
 from wespeaker_lite.progress import with_progress
 
@@ -40,7 +41,7 @@ def extract(
     trained = trained_model.load(model)
     if config:
         _check_config(model, trained, config)
-    network = trained.model.to(device)
+    network = trained.model.to(device_of(device, "--device"))
     places = read_scp(data / "feats.scp")
     frames = dict(iter_counts(data / "utt2num_frames"))
     if frames.keys() != places.keys():
@@ -60,11 +61,17 @@ def extract(
 
 @torch.inference_mode()
 def embed(network: nn.Module, feats: list[Tensor], device: str | torch.device = "cpu") -> Tensor:
-    """Features (T_i, F), mean-subtracted, to embeddings (B, D) on the CPU; unlike lengths are padded and masked."""
+    """Features (T_i, F), mean-subtracted, to embeddings (B, D) on the CPU; unlike lengths are padded and masked.
+
+    Raises:
+        InputError: where memory does not suffice.
+    """
     lengths = torch.tensor([len(feat) for feat in feats])
-    padded = nn.utils.rnn.pad_sequence(feats, batch_first=True).to(device)
     unlike = bool((lengths != lengths[0]).any())
-    return network(padded, lengths.to(device) if unlike else None).float().cpu()
+    batch = f"{len(feats)} utterances of up to {int(lengths.max())} frames"
+    with memory_full_said(batch, "take smaller batches (--batch-frames), or cut long recordings"):
+        padded = nn.utils.rnn.pad_sequence(feats, batch_first=True).to(device)
+        return network(padded, lengths.to(device) if unlike else None).float().cpu()
 
 
 def batches_of_like_length(frames: dict[str, int], batching: Batching) -> Iterator[list[str]]:

@@ -16,7 +16,9 @@ class TrainConfig:
     batch_size: crops of all processes together. crops_per_epoch: 0 for as many as there are utterances. sampling: what
     gets as many crops as any other: an utterance, a speaker, or a corpus of a pool. clip_norm: the largest norm of a
     gradient, 0 for no limit. precision: auto is bf16 on GPUs that compute in it, and fp32 elsewhere. average_last: the
-    final weights are the mean over the ends of so many epochs.
+    final weights are the mean over the ends of so many epochs. batch_norm, where several processes train: shared takes
+    statistics over all of them, which gives what one process would give; local takes each process' own, as
+    DistributedDataParallel does, and averages the running ones; auto is shared below 64 crops a process.
     """
 
     epochs: int = bounded(150, 1, 100_000)
@@ -29,6 +31,7 @@ class TrainConfig:
     clip_norm: float = bounded(5.0, 0, 1e6)
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     average_last: int = bounded(10, 1, 1000)
+    batch_norm: Literal["auto", "shared", "local"] = "auto"
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,7 @@ class RuntimeConfig:
     device: auto, cpu, cuda, cuda:1 ... threads: of torch on the CPU; 0 leaves it to torch. workers: processes that read
     crops; a crop is one short read, so that two feed a GPU; -1 is two for a GPU, none for a CPU. checkpoint_batches:
     also save in mid-epoch, every so many batches; 0 for never (log_every alike). keep: ends of epochs to keep.
+    overlap_gradients: several processes begin to add up gradients before the backward pass is at its end.
     """
 
     device: str = "auto"
@@ -46,6 +50,7 @@ class RuntimeConfig:
     log_every: int = bounded(50, 0, 10**9)
     checkpoint_batches: int = bounded(500, 0, 10**9)
     keep: int = bounded(2, 1, 100_000)
+    overlap_gradients: bool = False
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"auto|cpu|cuda(:\d{1,3})?", self.device):

@@ -1,7 +1,8 @@
 """Several processes that train one network: who they are, and the sums that make them one.
 
-Each takes its share of every batch; gradients, logged losses and the statistics of batch norms are those of the whole
-batch. So the result hangs on the size of the batch, not on how many share it, but for the order of floating-point sums.
+Each takes its share of every batch; gradients and logged losses are those of the whole batch, and so are the statistics
+of batch norms, where these are shared. Then the result hangs on the size of the batch, not on how many share it, but
+for the order of floating-point sums.
 """
 
 import contextlib
@@ -15,6 +16,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from wespeaker_lite.errors import InputError
 from wespeaker_lite.models.broadcasting import SubSpectralNorm
 
 # A rank that waits so long for the others has lost them; the slowest step is a rank 0 that averages checkpoints.
@@ -42,8 +44,8 @@ class Ranks:
         if self.is_first and self.count > 1:
             dist.barrier()
 
-    def unite(self, module: nn.Module) -> None:
-        """Make a module one that all ranks train together, by shared statistics of its batch norms.
+    def unite(self, module: nn.Module, shared: bool = True) -> None:
+        """Make a module one that all ranks train together; `shared`: its batch norms take statistics of all ranks.
 
         Raises:
             RuntimeError: where a rank holds other weights than the first: it read another checkpoint.
@@ -55,18 +57,21 @@ class Ranks:
         dist.broadcast(first, src=0)
         if not torch.equal(mine, first):
             raise RuntimeError(f"rank {self.rank} has other weights than rank 0: do both see the same checkpoints?")
-        share_statistics(module)
+        if shared:
+            share_statistics(module)
 
-    def sum_gradients(self, module: nn.Module) -> None:
-        """Add up the gradients of all ranks, in one message; a parameter that one of them did not use counts as 0."""
-        if self.count == 1:
+    def average_statistics(self, module: nn.Module) -> None:
+        """Give all ranks the mean of their running statistics, where each has its own.
+
+        The update of running statistics is linear: at whichever steps the mean is taken, the result is the same.
+        """
+        norms = [child for child in module.modules() if getattr(child, "running_mean", None) is not None]
+        statistics = [values for norm in norms for values in (norm.running_mean, norm.running_var)]
+        if self.count == 1 or not statistics:
             return
-        parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
-        grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
-        flat = torch.cat([grad.flatten() for grad in grads])
-        dist.all_reduce(flat)
-        for parameter, part in zip(parameters, flat.split([grad.numel() for grad in grads]), strict=True):
-            parameter.grad = part.view_as(parameter)
+        mean = self.mean(torch.cat([values.flatten() for values in statistics]))
+        for values, part in zip(statistics, mean.split([values.numel() for values in statistics]), strict=True):
+            values.copy_(part.view_as(values))
 
     def mean(self, values: Tensor) -> Tensor:
         """The mean over ranks of values that each has in the same order, element by element."""
@@ -92,14 +97,97 @@ def joined_ranks(device: str) -> Iterator[Ranks]:
     if count == 1:
         yield Ranks()
         return
-    on_gpu = device.startswith("cuda") or (device == "auto" and torch.cuda.is_available())
-    if on_gpu:
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo", timeout=PATIENCE)
+    backend = _take_gpu(device, int(os.environ["LOCAL_RANK"]))
+    dist.init_process_group(backend, timeout=PATIENCE)
     try:
         yield Ranks(dist.get_rank(), count)
     finally:
         dist.destroy_process_group()
+
+
+class GradientSum:
+    """Adds up the gradients of all ranks; a parameter that one of them did not use counts as 0.
+
+    overlapped: in messages of some megabytes, each sent as soon as the backward pass has made its gradients, while it
+    computes those of earlier layers. Else in one message, at the end.
+    """
+
+    MESSAGE = 1 << 22  # bytes, or one parameter that is larger
+
+    def __init__(self, ranks: Ranks, module: nn.Module, overlapped: bool) -> None:
+        # Gradients come from the last layer to the first.
+        parameters = [parameter for parameter in module.parameters() if parameter.requires_grad][::-1]
+        self.messages: list[list[nn.Parameter]] = [[]] if ranks.count > 1 and parameters else []
+        self.sent: list[tuple[Tensor, dist.Work]] = []
+        self.missing: list[int] = []
+        size = 0
+        for parameter in parameters if self.messages else []:
+            if overlapped and self.messages[-1] and size + parameter.nbytes > self.MESSAGE:
+                self.messages.append([])
+                size = 0
+            if overlapped:
+                number = len(self.messages) - 1
+                parameter.register_post_accumulate_grad_hook(lambda _, number=number: self._one_more(number))
+            self.messages[-1].append(parameter)
+            size += parameter.nbytes
+        self._begin()
+
+    def _begin(self) -> None:
+        self.sent = []
+        self.missing = [len(message) for message in self.messages]
+
+    def _one_more(self, number: int) -> None:
+        self.missing[number] -= 1
+        # In all ranks in the same order: a message waits for those before it.
+        while len(self.sent) < len(self.messages) and self.missing[len(self.sent)] == 0:
+            self._send()
+
+    def _send(self) -> None:
+        message = self.messages[len(self.sent)]
+        flat = torch.cat([torch.zeros_like(p).flatten() if p.grad is None else p.grad.flatten() for p in message])
+        self.sent.append((flat, dist.all_reduce(flat, async_op=True)))
+
+    def finish(self) -> None:
+        """After the backward pass: send what was not sent yet, and put the sums in the place of the gradients."""
+        while len(self.sent) < len(self.messages):
+            self._send()
+        for message, (flat, work) in zip(self.messages, self.sent, strict=True):
+            work.wait()
+            for parameter, part in zip(message, flat.split([p.numel() for p in message]), strict=True):
+                parameter.grad = part.view_as(parameter)
+        self._begin()
+
+
+def _take_gpu(device: str, local_rank: int) -> str:
+    """Take this rank's GPU of those that its node offers; return how the ranks talk.
+
+    Messages from host to host always go by gloo. Ranks share a GPU that the config names by number, and nccl refuses
+    that, as it refuses instances of one GPU (MIG).
+
+    Raises:
+        InputError: where there are fewer GPUs than ranks on this node.
+    """
+    if device == "cpu":
+        return "gloo"
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = visible.split(",") if visible else []
+    instances = any(name.startswith("MIG-") for name in names)
+    if instances and local_rank < len(names):
+        # A process sees but the first instance; which that is has to be said before CUDA is used.
+        os.environ["CUDA_VISIBLE_DEVICES"] = names[local_rank]
+    if not torch.cuda.is_available() and device == "auto":
+        return "gloo"
+    offered = len(names) if instances else torch.cuda.device_count()
+    if ":" in device:
+        torch.cuda.set_device(torch.device(device))
+        return "gloo"
+    if local_rank >= offered:
+        raise InputError(
+            f"process {local_rank + 1} of this node has no GPU: it offers {offered} (CUDA_VISIBLE_DEVICES "
+            f"{'is not set' if visible is None else visible}); set --processes, or --gpu, to so many"
+        )
+    torch.cuda.set_device(0 if instances else local_rank)
+    return "gloo" if instances else "cpu:gloo,cuda:nccl"
 
 
 def share_statistics(module: nn.Module) -> None:

@@ -16,12 +16,12 @@ from tqdm import tqdm
 from wespeaker_lite import trained_model
 from wespeaker_lite.config import to_mapping
 from wespeaker_lite.data.crops import Batch, CropDataset, EpochSampler
-from wespeaker_lite.devices import HALF, allow_tf32, device_of, precision_on
+from wespeaker_lite.devices import HALF, allow_tf32, device_of, memory_full_said, precision_on
 from wespeaker_lite.errors import InputError, Stopped
 from wespeaker_lite.experiment import Experiment
 from wespeaker_lite.training import schedule
 from wespeaker_lite.training.checkpoint import CheckpointStore, random_states, set_random_states
-from wespeaker_lite.training.distributed import Ranks
+from wespeaker_lite.training.distributed import GradientSum, Ranks
 from wespeaker_lite.training.learner import Learner, Losses
 from wespeaker_lite.training.meters import Meters, MetricsFile, as_words
 from wespeaker_lite.training.optimiser import build_optimiser
@@ -32,6 +32,7 @@ log = logging.getLogger(__name__)
 
 READ_EVERY = 50  # steps, where nothing is logged in between
 GPU_WORKERS = 2
+ENOUGH_FOR_STATISTICS = 64  # crops of a process, whose batch norms do with their own statistics then
 
 
 class Trainer:
@@ -68,6 +69,10 @@ class Trainer:
         if not self.batches:
             raise InputError(f"train.batch_size is {self.train.batch_size}, more than the {crops} crops of an epoch")
         self.groups = dataset.groups(self.train.sampling)
+        self.shares_statistics = self.train.batch_norm == "shared" or (
+            self.train.batch_norm == "auto" and self.train.batch_size < ENOUGH_FOR_STATISTICS * self.ranks.count
+        )
+        self.gradient_sum = GradientSum(self.ranks, learner, self.runtime.overlap_gradients)
         self.epoch = self.batch = 0  # done so far
         self.meters = Meters()
         self.readings = Readings()
@@ -77,14 +82,20 @@ class Trainer:
 
         Raises:
             Stopped: when a signal asks for it, after the batch at hand and a checkpoint.
-            InputError: where the loss is not finite.
+            InputError: where the loss is not finite, or memory does not suffice.
         """
         with self.ranks.first_goes_first():  # it sets aside what is of another run
             self._resume()
-        self.ranks.unite(self.learner)
+        self.ranks.unite(self.learner, self.shares_statistics)
+        if self.ranks.count > 1:
+            own = "over all processes" if self.shares_statistics else "of each process' own crops"
+            log.info("statistics of batch norms are %s (train.batch_norm: %s)", own, self.train.batch_norm)
         if self.ranks.is_first:
             self.metrics = MetricsFile(self.out / "metrics.jsonl", self.epoch * self.batches + self.batch)
-        with StopRequest() as request:
+        crops = self.train.batch_size // self.ranks.count
+        batch = f"a batch of {crops} crops of {self.experiment.crop.frames} frames (a process) in {self.precision}"
+        remedy = f"set train.batch_size lower, or train on more GPUs; the last checkpoint is in {self.store.folder}"
+        with StopRequest() as request, memory_full_said(batch, remedy):
             while self.epoch < self.train.epochs:
                 self._train_epoch(request)
         if self.ranks.is_first:
@@ -189,7 +200,7 @@ class Trainer:
             losses = self.learner(batch.feats, batch.labels, batch.indices, place)
         self.optimiser.zero_grad(set_to_none=True)
         self.scaler.scale(losses.total / self.ranks.count).backward()
-        self.ranks.sum_gradients(self.learner)
+        self.gradient_sum.finish()
         if self.train.clip_norm > 0:
             self.scaler.unscale_(self.optimiser)
             torch.nn.utils.clip_grad_norm_(self.learner.parameters(), self.train.clip_norm)
@@ -227,6 +238,8 @@ class Trainer:
         meters.clear()
 
     def _save(self) -> None:
+        if not self.shares_statistics:
+            self.ranks.average_statistics(self.learner)
         if not self.ranks.is_first:
             return
         record = {
