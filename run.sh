@@ -18,6 +18,6 @@ for ((number = stage; number <= stop_stage; number++)); do
   code=0
   (cd "$CALLER_DIR" && bash "$ROOT/local/${stages[number]}.sh" "${ARGUMENTS[@]}") || code=$?
   if [ "$code" -ne 0 ]; then
-    die "stage $number (${stages[number]}) failed; what is done is kept, and the same command goes on from there"
+    die "stage $number (${stages[number]}) failed; what is done is kept: once the cause above is mended, the same command goes on from there"
   fi
 done

@@ -74,6 +74,12 @@ if [ $# -gt 0 ]; then
   exit 1
 fi
 
+# Tables, configs and stamps are UTF-8 text, and have these names in them.
+if ! printf '%s\n' "$ROOT" "$CALLER_DIR" "${ARGUMENTS[@]}" | iconv -f UTF-8 -t UTF-8 > /dev/null 2>&1; then
+  echo "$(basename "$0"): not UTF-8: a path of $(printf '%q ' "$ROOT" "$CALLER_DIR" "${ARGUMENTS[@]}"): rename it" >&2
+  exit 1
+fi
+
 # However a place is named, it gets one name: a changed name would look like changed lists.
 absolute() { [ -z "$1" ] || (cd "$CALLER_DIR" && realpath --canonicalize-missing --no-symlinks -- "$1"); }
 

@@ -21,6 +21,20 @@ def test_exported_variables_do_not_reach_the_scripts(repository: Path, script: s
     assert ran.stdout.lower().startswith("usage:")
 
 
+@pytest.mark.parametrize("option", ["--corpus-dir", "--name", "--model"])
+def test_paths_that_are_not_utf8_are_refused_in_a_line(repository: Path, tmp_path: Path, option: str) -> None:
+    folder = os.fsencode(tmp_path) + b"/lat\351n"
+    os.mkdir(folder)
+    for words, where in (([option, folder], repository), ([], folder)):
+        ran = subprocess.run(
+            ["bash", repository / "local/score.sh", *words], cwd=where, capture_output=True, text=True, check=False
+        )
+        assert ran.returncode == 1
+        assert ran.stderr.startswith("score.sh: not UTF-8: a path of ")
+        assert ran.stderr.count("\n") == 1
+        assert r"lat\351n" in ran.stderr
+
+
 def test_an_exported_array_takes_what_the_command_line_says(repository: Path) -> None:
     words = ["--set", "train.epochs=2", "--corpus", "none"]
     ran = subprocess.run(

@@ -85,7 +85,15 @@ def shared_classes(ours: Sequence[str], theirs: Sequence[str]) -> tuple[Tensor, 
 
 def load_record(path: str | Path) -> dict[str, Any]:
     """Read the file as it lies, tensors and plain values only (`weights_only`: no code in it can run)."""
-    record = load_tensors(path)
+    try:
+        record = load_tensors(path)
+    except InputError as error:
+        if not Path(path).exists():
+            raise
+        raise InputError(
+            f"{error}; remove it: stage 4 (3 for a teacher) makes it again from its checkpoints, where it was trained "
+            "here; else get it anew"
+        ) from error
     missing = {"config", "classes", "model", "head"} - record.keys()
     if missing:
         raise InputError(f"{path}: not a trained model, it lacks {', '.join(sorted(missing))}")

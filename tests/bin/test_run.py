@@ -30,6 +30,13 @@ def test_the_machines_errors_name_the_file(monkeypatch: pytest.MonkeyPatch) -> N
     assert ending(KeyboardInterrupt(), monkeypatch) == 130
 
 
+def test_names_that_are_not_utf8_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UnicodeEncodeError) as caught:
+        b"a /x/lat\351n.wav\nb".decode(errors="surrogateescape").join(["one\n", "\ntwo"]).encode()
+    expected = r"train: not UTF-8: 'a /x/lat\udce9n.wav': rename that file or folder"
+    assert ending(caught.value, monkeypatch) == expected
+
+
 def test_a_stop_that_was_asked_for_ends_as_shells_tell_of_signals(monkeypatch: pytest.MonkeyPatch) -> None:
     assert ending(Stopped(15, "a checkpoint is written"), monkeypatch) == 143
 

@@ -103,7 +103,7 @@ def test_lists_of_sets_that_are_no_longer_there_are_removed(pool: Path, tmp_path
         ("train: {a-b: {folder: big}}", "'a-b' is part of ids"),
         ("train: {sp2: {folder: big}}", "'sp2' is part of ids"),
         ("train: {big: {max_utterance: 1}}", "unknown key 'max_utterance'; did you mean 'max_utterances'"),
-        ("train: {big: {max_seconds: -1}}", "no limit"),
+        ("train: {big: {max_seconds: -1}}", "max_seconds: -1.0 does not lie in"),
         ("train: {nowhere: {}}", "nowhere: no such folder"),
         ("test: {big_test: {trials: [none]}}", "none: no such file"),
         ("", "names no set"),
