@@ -1,5 +1,6 @@
 """Audio that libsndfile cannot read (AAC in m4a), through ffmpeg: in a pipe of wav.scp, or decoded once to FLAC."""
 
+import errno
 import logging
 import os
 import shlex
@@ -16,6 +17,9 @@ log = logging.getLogger(__name__)
 
 # ffmpeg by itself ends with 0 after a cut file; a job's standard input is none of its business.
 _QUIET = ("-nostdin", "-v", "error", "-xerror")
+# What a file is, ffmpeg tells by its content, whatever its name: a playlist in place of audio would have it read other
+# files, or from the network. An mp4 of which a track lies in another file is refused by ffmpeg's own default.
+_ONLY_AUDIO = ("-format_whitelist", "mov,aac", "-protocol_whitelist", "file,pipe")
 
 
 def find_ffmpeg() -> str:
@@ -39,7 +43,12 @@ def find_ffmpeg() -> str:
 
 def pipe_of(ffmpeg: str, path: str) -> str:
     """The `command |` of wav.scp that decodes a file to 16 bits; a cut file makes it fail."""
-    return f"{shlex.quote(ffmpeg)} {' '.join(_QUIET)} -i {shlex.quote(path)} -f wav -acodec pcm_s16le - |"
+    return f"{shlex.join(_read_by(ffmpeg, path))} -f wav -acodec pcm_s16le - |"
+
+
+def _read_by(ffmpeg: str, path: str) -> list[str]:
+    """The beginning of a command that decodes a file; an absolute path is never taken for a protocol."""
+    return [ffmpeg, *_QUIET, *_ONLY_AUDIO, "-i", os.path.abspath(path)]
 
 
 def flac_path(folder: str | Path, utterance: str) -> str:
@@ -56,6 +65,7 @@ def decode_listed(scp: str | Path, folder: str | Path, part: int = 1, parts: int
 
     Raises:
         InputError: naming those that cannot be decoded, at the end, when all others are done.
+        OSError: naming the file, where the disk is full.
     """
     ffmpeg, faults, done = find_ffmpeg(), [], 0
     to_do = list(_to_do(scp, folder, part, parts))
@@ -85,10 +95,14 @@ def _is_newer(flac: str, source: str) -> bool:
 
 
 def _decode(ffmpeg: str, source: str, flac: Path) -> str:
-    """Decode one file, which then appears whole; return ffmpeg's complaint, if any."""
+    """Decode one file, which then appears whole; return ffmpeg's complaint, if any.
+
+    Raises:
+        OSError: where the disk is full.
+    """
     flac.parent.mkdir(parents=True, exist_ok=True)
     temporary = flac.with_name(f".{flac.name}.{os.getpid()}.tmp")
-    command = [ffmpeg, *_QUIET, "-y", "-i", source, "-f", "flac", "-sample_fmt", "s16", str(temporary)]
+    command = [*_read_by(ffmpeg, source), "-y", "-f", "flac", "-sample_fmt", "s16", str(temporary)]
     try:
         done = subprocess.run(command, capture_output=True, check=False)
         if done.returncode == 0:
@@ -97,4 +111,6 @@ def _decode(ffmpeg: str, source: str, flac: Path) -> str:
     finally:
         temporary.unlink(missing_ok=True)
     words = done.stderr.decode(errors="replace").strip().splitlines()
+    if any(os.strerror(errno.ENOSPC) in word for word in words):  # no fault of the file, and none is the next
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(flac))
     return f"ffmpeg failed with code {done.returncode}" + (f": {words[-1]}" if words else "")
