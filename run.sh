@@ -8,6 +8,9 @@ if [ "$stage" -lt 0 ] || [ "$stop_stage" -ge "${#stages[@]}" ] || [ "$stage" -ge
   die "there are stages 0 to $((${#stages[@]} - 1)); asked for: $stage to $stop_stage"
 fi
 if [ "$stage" -gt "$stop_stage" ]; then die "--stage $stage is after --stop-stage $stop_stage: nothing to do"; fi
+if [ -n "$sets" ] && { [ "$stage" -gt 5 ] || [ "$stop_stage" -lt 5 ]; }; then
+  die "--sets is of stage 5, which is not run here"
+fi
 echo "$0 ${ARGUMENTS[*]}"
 for ((number = stage; number <= stop_stage; number++)); do
   say "stage $number: ${stages[number]}"

@@ -10,6 +10,7 @@ CALLER_DIR=$PWD
 ARGUMENTS=("$@") # parse_options.sh takes them out of $@
 
 corpus=mini
+data_name=
 corpus_dir=
 vox1_dir=
 vox2_dir=
@@ -47,6 +48,7 @@ Each is a script of local/. What is done is skipped; what a changed config or li
 Options:
   --corpus NAME       a folder of egs/ ($corpus)
   --corpus-dir DIR    where the corpus lies (by default it is put into data/<corpus>/corpus)
+  --data-name NAME    data/NAME and exp/NAME in place of data/<corpus> and exp/<corpus>: a second --corpus-dir beside the first
   --vox1-dir DIR, --vox2-dir DIR   VoxCeleb1 and 2, of --corpus voxceleb; stage 0 keeps links to them
   --musan-dir DIR     noise, music and speech of MUSAN, for augmentation
   --rirs-dir DIR      room impulse responses of RIRS_NOISES, for copies (augment.copies)
@@ -113,14 +115,27 @@ fi
 for dir in "$vox1_dir" "$vox2_dir" "$musan_dir" "$rirs_dir"; do
   [ -z "$dir" ] || [ -d "$dir" ] || die "$dir: no such folder"
 done
+place=${data_name:-$corpus}
+if [[ ! $place =~ ^[[:alnum:]_-]+$ ]] || { [ "$place" != "$corpus" ] && [ -e "egs/$place" ]; }; then
+  die "--data-name $place: expected letters, digits, _ and -, and no name of another corpus of egs/"
+fi
+data=data/$place exps=exp/$place
+# The sets of this corpus that stage 1 has made; a corpus may come without a training set.
+made_sets() { for set_name in $train_set $test_set; do [ ! -e "$data/$set_name/wav.scp" ] || echo "$set_name"; done; }
+. local/made_from.sh
+take_made_from
 default_config='' train_set='' test_set='' cohort_set='' trials=''
 mean_trials='' # the lists, one of each test set, whose figures stage 6 also gives the mean of
-# What stages 0 and 1 depend on, for their stamps; how the corpus is looked at for changes; options of its prepare.sh.
-corpus_options='' corpus_stamp=--trees corpus_arguments=()
+# The variables and options that stages 0 and 1 depend on, besides --corpus-dir; how the corpus is looked at for changes;
+# options of its prepare.sh.
+corpus_variables='' corpus_stamp=--trees corpus_arguments=()
 # shellcheck source=/dev/null
 . "egs/$corpus/corpus.conf"
-data=data/$corpus
+corpus_dir=${corpus_dir#"$ROOT/"}
+[ -n "$corpus_dir" ] || [ "$place" = "$corpus" ] ||
+  die "--data-name $place needs --corpus-dir: what is made or downloaded lies in data/$corpus/corpus"
 corpus_dir=${corpus_dir:-$data/corpus}
+check_made_from
 config=${config:-$default_config}
 
 pipes=()
@@ -132,9 +147,6 @@ setting() {
   [ -n "${settings[$1]+there}" ] || die "$exp/config.yaml has no key $1"
   echo "${settings[$1]}"
 }
-
-# The sets of this corpus that stage 1 has made; a corpus may come without a training set.
-made_sets() { for set_name in $train_set $test_set; do [ ! -e "$data/$set_name/wav.scp" ] || echo "$set_name"; done; }
 
 # What training reads: the training set, with its copies at other speeds, noisy or in rooms where the config asks for them.
 # The name says what is in it, since configs of one corpus may differ in this.
@@ -167,14 +179,14 @@ missing_for_export() {
 }
 
 # The experiment of the teacher that the config names.
-teacher_folder() { echo "exp/$corpus/$(basename "$(setting distill.teacher)" .yaml)"; }
+teacher_folder() { echo "$exps/$(basename "$(setting distill.teacher)" .yaml)"; }
 
 # The trained model that training begins with, if any: a file as it is named, or what comes of a conf with the same seed.
 starting_model() {
   local start
   start=$(setting start_from)
   case $start in
-    *.yaml | *.yml) echo "exp/$corpus/$(basename "${start%.*}")$suffix/final.pt" ;;
+    *.yaml | *.yml) echo "$exps/$(basename "${start%.*}")$suffix/final.pt" ;;
     *) echo "$start" ;;
   esac
 }
@@ -185,6 +197,9 @@ check_features() {
   [ "$(cat "$data/$1/features.json")" = "$(setting features)" ] ||
     die "the fbanks in $data/$1 are not those that $exp/config.yaml asks for: run stage 2 with this config first"
 }
+
+# Reads the data beside others; who had to wait looks again whether they are still those of the corpus that is meant.
+lock_for_reading() { lock "$data" shared || check_made_from; }
 
 # split_for_jobs SET_DIR OUT: parts OUT/1, OUT/2 ... for the jobs, and their number in `jobs`: nj, or fewer for a small set.
 split_for_jobs() {
@@ -218,6 +233,7 @@ fresh() {
   # What experiments share is made by one of them at a time, and while none reads it; who had to wait looks again.
   if [ "$code" -eq 3 ] && [[ $1 == "$data"/* ]] && ! lock "$data"; then
     code=0
+    check_made_from
     python -m wespeaker_lite.bin.stamp check "$@" || code=$?
   fi
   [ "$code" -ne 3 ] || rm -f -- "$1" # a stale stamp must not outlive a stage that fails
@@ -261,7 +277,7 @@ if [ -n "$model" ]; then
   trained=false
   # A model of another corpus gets a folder of its own name, so that it cannot write over one that was trained here.
   trained_in=$(dirname "$model")
-  if [ ! "$trained_in" -ef "exp/$corpus/$(basename "$trained_in")" ]; then prefix=$(basename "$(dirname "$trained_in")")_; fi
+  if [ ! "$trained_in" -ef "$exps/$(basename "$trained_in")" ]; then prefix=$(basename "$(dirname "$trained_in")")_; fi
   name=${name:-$prefix$(basename "$trained_in")}
 else
   if [ "$seed" -ne 0 ]; then set+=("seed=$seed") suffix=_s$seed; fi
@@ -269,9 +285,9 @@ else
 fi
 # A name is one folder of its own, and what stands before the = in a NAME=FILE; runners put numbers in the place of JOB.
 [[ $name =~ ^[^[:cntrl:]/=.-][^[:cntrl:]/=]*$ && $name != *JOB* ]] ||
-  die "--name '$name': expected the name of a folder in exp/$corpus, without / or = or JOB, and no - or . at its start"
+  die "--name '$name': expected the name of a folder in $exps, without / or = or JOB, and no - or . at its start"
 [[ $model != *JOB* ]] || die "--model $model: JOB stands for the number of a job: call it by another name"
-exp=exp/$corpus/$name
+exp=$exps/$name
 lock "$exp" || true
 if ! $trained; then
   resolving=(from-model --model "$model")
@@ -281,3 +297,6 @@ else
 fi
 lines=$(python -m wespeaker_lite.bin.config "${resolving[@]}" --out "$exp/config.yaml") || exit
 while IFS=$'\t' read -r key value; do settings[$key]=$value; done <<< "$lines"
+case $(basename "$0") in
+  train_student.sh | extract_embeddings.sh | score.sh | report.sh | export.sh) if $trained; then check_clips; fi ;;
+esac

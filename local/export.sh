@@ -7,8 +7,8 @@ inputs=("$model")
 for file in results.json verify.json; do
   [ ! -e "$exp/$file" ] || inputs+=("$exp/$file")
 done
-words=("$corpus" "$(cat requirements-export.txt)")
+words=("$place" "$(cat requirements-export.txt)")
 if fresh "$exp/.export.stamp" --files "${inputs[@]}" --words "${words[@]}"; then exit; fi
 missing=$(missing_for_export) || die "$missing"
-python -m wespeaker_lite.bin.export --model "$model" --experiment "$exp" --out "$exp/export" --data "$corpus"
+python -m wespeaker_lite.bin.export --model "$model" --experiment "$exp" --out "$exp/export" --data "$place"
 stamp "$exp"/export/{model.onnx,model.fp16.onnx,model_wave.onnx,card.md}

@@ -3,7 +3,7 @@
 set -euo pipefail
 . "$(dirname "$0")/common.sh"
 
-lock "$data" shared || true
+lock_for_reading
 device=cpu
 if [ "$gpu" -gt 0 ]; then device=cuda; fi
 options=()

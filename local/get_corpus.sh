@@ -3,6 +3,8 @@
 set -euo pipefail
 . "$(dirname "$0")/common.sh"
 
-if fresh "$data/.get.stamp" --words "$corpus_dir" "$corpus_options" --files "egs/$corpus/prepare.sh" "egs/$corpus/corpus.conf"; then exit; fi
+if fresh "$data/.get.stamp" --words "$(made_from)" --files "egs/$corpus/prepare.sh" "egs/$corpus/corpus.conf"; then exit; fi
+rm -f "$data/.got_from"
 "egs/$corpus/prepare.sh" "${corpus_arguments[@]}" get "$corpus_dir"
-stamp "$corpus_dir"
+leave_made_from "$data/.got_from"
+stamp "$corpus_dir" "$data/.got_from"

@@ -50,7 +50,8 @@ some_of() {
 list_clips() {
   if [ -z "$2" ] || fresh "$data/$1/.list.stamp" --trees "$2"; then return; fi
   python -m wespeaker_lite.bin.list_clips "--$1-dir" "$2" --out "$data/$1"
-  stamp "$data/$1/audio.list" # not wav.scp, from which --max-bad may drop clips
+  echo "$2" > "$data/$1/made_from"
+  stamp "$data/$1/audio.list" "$data/$1/made_from" # not wav.scp, from which --max-bad may drop clips
 }
 
 [ -n "$(made_sets)" ] || die "$data has neither $train_set nor $test_set: run stage 1 first"

@@ -11,7 +11,7 @@ attention="'name': 'attention'[^}]*'pairs': 'stage'"
 if $trained && [[ $terms =~ $attention ]]; then
   teacher=$(teacher_folder)
   twin=$(python -m wespeaker_lite.bin.draw_attention --twin-of "$exp")
-  [ -n "$twin" ] || say "nothing in exp/$corpus was trained as $name, but without KD: such attention maps are not shown"
+  [ -n "$twin" ] || say "nothing in $exps was trained as $name, but without KD: such attention maps are not shown"
   if [ "$twin" = "$teacher" ]; then twin=''; fi # a network that teaches its own kind
   for system in "$teacher" ${twin:+"$twin"} "$exp"; do
     systems+=(--system "$(basename "$system")=$system/final.pt")

@@ -13,7 +13,7 @@ if [ -n "$(setting pretrained)" ]; then
   exit
 fi
 
-lock "$data" shared || true
+lock_for_reading
 train_data=$data/$(training_set)
 [ -e "$train_data/utt2spk" ] || die "$corpus has no training set ($train_data); evaluate a trained model with --model FILE"
 inputs=("$train_data/feats.sum" "$train_data/utt2spk")

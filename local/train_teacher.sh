@@ -12,7 +12,7 @@ if [ -z "$teacher$start" ]; then say "$config names no teacher, nothing to do"; 
 # train_first CONF [OPTION ...]: leaves in `options` those that train it.
 train_first() {
   [ "$(basename "$1" .yaml)" != "$(basename "$config" .yaml)" ] || die "$config needs itself to be trained before"
-  options=(--corpus "$corpus" --corpus-dir "$corpus_dir" --config "$1" --nj "$nj" --cmd "$cmd" --gpu "$gpu"
+  options=(--corpus "$corpus" --data-name "$data_name" --config "$1" --nj "$nj" --cmd "$cmd" --gpu "$gpu"
     --processes "$processes" --nodes "$nodes" ${musan_dir:+--musan-dir "$musan_dir"}
     ${rirs_dir:+--rirs-dir "$rirs_dir"} --max-bad "$max_bad" --no-pipes "$no_pipes" "${@:2}")
   for change in "${teacher_set[@]}"; do options+=(--set "$change"); done

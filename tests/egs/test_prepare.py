@@ -59,7 +59,7 @@ def test_wrong_calls_show_the_usage(prepare: Prepare, corpus: str, arguments: li
 
 @pytest.mark.parametrize("corpus", CORPORA)
 def test_corpus_conf_has_what_the_stages_need(repository: Path, corpus: str) -> None:
-    wanted = ("default_config", "train_set", "test_set", "cohort_set", "trials", "corpus_options")
+    wanted = ("default_config", "train_set", "test_set", "cohort_set", "trials", "corpus_variables")
     script = (
         f'set -euo pipefail; . "egs/{corpus}/corpus.conf"; for name in {" ".join(wanted)}; do echo "${{!name}}"; done'
     )
@@ -196,7 +196,7 @@ def test_pool_takes_its_sets_from_a_yaml_elsewhere(prepare: Prepare, tmp_path: P
         result = prepare("pool", *action, POOL_YAML="some.yaml", POOL_MAX_TARGETS="2")
         assert result.returncode == 0, result.stderr
     assert names(tmp_path / "pool") == before
-    script = f'. "{prepare.repository}/egs/pool/corpus.conf"; echo $trials; echo $mean_trials; echo "$corpus_options"'
+    script = f'. "{prepare.repository}/egs/pool/corpus.conf"; echo $trials; echo $mean_trials; echo "$corpus_variables"'
     result = subprocess.run(["bash", "-euc", script], cwd=tmp_path, text=True, capture_output=True, check=True)
     assert result.stdout.split("\n")[:2] == ["trials_O_a trials_O_b"] * 2
 

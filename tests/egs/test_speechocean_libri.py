@@ -69,7 +69,7 @@ def test_wrong_calls_show_the_usage(prepare: Prepare, arguments: list[str]) -> N
 def test_sets_and_trials_are_named_as_those_of_the_corpus_that_it_extends(repository: Path) -> None:
     def values(corpus: str) -> list[str]:
         script = f'. egs/{corpus}/corpus.conf; for name in {{train,test,cohort}}_set trials; do echo "${{!name}}"; done'
-        script += '; [ -e "$default_config" ]; [[ "$corpus_options" == *"$SPEECHOCEAN762_URL $SPEECHOCEAN762_SEED"* ]]'
+        script += '; [ -e "$default_config" ]; [[ "$corpus_variables" == *"SPEECHOCEAN762_URL SPEECHOCEAN762_SEED"* ]]'
         command = ["bash", "-euc", script]
         return subprocess.run(command, cwd=repository, text=True, capture_output=True, check=True).stdout.split("\n")
 
