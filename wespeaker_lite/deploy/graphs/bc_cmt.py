@@ -2,6 +2,9 @@
 
 A depthwise convolution over frequency is, with its sub-spectral norm and the residual around it, a small banded matrix
 for each channel: C products (F, F) x (F, T). Convolution kernels for so few taps take several times as long.
+
+What a layer adds to all bins alike, a lift (B, C, T), goes from layer to layer beside the maps, and is added where the
+next product reads them anyway: a pass over the maps takes as long as many a product.
 """
 
 import numpy as np
@@ -27,11 +30,12 @@ from wespeaker_lite.models.pooling import DEVIATION_FLOOR
 
 def build(graph: Graph, model: Model, feats: str) -> str:
     """Feats (B, T, num_mels) -> embeddings (B, embed_dim)."""
-    maps = _stem(graph, model.stem, feats)
+    maps, lift = _stem(graph, model.stem, feats), None
     for patch, stage in zip(model.patches, model.stages, strict=True):
-        maps = _patch(graph, patch, maps)
+        maps, lift = _patch(graph, patch, maps, lift)
         for block in stage:
-            maps = _block(graph, block, maps)
+            maps, lift = _block(graph, block, maps, lift)
+    maps = _lifted(graph, maps, lift)
     pooled = graph.add("Flatten", pool(graph, model.pooling, _frequency_pooling(graph, model.frequency_pooling, maps)))
     scale, shift = affine_of(model.norm)
     out_scale, out_shift = affine_of(model.embedding_norm)
@@ -46,18 +50,28 @@ def _stem(graph: Graph, stem: Stem, feats: str) -> str:
     return graph.gelu(graph.conv_of(maps, stem.conv2, stem.norm2))
 
 
-def _patch(graph: Graph, patch: Patch, maps: str) -> str:
+def _patch(graph: Graph, patch: Patch, maps: str, lift: str | None) -> tuple[str, str | None]:
     weight, bias = patch.linear.fold()
     kernel = weight.unflatten(1, (patch.stride, -1)).transpose(1, 2)[..., None]
-    return graph.conv(maps, kernel, bias, strides=[patch.stride, 1])
+    lift = None if lift is None else graph.conv(lift, kernel.sum(2), None)
+    return graph.conv(maps, kernel, bias, strides=[patch.stride, 1]), lift
 
 
-def _block(graph: Graph, block: Block, maps: str) -> str:
+def _block(graph: Graph, block: Block, maps: str, lift: str | None) -> tuple[str, str]:
     if isinstance(block.attention, TimeAttention):
-        maps = _local_and_attention(graph, block.local, block.attention, maps)
+        maps = _local_and_attention(graph, block.local, block.attention, maps, lift)
     else:
-        maps = _map_attention(graph, block.attention, _local(graph, block.local, maps))
+        maps = _lifted(graph, *_broadcast_residual(graph, block.local, _lifted(graph, maps, lift)))
+        maps = _map_attention(graph, block.attention, maps)
     return _feed_forward(graph, block.feed_forward, maps)
+
+
+def _lifted(graph: Graph, maps: str, lift: str | None) -> str:
+    return maps if lift is None else graph.add("Add", maps, _over_bins(graph, lift))
+
+
+def _over_bins(graph: Graph, lift: str) -> str:
+    return graph.add("Unsqueeze", lift, np.array([2]))  # (B, C, T) -> (B, C, 1, T)
 
 
 # --- Broadcasted residual learning ---
@@ -77,13 +91,8 @@ def _products(graph: Graph, maps: str, matrices: Tensor, shifts: Tensor) -> str:
     return graph.shape(out, 0, channels, rows, -1)
 
 
-def _local(graph: Graph, layer: BroadcastResidual, maps: str) -> str:
-    residual, lift = _residual_and_lift(graph, layer, maps)
-    return graph.add("Add", residual, _over_bins(graph, lift))
-
-
-def _residual_and_lift(graph: Graph, layer: BroadcastResidual, maps: str) -> tuple[str, str]:
-    """x + a (B, C, F, T), and f(mean_F a) (B, C, T), which is still to be added to all bins."""
+def _broadcast_residual(graph: Graph, layer: BroadcastResidual, maps: str) -> tuple[str, str]:
+    """x + a (B, C, F, T), and its lift f(mean_F a) (B, C, T)."""
     matrices, shifts = _bands(layer.freq)
     mean = _products(graph, maps, matrices.mean(1, keepdim=True), shifts.mean(1, keepdim=True))
     residual = _products(graph, maps, matrices + _identity(matrices), shifts)
@@ -94,56 +103,58 @@ def _identity(matrices: Tensor) -> Tensor:
     return torch.eye(matrices.shape[-1], dtype=matrices.dtype)
 
 
-def _over_bins(graph: Graph, lift: str) -> str:
-    return graph.add("Unsqueeze", lift, np.array([2]))  # (B, C, T) -> (B, C, 1, T)
-
-
 def _time_branch(graph: Graph, layer: TimeBranch, mean: str) -> str:
     *taps, bias = layer.fold()
     maps = graph.conv(mean, torch.stack(taps, 1)[:, None], bias, group=len(bias), pads=[1])
     return graph.add("Mul", maps, graph.add("Sigmoid", maps))
 
 
-def _feed_forward(graph: Graph, layer: FeedForward, maps: str) -> str:
+def _feed_forward(graph: Graph, layer: FeedForward, maps: str) -> tuple[str, str]:
+    """The maps and their lift."""
     weight, bias = layer.widen.fold()
     wide = graph.gelu(graph.conv(maps, weight[..., None, None], bias))
-    residual, lift = _residual_and_lift(graph, layer.residual, wide)
+    residual, lift = _broadcast_residual(graph, layer.residual, wide)
     weight, bias = layer.fold()
     narrow = graph.add("Add", graph.conv(residual, weight[..., None, None], bias), maps)
-    # Narrowed by itself the lift is added to a third of the channels.
-    return graph.add("Add", narrow, _over_bins(graph, graph.conv(lift, weight[..., None], None)))
+    return narrow, graph.conv(lift, weight[..., None], None)
 
 
 # --- Attention ---
 
 
-def _local_and_attention(graph: Graph, local: BroadcastResidual, layer: TimeAttention, maps: str) -> str:
+def _local_and_attention(
+    graph: Graph, local: BroadcastResidual, layer: TimeAttention, maps: str, lift: str | None
+) -> str:
     """Two residual layers in one pass over the maps: what is linear in them is one matrix for each channel.
 
-    z = M x + s + t and out = N z + r + o, where M = I + A and N = I + B; t and o, made from means of A x and B z, are
-    the same in all bins. So out = [N M, N 1, 1] (x, t, o) + N s + r, and the means are products of x with two rows.
+    z = M (x + l) + s + t and out = N z + r + o, where M = I + A and N = I + B. The lifts l (that of x), t and o (made
+    from means of A (x + l) and of B z) are the same in all bins. So out = [N M, N M 1, N 1, 1] (x, l, t, o) + N s + r,
+    and the means are products of (x, l) with two rows.
     """
     (first, first_shift), (second, second_shift) = _bands(local.freq), _bands(layer.freq)
     through_first, through_second = (matrices + _identity(first) for matrices in (first, second))
     row, ones = second.mean(1, keepdim=True), torch.ones_like(first_shift)
     rows = torch.cat((first.mean(1, keepdim=True), row @ through_first), 1)
     constants = (first_shift.mean(1, keepdim=True), row @ first_shift + second_shift.mean(1, keepdim=True))
-    means = graph.split("Split", 2, _products(graph, maps, rows, torch.cat(constants, 1)), axis=2)
-    channels = len(first)
-    first_mean, second_mean = (graph.shape(mean, 0, channels, -1) for mean in means)
-    lift = _time_branch(graph, local.time, first_mean)
-    second_mean = graph.add("Add", second_mean, graph.add("Mul", lift, (row @ ones)[..., 0]))
-    attended = _time_attention(graph, layer, second_mean)
-    extended = graph.add("Concat", maps, _over_bins(graph, lift), _over_bins(graph, attended), axis=2)
-    matrices = torch.cat((through_second @ through_first, through_second @ ones, ones), 2)
-    return _products(graph, extended, matrices, through_second @ first_shift + second_shift)
+    means = _products(graph, maps, rows, torch.cat(constants, 1))
+    parts, matrices = [maps], [through_second @ through_first]
+    if lift is not None:
+        parts.append(_over_bins(graph, lift))
+        matrices.append(matrices[0] @ ones)
+        means = graph.add("Add", means, graph.add("Mul", parts[-1], rows @ ones))
+    first_mean, second_mean = (graph.add("Gather", means, np.array(number), axis=2) for number in (0, 1))
+    of_time = _time_branch(graph, local.time, first_mean)
+    second_mean = graph.add("Add", second_mean, graph.add("Mul", of_time, (row @ ones)[..., 0]))
+    parts += [_over_bins(graph, part) for part in (of_time, _time_attention(graph, layer, second_mean))]
+    matrices += [through_second @ ones, ones]
+    extended = graph.add("Concat", *parts, axis=2)
+    return _products(graph, extended, torch.cat(matrices, 2), through_second @ first_shift + second_shift)
 
 
 def _time_attention(graph: Graph, layer: TimeAttention, mean: str) -> str:
     """Self-attention over time: (B, C, T) -> the same."""
-    weight, bias = _dense(layer.query, layer.key, layer.value)
-    query, key, value = graph.split("Split", 3, graph.conv(mean, weight, bias), axis=1)
-    return _attend(graph, layer, query, key, value)
+    products = graph.conv(mean, *_dense(layer.query, layer.key, layer.value))
+    return _attend(graph, layer, *graph.split("Split", 3, _by_heads(graph, layer, products, 3), axis=1))
 
 
 def _dense(*layers: GroupedLinear) -> tuple[Tensor, Tensor]:
@@ -153,15 +164,18 @@ def _dense(*layers: GroupedLinear) -> tuple[Tensor, Tensor]:
 
 
 def _attend(graph: Graph, layer: TimeAttention | MapAttention, query: str, key: str, value: str) -> str:
-    """Query (B, C, N), key and value (B, C, M) -> (B, C, N), the last product of the layer included."""
+    """Query (B, heads, width, N), key and value (B, heads, width, M) -> (B, C, N), after the layer's last product."""
     channels = layer.out.bias.numel()
-    width = channels // layer.heads
-    query, key, value = (graph.shape(part, 0, layer.heads, width, -1) for part in (query, key, value))
-    query = graph.add("Mul", query, np.array(width**-0.5))
+    query = graph.add("Mul", query, np.array((channels // layer.heads) ** -0.5))
     scores = graph.add("MatMul", graph.add("Transpose", query, perm=[0, 1, 3, 2]), key)
     weights = graph.add("Softmax", scores, axis=-1)
     attended = graph.add("MatMul", value, graph.add("Transpose", weights, perm=[0, 1, 3, 2]))
     return graph.conv(graph.shape(attended, 0, channels, -1), *_dense(layer.out))
+
+
+def _by_heads(graph: Graph, layer: TimeAttention | MapAttention, maps: str, count: int) -> str:
+    """(B, count * C, N) -> (B, count * heads, width, N)."""
+    return graph.shape(maps, 0, count * layer.heads, layer.out.bias.numel() // layer.heads, -1)
 
 
 def _map_attention(graph: Graph, layer: MapAttention, maps: str) -> str:
@@ -170,9 +184,10 @@ def _map_attention(graph: Graph, layer: MapAttention, maps: str) -> str:
     normed = graph.norm_of(maps, layer.norm)
     keys = normed if layer.reduction == 1 else _shrunk(graph, layer, normed)
     query = graph.conv(graph.shape(normed, 0, channels, -1), *_dense(layer.query))
-    weight, bias = _dense(layer.key, layer.value)
-    key, value = graph.split("Split", 2, graph.conv(graph.shape(keys, 0, channels, -1), weight, bias), axis=1)
-    attended = graph.add("Reshape", _attend(graph, layer, query, key, value), graph.add("Shape", maps))
+    products = graph.conv(graph.shape(keys, 0, channels, -1), *_dense(layer.key, layer.value))
+    parts = graph.split("Split", 2, _by_heads(graph, layer, products, 2), axis=1)
+    attended = _attend(graph, layer, _by_heads(graph, layer, query, 1), *parts)
+    attended = graph.add("Reshape", attended, graph.add("Shape", maps))
     return graph.add("Add", maps, attended)
 
 

@@ -51,7 +51,7 @@ class Graph:
         key = (array.dtype.str, array.shape, array.tobytes())
         if key not in self._known:
             self._known[key] = f"weight_{len(self._weights)}"
-            self._weights[self._known[key]] = np.ascontiguousarray(array)
+            self._weights[self._known[key]] = array.copy()  # row by row, and no view of a parameter
         return self._known[key]
 
     def model(self, metadata: Mapping[str, str], half: bool = False) -> onnx.ModelProto:
