@@ -1,6 +1,8 @@
 """How programs end: one line for what a user can mend, a traceback for what is our fault."""
 
 import errno
+import subprocess
+import sys
 
 import pytest
 
@@ -28,6 +30,12 @@ def test_the_machines_errors_name_the_file(monkeypatch: pytest.MonkeyPatch) -> N
     assert ending(full, monkeypatch) == "train: No space left on device: a.ark"
     assert ending(BrokenPipeError(), monkeypatch) == 1
     assert ending(KeyboardInterrupt(), monkeypatch) == 130
+
+
+def test_output_that_a_full_disk_refuses_is_one_line() -> None:
+    program = "from wespeaker_lite.bin import run; run(lambda: print('x'))"
+    done = subprocess.run(f'{sys.executable} -c "{program}" > /dev/full', shell=True, capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (1, b"-c: No space left on device\n")
 
 
 def test_names_that_are_not_utf8_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:

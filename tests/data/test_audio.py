@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from tests.limits import little_memory
+from tests.limits import little_memory, small_files
 from wespeaker_lite.data import audio
-from wespeaker_lite.data.audio import Utterance, Utterances, audio_seconds, open_recording, read_audio
+from wespeaker_lite.data.audio import Utterance, Utterances, audio_seconds, open_recording, read_audio, write_flac
 from wespeaker_lite.data.tables import write_table
 from wespeaker_lite.errors import InputError
 
@@ -293,6 +293,18 @@ def test_a_full_disk_is_not_the_fault_of_the_utterance(tmp_path: Path, monkeypat
     monkeypatch.setattr(tempfile, "SpooledTemporaryFile", Full)
     with pytest.raises(OSError, match=rf"No space left on device: '{tempfile.gettempdir()}, for echo x"):
         read_audio("echo x |", RATE)
+
+
+def test_flac_appears_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "a.flac"
+    write_flac(path, tone(1), RATE)
+    np.testing.assert_allclose(read_audio(str(path), RATE), tone(1), atol=2**-15)
+    before = path.read_bytes()
+    for size in (0, 1, 100, len(before) - 1):
+        with small_files(size), pytest.raises(OSError, match=f"File too large: '{path}'"):
+            write_flac(path, tone(1), RATE)
+        assert [entry.name for entry in path.parent.iterdir()] == ["a.flac"]
+    assert path.read_bytes() == before
 
 
 # data directories

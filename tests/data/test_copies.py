@@ -8,6 +8,7 @@ import pytest
 import scipy.signal
 import soundfile
 
+from tests.limits import small_files
 from wespeaker_lite.data.arks import read_array, read_scp
 from wespeaker_lite.data.copies import (
     SNRS,
@@ -231,3 +232,12 @@ def test_a_noisy_test_set_keeps_its_ids_and_holds_what_the_copy_is(clips: Path, 
         expected = Copier(copy, RATE)(f"{key}-noise", samples[key])
         expected = expected / max(1, np.abs(expected).max())
         np.testing.assert_allclose(soundfile.read(path)[0], expected, rtol=0, atol=1e-4)
+
+
+def test_a_full_disk_is_named(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", wave(1.0, 1), RATE)
+    write_table(tmp_path / "wav.scp", {"s-1": tmp_path / "a.wav"})
+    write_table(tmp_path / "utt2spk", {"s-1": "s"})
+    with small_files(10000), pytest.raises(OSError, match=f"File too large: '{tmp_path}/out/wav/s-1.flac'"):
+        write_copy(tmp_path, tmp_path / "out", Copy(kind="reverb"))
+    assert not list((tmp_path / "out/wav").iterdir())

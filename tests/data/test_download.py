@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.limits import small_files
 from wespeaker_lite.data import download as module
 from wespeaker_lite.data.download import Source, download, fetch_corpus, unpack
 from wespeaker_lite.errors import InputError
@@ -117,6 +118,16 @@ def test_a_cut_connection_is_taken_up_where_it_ended(server: Server, tmp_path: P
     download(source(server), tmp_path / "a.tar.gz")
     assert server.ranges == [None, "bytes=100000-", "bytes=150000-"]
     assert (tmp_path / "a.tar.gz").read_bytes() == ARCHIVE
+
+
+def test_a_full_disk_is_named_and_the_next_run_goes_on(server: Server, tmp_path: Path) -> None:
+    source = Source(server.url, sha256=hashlib.sha256(server.content).hexdigest())
+    path = tmp_path / "corpus.tar.gz"
+    with small_files(50), pytest.raises(OSError, match=f"File too large: '{path}.part'"):
+        download(source, path)
+    download(source, path)
+    assert path.read_bytes() == server.content
+    assert server.ranges == [None, "bytes=50-"]
 
 
 def test_a_second_run_goes_on_from_the_first(server: Server, tmp_path: Path) -> None:

@@ -15,7 +15,9 @@ import pytest
 import soundfile
 from scipy import signal
 
+from tests.limits import small_files
 from wespeaker_lite.data import simulation
+from wespeaker_lite.data.audio import write_flac
 from wespeaker_lite.data.simulation import (
     HOP,
     SAMPLE_RATE,
@@ -114,8 +116,16 @@ def test_a_cut_leaves_no_half_file(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr("os.replace", cut)
     with pytest.raises(KeyboardInterrupt):
-        simulation._write_flac(tmp_path / "a.flac", np.zeros(100, dtype=np.int16))
+        write_flac(tmp_path / "a.flac", np.zeros(100, dtype=np.int16), 16000)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_full_disk_is_named_and_nothing_half_made_stays(tmp_path: Path, jobs: int) -> None:
+    with small_files(20000), pytest.raises(OSError, match=rf"File too large: '{tmp_path}/c/.*\.flac'"):
+        simulate_corpus(tmp_path / "c", SMALL, jobs=jobs)
+    assert not list((tmp_path / "c").rglob("*.tmp"))
+    assert not list((tmp_path / "c").rglob("*.flac"))
 
 
 @pytest.mark.parametrize("victim", ["the first", "another"])

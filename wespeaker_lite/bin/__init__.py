@@ -19,6 +19,7 @@ def run(main: Callable[[], None]) -> None:
     )
     try:
         main()
+        sys.stdout.flush()  # which a full disk may refuse
     except InputError as error:
         sys.exit(f"{program}: {error}")
     except Stopped as stop:

@@ -6,7 +6,6 @@ r"""Write a noisy copy of a test set, with its trials: a corpus to evaluate trai
 """
 
 import argparse
-import shutil
 from pathlib import Path
 
 from wespeaker_lite.bin import run
@@ -24,10 +23,11 @@ def main() -> None:
     parser.add_argument("--out", required=True, type=Path, help="the folder: OUT/test, OUT/trials*")
     args = parser.parse_args()
     from wespeaker_lite.data.copies import Copy, write_copy
+    from wespeaker_lite.data.tables import write_lines
 
     write_copy(args.data, args.out / "test", Copy(1.0, args.copy, args.seed, args.musan, args.rirs))
     for trials in args.trials:
-        shutil.copy(trials, args.out)
+        write_lines(args.out / Path(trials).name, [Path(trials).read_bytes()])
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Audio of a data directory as mono float32 at one sampling rate: files, pipes and segments of recordings."""
 
 import functools
+import io
 import logging
 import os
 import re
@@ -19,6 +20,7 @@ import soundfile
 from wespeaker_lite.data.audio_list import iter_audio
 from wespeaker_lite.data.data_dir import iter_segments
 from wespeaker_lite.data.resample import check_rate, joined, resampled
+from wespeaker_lite.data.tables import naming, write_lines
 from wespeaker_lite.errors import InputError
 
 log = logging.getLogger(__name__)
@@ -60,6 +62,19 @@ def audio_seconds(path: str | Path) -> float:
     """
     with _opened(str(path), _file(str(path))) as recording:
         return recording.seconds
+
+
+def write_flac(path: str | Path, samples: np.ndarray, sample_rate: int) -> None:
+    """Write samples (n,) as FLAC of 16 bits that appears whole or not at all.
+
+    It is encoded in memory: where a disk is full, libsndfile tells neither file nor reason.
+
+    Raises:
+        OSError: naming the file, where the disk is full.
+    """
+    encoded = io.BytesIO()
+    soundfile.write(encoded, samples, sample_rate, format="FLAC", subtype="PCM_16")
+    write_lines(path, [encoded.getbuffer()])
 
 
 def whole(blocks: Iterable[np.ndarray], sample_rate: int, name: str) -> np.ndarray:
@@ -214,7 +229,8 @@ def _output_of(command: str) -> BinaryIO:
         words = ["bash", "-o", "pipefail", "-c", command.removesuffix("|")]
         with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=errors) as process:
             while chunk := process.stdout.read(_BLOCK):
-                _keep(output, chunk, command)
+                with naming(f"{tempfile.gettempdir()}, for {command}"):  # no utterance may be left out for this
+                    output.write(chunk)
                 if output.tell() > _LARGEST_OUTPUT:
                     process.kill()
                     raise InputError(f"{command}: gives over {_LARGEST_OUTPUT >> 30} GiB; cut its recording")
@@ -223,13 +239,6 @@ def _output_of(command: str) -> BinaryIO:
             said = errors.read().decode(errors="replace").strip().splitlines()
             raise InputError(f"{command}: failed with code {process.returncode}" + (f": {said[-1]}" if said else ""))
     return output
-
-
-def _keep(output: BinaryIO, chunk: bytes, command: str) -> None:
-    try:
-        output.write(chunk)
-    except OSError as error:  # of the disk, not of the command: no utterance may be left out for it
-        raise OSError(error.errno, error.strerror, f"{tempfile.gettempdir()}, for {command}") from error
 
 
 @contextmanager

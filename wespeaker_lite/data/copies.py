@@ -12,9 +12,8 @@ from pathlib import Path
 
 import numpy as np
 import scipy.signal
-import soundfile
 
-from wespeaker_lite.data.audio import Utterances, audio_seconds, read_audio, whole
+from wespeaker_lite.data.audio import Utterances, audio_seconds, read_audio, whole, write_flac
 from wespeaker_lite.data.audio_list import iter_audio, list_audio
 from wespeaker_lite.data.augment import rate_of_speed, speed_perturb, speed_prefix
 from wespeaker_lite.data.corpora import CorpusSet, write_data_dir
@@ -209,7 +208,6 @@ def write_copy(source: str | Path, out: str | Path, copy: Copy, sample_rate: int
     for utterance in utterances:
         samples = copier(copy.utterance(utterance.id), utterances.read(utterance))
         wavs[utterance.id] = path = out / "wav" / f"{utterance.id}.flac"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        soundfile.write(path, samples / max(1.0, np.abs(samples).max()), sample_rate)  # no louder than a file can hold
+        write_flac(path, samples / max(1.0, np.abs(samples).max()), sample_rate)  # no louder than a file can hold
     write_table(out / "wav.scp", wavs)
     write_table(out / "utt2spk", read_table(source / "utt2spk"))

@@ -8,7 +8,6 @@ import filecmp
 import logging
 import os
 import re
-import shutil
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -362,7 +361,7 @@ def _replace(path: Path, lines: Iterable[str]) -> bool:
     if path.exists():
         backup = path.parent / ".backup"
         backup.mkdir(exist_ok=True)
-        shutil.copy2(path, backup / path.name)
+        write_lines(backup / path.name, [path.read_bytes()])
     os.replace(fixed, path)
     return True
 

@@ -75,7 +75,7 @@ def download(source: Source, path: Path) -> None:
             if not isinstance(
                 error, urllib.error.URLError | TimeoutError | ConnectionError | http.client.HTTPException
             ):
-                raise  # the disk, not the network
+                raise OSError(error.errno, error.strerror, error.filename or str(part)) from error  # not the network
             if attempt == source.attempts:
                 raise InputError(f"{source.url}: {error}; run again: it goes on at byte {_size(part)}") from error
             log.warning("%s: %s; going on at byte %d", source.url, error, _size(part))

@@ -18,10 +18,10 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-import soundfile
 from scipy import fft, signal
 
-from wespeaker_lite.data.tables import replacing, write_table, write_text
+from wespeaker_lite.data.audio import write_flac
+from wespeaker_lite.data.tables import write_table, write_text
 from wespeaker_lite.errors import InputError
 from wespeaker_lite.progress import with_progress
 
@@ -469,9 +469,4 @@ def _make_session_files(task: _Task, seed: int) -> None:
     session = make_session(np.random.default_rng([seed, 2, task.speaker, task.session]))
     for number, path in enumerate(task.paths(), start=1):
         rng = np.random.default_rng([seed, 3, task.speaker, task.session, number])
-        _write_flac(path, simulate_utterance(speaker, session, rng))
-
-
-def _write_flac(path: Path, samples: np.ndarray) -> None:
-    with replacing(path) as file:
-        soundfile.write(file, samples, SAMPLE_RATE, format="FLAC", subtype="PCM_16")
+        write_flac(path, simulate_utterance(speaker, session, rng), SAMPLE_RATE)

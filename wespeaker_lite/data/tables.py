@@ -131,6 +131,17 @@ def write_lines(path: str | Path, lines: Iterable[str | bytes | memoryview]) -> 
 
 
 @contextmanager
+def naming(path: str | Path) -> Iterator[None]:
+    """Have an OSError that names no file, as that of a full disk, name this one."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is not None or error.errno is None:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+@contextmanager
 def replacing(path: str | Path) -> Iterator[BinaryIO]:
     """Open a temporary file beside `path` that takes its place when the block ends well, and vanishes when not.
 

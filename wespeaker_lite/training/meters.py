@@ -4,7 +4,7 @@ import json
 import time
 from pathlib import Path
 
-from wespeaker_lite.data.tables import write_text
+from wespeaker_lite.data.tables import naming, write_text
 
 
 class Meters:
@@ -50,7 +50,7 @@ class MetricsFile:
 
     def append(self, record: dict[str, float]) -> None:
         """Add one line."""
-        with open(self.path, "a", encoding="utf-8") as file:
+        with naming(self.path), open(self.path, "a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
 
 
