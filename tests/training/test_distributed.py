@@ -113,6 +113,23 @@ def test_a_killed_rank_ends_them_all(make: Make) -> None:
     assert not (ended.out / "final.pt").exists()
 
 
+def test_a_stopped_rank_is_noticed_and_ends_them_all(make: Make, small: Small) -> None:
+    stopped = make("halted", epochs=200)
+    patient = small(train={"epochs": 200}, runtime={"patience": 0.2})
+    resolved.write(stopped.out / "config.yaml", to_mapping(patient))
+    process = stopped.start(2)
+    wait_for_checkpoint(stopped, process)
+    second, said = second_rank(process), ""
+    os.kill(second, signal.SIGSTOP)
+    for line in process.stdout:
+        said += line
+        if "did not answer" in line:
+            os.kill(second, signal.SIGKILL)  # as torchrun does half a minute later
+    assert process.wait() != 0
+    assert "rank 0 of 2 has heard nothing from the others for 6 seconds; is one of them stopped" in said
+    assert "train: rank 0 of 2: the others did not answer for 0.2 minutes (runtime.patience)" in said
+
+
 def test_after_a_restart_the_result_is_the_same(make: Make, together: Run) -> None:
     restarted = make("restarted")
     process = restarted.start(2, "--max-restarts", "1")
@@ -143,9 +160,13 @@ def wait_for_checkpoint(run: Run, process: subprocess.Popen) -> None:
         time.sleep(0.05)
 
 
+def second_rank(torchrun: subprocess.Popen) -> int:
+    children = Path(f"/proc/{torchrun.pid}/task/{torchrun.pid}/children").read_text().split()
+    return max(map(int, children))
+
+
 def said_after_a_kill(run: Run, process: subprocess.Popen) -> str:
     """Kill the second rank once there is a checkpoint, and return what all said until they ended."""
     wait_for_checkpoint(run, process)
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    os.kill(max(map(int, children)), signal.SIGKILL)
+    os.kill(second_rank(process), signal.SIGKILL)
     return process.communicate(timeout=300)[0]

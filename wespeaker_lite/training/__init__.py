@@ -41,6 +41,7 @@ class RuntimeConfig:
     device: auto, cpu, cuda, cuda:1 ... threads: of torch on the CPU; 0 leaves it to torch. workers: processes that read
     crops; a crop is one short read, so that two feed a GPU; -1 is two for a GPU, none for a CPU. checkpoint_batches:
     also save in mid-epoch, every so many batches; 0 for never (log_every alike). keep: ends of epochs to keep.
+    patience: minutes that one of several processes waits for the others.
     overlap_gradients: several processes begin to add up gradients before the backward pass is at its end.
     """
 
@@ -50,6 +51,7 @@ class RuntimeConfig:
     log_every: int = bounded(50, 0, 10**9)
     checkpoint_batches: int = bounded(500, 0, 10**9)
     keep: int = bounded(2, 1, 100_000)
+    patience: float = bounded(30.0, 0.05, 100_000)
     overlap_gradients: bool = False
 
     def __post_init__(self) -> None:

@@ -9,7 +9,7 @@ import contextlib
 import datetime
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -18,9 +18,7 @@ from torch import Tensor, nn
 
 from wespeaker_lite.errors import InputError
 from wespeaker_lite.models.broadcasting import SubSpectralNorm
-
-# A rank that waits so long for the others has lost them; the slowest step is a rank 0 that averages checkpoints.
-PATIENCE = datetime.timedelta(minutes=30)
+from wespeaker_lite.training.watch import Watch
 
 
 @dataclass(frozen=True)
@@ -29,6 +27,7 @@ class Ranks:
 
     rank: int = 0
     count: int = 1
+    watch: Watch = field(default_factory=Watch, compare=False)
 
     @property
     def is_first(self) -> bool:
@@ -40,6 +39,7 @@ class Ranks:
         """The first rank does what stands in the `with` before the others do the same."""
         if not self.is_first:
             dist.barrier()
+            self.watch.beat()
         yield
         if self.is_first and self.count > 1:
             dist.barrier()
@@ -79,6 +79,7 @@ class Ranks:
             return values
         total = values.clone()
         dist.all_reduce(total)
+        self.watch.beat()
         return total / self.count
 
     def any(self, mine: bool) -> bool:
@@ -87,21 +88,39 @@ class Ranks:
             return mine
         total = torch.tensor([float(mine)])
         dist.all_reduce(total)
+        self.watch.beat()
         return total.item() > 0
 
 
 @contextlib.contextmanager
-def joined_ranks(device: str) -> Iterator[Ranks]:
-    """Join the processes that torchrun started, by its variables in the environment; where there are any."""
+def joined_ranks(device: str, patience: float = 30.0) -> Iterator[Ranks]:
+    """Join the processes that torchrun started, by its variables in the environment; where there are any.
+
+    patience: minutes that a rank waits for the others; the slowest step is a rank 0 that averages checkpoints.
+
+    Raises:
+        InputError: where the others do not answer for so long.
+    """
     count = int(os.environ.get("WORLD_SIZE", "1"))
     if count == 1:
         yield Ranks()
         return
     backend = _take_gpu(device, int(os.environ["LOCAL_RANK"]))
-    dist.init_process_group(backend, timeout=PATIENCE)
+    dist.init_process_group(backend, timeout=datetime.timedelta(minutes=patience))
+    who = f"rank {dist.get_rank()} of {count}"
+    watch = Watch(who, 60 * patience)
+    watch.start()
     try:
-        yield Ranks(dist.get_rank(), count)
+        yield Ranks(dist.get_rank(), count, watch)
+    except RuntimeError as error:
+        if "timed out" not in str(error).lower():
+            raise
+        raise InputError(
+            f"{who}: the others did not answer for {patience:g} minutes (runtime.patience): one of them was stopped, "
+            "or its machine was; training goes on from the last checkpoint"
+        ) from error
     finally:
+        watch.end()
         dist.destroy_process_group()
 
 

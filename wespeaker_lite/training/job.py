@@ -56,7 +56,7 @@ def train(job: Job) -> None:
     experiment = load(job.config)
     if experiment.runtime.threads:
         torch.set_num_threads(experiment.runtime.threads)
-    with joined_ranks(experiment.runtime.device) as ranks:
+    with joined_ranks(experiment.runtime.device, experiment.runtime.patience) as ranks:
         _log_to(job.out / "train.log", ranks)
         dataset = _dataset(job, experiment)
         torch.manual_seed(experiment.seed)
