@@ -27,7 +27,9 @@ log = logging.getLogger(__name__)
 
 FLOAT, HALF, WAVE, CARD = "model.onnx", "model.fp16.onnx", "model_wave.onnx", "card.md"
 SECONDS = (0.3, 1.0, 2.0, 5.0, 10.0, 20.0)  # lengths of the checks
-LARGEST_DIFFERENCE = 1e-5  # of the graph's embeddings, relative to the largest value where that is above 1
+# Of the graph's embeddings, relative to the largest value where that is above 1. The rounding of 32 bits has come to
+# 1e-5 (a trained CAM++, of 0.3 s), and to as much in torch; a graph of another network differs by 1e-2.
+LARGEST_DIFFERENCE = 1e-4
 SMALLEST_COSINE = 0.99999  # where front ends are the same
 _BATCH = 3
 
