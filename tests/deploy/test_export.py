@@ -168,10 +168,11 @@ def test_sherpa_onnx_gives_the_same_embeddings_of_real_speech(exported: Path, sh
         check_in_sherpa(exported, soundfile.read(path, dtype="float32")[0])
 
 
-def test_another_front_end_is_named(tmp_path: Path) -> None:
+def test_another_front_end_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     make_model(tmp_path / "final.pt", {"num_mels": 80})
     export(tmp_path / "final.pt", tmp_path, tmp_path / "export", About())
     card = (tmp_path / "export/card.md").read_text()
+    assert "its front end is another: high_freq 0.0 here, -400.0 there, snip_edges True here" in caplog.text
     assert "sherpa-onnx computes something else" in card
     assert "- high_freq: 0.0 here, -400.0 there\n- snip_edges: True here, False there" in card
 

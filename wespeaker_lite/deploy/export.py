@@ -69,6 +69,9 @@ def export(path: Path, experiment: Path, out: Path, about: About) -> None:
             os.replace(file, out / file.name)
     finally:
         shutil.rmtree(part, ignore_errors=True)
+    if differences := sherpa_differences(front_end):
+        listed = ", ".join(f"{name} {difference}" for name, difference in differences.items())
+        log.warning("embeddings in sherpa-onnx will be others, since its front end is another: %s", listed)
     log.info("%s: %s", out, ", ".join(f"{name} {size / 1e6:.2f} MB" for name, size in sizes.items()))
 
 
