@@ -191,11 +191,13 @@ starting_model() {
   esac
 }
 
-# The fbanks of a set must be those that this config (or this model) asks for: all configs share one copy.
+# The fbanks of a set must be those that this config (or this model) asks for: all configs share one copy. Their stamp is
+# added to `current`.
 check_features() {
   [ -e "$data/$1/.fbank.stamp" ] || die "$data/$1 has no fbanks, or stale ones: run stage 2 first"
   [ "$(cat "$data/$1/features.json")" = "$(setting features)" ] ||
     die "the fbanks in $data/$1 are not those that $exp/config.yaml asks for: run stage 2 with this config first"
+  current+=("$data/$1/.fbank.stamp")
 }
 
 # Reads the data beside others; who had to wait looks again whether they are still those of the corpus that is meant.
@@ -241,7 +243,7 @@ fresh() {
   [ "$code" -ne 0 ] || say "done already ($1)"
   return "$code"
 }
-# stamp OUTPUTS...: leave the stamp that `fresh` was last asked about.
+# stamp OUTPUTS... [--editable OUTPUTS...]: leave the stamp that `fresh` was last asked about.
 stamp() { python -m wespeaker_lite.bin.stamp write "${stamp_and_inputs[@]}" --outputs "$@"; }
 
 # run_jobs WORD...: what --cmd names, with these words. Kaldi's own runners give bash a word without spaces as it stands:

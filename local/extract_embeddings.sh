@@ -15,9 +15,10 @@ for set_name in "${set_names[@]}"; do
     say "$corpus has no $set_name, so no cohort"
     continue
   fi
+  current=()
   check_features "$set_name"
   if fresh "$dir/.embed.stamp" --files "$model" "$data/$set_name/feats.sum" --words "$ROOT" \
-    --config "$exp/config.yaml" --sections "${training_sections[@]}"; then continue; fi
+    --config "$exp/config.yaml" --sections "${training_sections[@]}" --current "${current[@]}"; then continue; fi
   rm -rf "$dir/parts"
   split_for_jobs "$data/$set_name" "$dir/split"
   say "embeddings of $set_name by $jobs jobs, logs in $dir/log/extract.*.log"

@@ -8,7 +8,8 @@ set -euo pipefail
 # data/<corpus>/SET.
 make_fbank() {
   local dir=$data/$1 from=$data/$2 speed=${3:-1.0} kind=${4-} jobs clips
-  local inputs=("$from/audio.list" "$from/utt2spk") words=("$speed" "$ROOT") options=()
+  local inputs=("$from/audio.list" "$from/utt2spk") words=("$speed" "$ROOT") options=() current=("$data/.lists.stamp")
+  [ "$2" != musan ] || current=("$from/.list.stamp")
   [ ! -e "$from/segments" ] || inputs+=("$from/segments")
   if [ -n "$kind" ]; then
     words+=("$kind" "$seed_of_copies" "$share")
@@ -17,11 +18,12 @@ make_fbank() {
     if [ -e "$data/$clips/audio.list" ]; then
       inputs+=("$data/$clips/audio.list")
       options+=("--$clips" "$data/$clips")
+      current+=("$data/$clips/.list.stamp")
     fi
   fi
   if fresh "$dir/.fbank.stamp" --files "${inputs[@]}" --words "${words[@]}" \
-    --config "$exp/config.yaml" --sections features; then return; fi
-  rm -rf "$dir/fbank"
+    --config "$exp/config.yaml" --sections features --current "${current[@]}"; then return; fi
+  rm -rf "$dir"/{fbank,feats.scp,feats.sum,utt2num_frames,utt2dur,features.json}
   if [ -n "$kind" ] && [ "$share" != 1.0 ]; then
     some_of "$from" "$dir/chosen" "$kind"
     from=$dir/chosen
@@ -35,7 +37,15 @@ make_fbank() {
   python -m wespeaker_lite.bin.gather_feats --from "$from" --speed "$speed" --copy "$kind" --parts "$dir/fbank" --out "$dir"
   rm -rf "$dir/split" "$dir/chosen"
   setting features > "$dir/features.json"
-  stamp "$dir/feats.scp" "$dir/feats.sum" "$dir/utt2num_frames" "$dir"/fbank/*.ark
+  stamp_fbanks "$dir" "$dir"
+}
+
+# stamp_fbanks DIR PART...: leave the stamp of fbanks that PARTs hold. It tells of all tables, since --max-bad may have
+# dropped lines of those that stage 1 made.
+stamp_fbanks() {
+  local files
+  mapfile -t files < <(find "$1" -maxdepth 1 -type f ! -name '.*' && find "${@:2}" -path '*/fbank/*.ark')
+  stamp "${files[@]}"
 }
 
 # some_of FROM OUT KIND: a share of the utterances of FROM, others for each kind of copy.
@@ -51,7 +61,7 @@ list_clips() {
   if [ -z "$2" ] || fresh "$data/$1/.list.stamp" --trees "$2"; then return; fi
   python -m wespeaker_lite.bin.list_clips "--$1-dir" "$2" --out "$data/$1"
   echo "$2" > "$data/$1/made_from"
-  stamp "$data/$1/audio.list" "$data/$1/made_from" # not wav.scp, from which --max-bad may drop clips
+  stamp "$data/$1"/{audio.list,wav.scp,utt2spk,spk2utt,made_from}
 }
 
 [ -n "$(made_sets)" ] || die "$data has neither $train_set nor $test_set: run stage 1 first"
@@ -92,5 +102,5 @@ if [ ${#parts[@]} -gt 1 ]; then
   python -m wespeaker_lite.bin.data_dir combine "$joined" "${parts[@]}"
   cat "${parts[@]/%//feats.sum}" > "$joined/feats.sum"
   cp "$data/$train_set/features.json" "$joined/"
-  stamp "$joined/feats.scp" "$joined/feats.sum"
+  stamp_fbanks "$joined" "${parts[@]}"
 fi

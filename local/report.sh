@@ -5,7 +5,7 @@ set -euo pipefail
 . "$(dirname "$0")/common.sh"
 
 inputs=("$exp/results.json" "$data/$test_set/utt2spk")
-systems=() maps='' terms=$(setting distill.terms)
+systems=() current=("$exp/.score.stamp") maps='' terms=$(setting distill.terms)
 # Pairs that are not the last blocks of stages are not what the picture shows.
 attention="'name': 'attention'[^}]*'pairs': 'stage'"
 if $trained && [[ $terms =~ $attention ]]; then
@@ -21,10 +21,12 @@ if $trained && [[ $terms =~ $attention ]]; then
   inputs+=("$data/$test_set/feats.sum")
   maps=$exp/report/attention
 fi
-if fresh "$exp/.report.stamp" --files "${inputs[@]}"; then exit; fi
+if fresh "$exp/.report.stamp" --files "${inputs[@]}" --current "${current[@]}"; then exit; fi
 rm -f "$exp"/report/attention.{png,json}
 if [ -n "$maps" ]; then
   python -m wespeaker_lite.bin.draw_attention "${systems[@]}" --data "$data/$test_set" --out "$maps.png"
 fi
 python -m wespeaker_lite.bin.report --out "$exp" --utt2spk "$data/$test_set/utt2spk" ${maps:+--attention "$maps.json"}
-stamp "$exp/report/report.md" ${maps:+"$maps.json"}
+pictures=("$exp"/report/*.png)
+[ -e "${pictures[0]}" ] || pictures=()
+stamp "$exp/report/report.md" ${maps:+"$maps.json"} "${pictures[@]}"

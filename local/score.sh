@@ -5,6 +5,7 @@ set -euo pipefail
 
 embeddings=$exp/embeddings
 inputs=("$embeddings/$test_set/.embed.stamp" "$data/$test_set/utt2num_frames")
+current=("$embeddings/$test_set/.embed.stamp")
 options=(--embeddings "$embeddings/$test_set/xvector.scp" --frames "$data/$test_set/utt2num_frames")
 for list in $trials; do
   [ -e "$data/trials/$list" ] || continue
@@ -17,14 +18,16 @@ if [ -n "$cohort_set" ] && [ -e "$data/$cohort_set/feats.scp" ]; then
   options+=(--cohort "$embeddings/$cohort_set/xvector.scp" --cohort-utt2spk "$data/$cohort_set/utt2spk")
   options+=(--cohort-frames "$data/$cohort_set/utt2num_frames")
   inputs+=("$embeddings/$cohort_set/.embed.stamp" "$data/$cohort_set/utt2spk" "$data/$cohort_set/utt2num_frames")
+  current+=("$embeddings/$cohort_set/.embed.stamp")
   # A model that was trained before there was calibration has no such key in its config.
   if list=$(setting scoring.calibration.list 2> /dev/null) && [ -n "$list" ]; then inputs+=("$list"); fi
 else
   options+=(--scorings cosine)
   say "$corpus has no cohort: scores are plain cosines"
 fi
-if fresh "$exp/.score.stamp" --files "${inputs[@]}" --config "$exp/config.yaml" --sections scoring; then exit; fi
+if fresh "$exp/.score.stamp" --files "${inputs[@]}" --config "$exp/config.yaml" --sections scoring --words "$mean_trials" \
+  --current "${current[@]}"; then exit; fi
 python -m wespeaker_lite.bin.cost --config "$exp/config.yaml" > "$exp/cost.json"
 rm -rf "$exp/scores" # those of another config; fusion would learn from them
 python -m wespeaker_lite.bin.score "${options[@]}" --config "$exp/config.yaml" --cost "$exp/cost.json" --out "$exp"
-stamp "$exp/results.json" "$exp/verify.json" "$exp/scores"
+stamp "$exp/results.json" "$exp/verify.json" "$exp"/scores/*

@@ -15,10 +15,10 @@ fi
 
 lock_for_reading
 train_data=$data/$(training_set)
-[ -e "$train_data/utt2spk" ] || die "$corpus has no training set ($train_data); evaluate a trained model with --model FILE"
+[ -e "$train_data/utt2spk" ] || [ -e "$train_data/.fbank.stamp" ] || die "$corpus has no training set ($train_data); evaluate a trained model with --model FILE"
 inputs=("$train_data/feats.sum" "$train_data/utt2spk")
+current=() options=()
 check_features "$(training_set)"
-options=()
 if uses_noise; then
   inputs+=("$data/musan/feats.sum")
   check_features musan
@@ -30,16 +30,18 @@ teacher=$(setting distill.teacher)
 if [ -n "$teacher" ]; then
   teacher_exp=$(teacher_folder)
   inputs+=("$teacher_exp/.train.stamp")
+  current+=("$teacher_exp/.train.stamp")
   options+=(--teacher "$teacher_exp/final.pt")
   if [ "$(setting distill.source)" = utterance ]; then
     inputs+=("$teacher_exp/embeddings/$(training_set)/.embed.stamp")
+    current+=("$teacher_exp/embeddings/$(training_set)/.embed.stamp")
     options+=(--teacher-embeddings "$teacher_exp/embeddings/$(training_set)/xvector.scp")
   fi
 fi
 start=$(starting_model)
 if [ -n "$start" ]; then inputs+=("$start") options+=(--start-from "$start"); fi
 if fresh "$exp/.train.stamp" --files "${inputs[@]}" --config "$exp/config.yaml" \
-  --sections "${training_sections[@]}"; then exit; fi
+  --sections "${training_sections[@]}" --current "${current[@]}"; then exit; fi
 program=(python)
 on_nodes=()
 if [ "$processes" -eq 0 ]; then processes=$((gpu > 0 ? gpu : 1)); fi

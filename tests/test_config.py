@@ -193,6 +193,23 @@ def test_every_conf_is_valid_and_resolved_it_is_the_same(conf: Path) -> None:
     assert dataclasses.is_dataclass(experiment.train.optimiser)
 
 
+@pytest.mark.parametrize("old, new", [("epochs: 7", "epochs: 9"), ("epochs: 7", "epochs: 7\n  more: 1"), ("model:\n", "")])
+def test_a_resolved_config_that_was_changed_is_written_anew(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, old: str, new: str
+) -> None:
+    (tmp_path / "x.yaml").write_text("model: {name: ecapa_tdnn, channels: 16}\n")
+    out = tmp_path / "config.yaml"
+    resolved.resolve(tmp_path / "x.yaml", None, ["train.epochs=7"], out)
+    whole, status = out.read_text(), out.stat()
+    assert old in whole
+    resolved.resolve(tmp_path / "x.yaml", None, ["train.epochs=7"], out)
+    assert (out.stat().st_ino, caplog.text) == (status.st_ino, "")
+    out.write_text(whole.replace(old, new))
+    resolved.resolve(tmp_path / "x.yaml", None, ["train.epochs=7"], out)
+    assert out.read_text() == whole
+    assert "was changed by hand or damaged" in caplog.text
+
+
 @pytest.mark.parametrize("config", [{"start_from": "x\nmodel\t$(touch BAD)"}, {"a\nb": 1}, {"x": {"a b": 1}}])
 def test_nothing_is_told_to_the_shell_that_leaves_its_line(tmp_path: Path, config: dict[str, Any]) -> None:
     resolved.write(tmp_path / "config.yaml", {"seed": 1, **config})

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,9 @@ from wespeaker_lite.config import given, parse_yaml, to_mapping
 from wespeaker_lite.data.tables import write_text
 from wespeaker_lite.errors import InputError
 
-HEADER = "# Resolved by wespeaker_lite.bin.config; written anew when what it comes from changes. Given: "
+log = logging.getLogger(__name__)
+
+HEADER = "# Resolved by wespeaker_lite.bin.config; written anew when it or what it comes from changes. Given: "
 
 
 def resolve(conf: str | Path, overrides: str | Path | None, assignments: Iterable[str], out: str | Path) -> None:
@@ -24,9 +27,8 @@ def resolve(conf: str | Path, overrides: str | Path | None, assignments: Iterabl
     """
     mapping = given(conf, overrides, assignments)
     _check_files(mapping, conf)
-    header = f"{HEADER}{_digest(mapping)}\n"
-    out = Path(out)
-    if out.exists() and out.read_text(encoding="utf-8").startswith(header):
+    header = f"{HEADER}{_digest(mapping)}"
+    if _is_current(Path(out), header):
         return
     from wespeaker_lite.experiment import from_given  # here, since it imports torch, and most calls end above
 
@@ -45,9 +47,9 @@ def _check_files(mapping: Mapping[str, Any], conf: str | Path) -> None:
 
 def copy_from_model(model: str | Path, out: str | Path) -> None:
     """Write the config that a trained model carries, unless the one there is of this very model."""
-    out, model = Path(out), Path(model)
-    header = f"{HEADER}{hashlib.sha256(model.read_bytes()).hexdigest()}\n"
-    if out.exists() and out.read_text(encoding="utf-8").startswith(header):
+    model = Path(model)
+    header = f"{HEADER}{hashlib.sha256(model.read_bytes()).hexdigest()}"
+    if _is_current(Path(out), header):
         return
     from wespeaker_lite.trained_model import load_record  # here, since it imports torch
 
@@ -59,8 +61,27 @@ def copy_from_model(model: str | Path, out: str | Path) -> None:
 
 
 def write(out: str | Path, resolved: dict[str, Any], header: str = "") -> None:
-    """Write a resolved config as YAML."""
-    write_text(out, header + yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True))
+    """Write a resolved config as YAML, under a header that also tells of what stands below it."""
+    body = yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True)
+    write_text(out, _headed(header, body) if header else body)
+
+
+def _headed(header: str, body: str) -> str:
+    return f"{header}, written: {hashlib.sha256(body.encode()).hexdigest()}\n{body}"
+
+
+def _is_current(out: Path, header: str) -> bool:
+    """Whether the file has this header, and is as it was written under it; one that is not is said to be replaced."""
+    if not out.exists():
+        return False
+    content = out.read_bytes()
+    if not content.startswith(header.encode()):
+        return False
+    body = content.partition(b"\n")[2].decode(errors="replace")
+    if content == _headed(header, body).encode():
+        return True
+    log.warning("%s was changed by hand or damaged: it is written anew; a conf or --set changes an experiment", out)
+    return False
 
 
 def read(path: str | Path) -> dict[str, Any]:

@@ -51,7 +51,7 @@ def test_features_frames_and_durations_are_written(directory: Path, repository: 
     assert done.returncode == 0, done.stderr
     assert "3 utterances, 0.00 hours" in done.stderr
     assert "real-time factor" in done.stderr
-    assert outputs(prefix) == [f"feats.1.{end}" for end in ("ark", "scp", "sum", "utt2dur", "utt2num_frames")]
+    assert outputs(prefix) == [f"feats.1.{end}" for end in ("ark", "scp", "seen", "sum", "utt2dur", "utt2num_frames")]
     for key, location in read_scp(f"{prefix}.scp").items():
         expected = fbank(samples_of(key), FbankConfig(num_mels=40, window="hamming"))
         step = (expected.max() - expected.min()) / 255

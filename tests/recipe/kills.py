@@ -10,8 +10,9 @@ from pathlib import Path
 
 from tests.recipe.checkout import PATIENCE, Checkout
 
-# What tells of times: logs, the list of audio with its times of change; stamps and checkpoints have digests of these.
-TIMED = ("*.log", "metrics.jsonl", "audio.list", "*.stamp", ".lock", "checkpoints/*")
+# What tells of times: logs, the list of audio with its times of change; stamps, what they have seen, and checkpoints
+# have digests of these.
+TIMED = ("*.log", "metrics.jsonl", "audio.list", "*.stamp", "*.seen", ".lock", "checkpoints/*")
 
 
 def products(checkout: Checkout) -> dict[str, str]:

@@ -1,9 +1,15 @@
-"""Soak: hundreds of SIGKILLs at random moments of the recipe, by hand: python -m tests.soak.soak --kills 200
+"""Soak: hundreds of faults in the recipe, by hand: python -m tests.soak.soak --kills 200
+or: python -m tests.soak.soak --corruptions 300
 
-A tiny mini corpus goes through all stages, teacher and student; each time something is killed, all of the run or one of
-its processes, and the same command goes on. Whenever a run gets to its end, all that it leaves must equal, byte for
-byte, what a run leaves that nothing happened to; then the next begins from nothing. Ends with 1, and keeps the folder,
-if it does not.
+A tiny mini corpus goes through all stages, teacher and student. With --kills something is killed at a random moment,
+all of the run or one of its processes, and the same command goes on. Whenever a run gets to its end, all that it leaves
+must equal, byte for byte, what a run leaves that nothing happened to; then the next begins from nothing.
+
+With --corruptions a random file that a stage has left is damaged, then the same command or a single stage runs, in half
+of the cases without its stamp. It must leave what an undisturbed run leaves, or end with an error. Then the next begins
+from the whole files.
+
+Ends with 1 if anything else comes out.
 """
 
 import argparse
@@ -15,6 +21,7 @@ import time
 from pathlib import Path
 
 from tests.recipe.checkout import Checkout, make_checkout
+from tests.recipe.damage import DAMAGES, artefacts
 from tests.recipe.kills import products, run_and_kill
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -23,7 +30,9 @@ ROOT = Path(__file__).resolve().parents[2]
 def main() -> None:
     """Parse the arguments, and kill."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--kills", type=int, default=200)
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--kills", type=int, default=200)
+    what.add_argument("--corruptions", type=int, default=0)
     parser.add_argument("--seconds", type=float, default=20, help="each kill comes within so many seconds of the start")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
@@ -34,7 +43,11 @@ def main() -> None:
     checkout.good()
     expected = products(checkout)
     print(f"{len(expected)} files in {time.monotonic() - started:.0f} s", flush=True)
-    soak(checkout, expected, args.kills, args.seconds, random.Random(args.seed))
+    chance = random.Random(args.seed)
+    if args.corruptions:
+        corrupt(checkout, expected, args.corruptions, chance)
+    else:
+        soak(checkout, expected, args.kills, args.seconds, chance)
     shutil.rmtree(folder)
 
 
@@ -58,10 +71,78 @@ def soak(checkout: Checkout, expected: dict[str, str], kills: int, seconds: floa
     print(f"{done} kills, {rounds + 1} runs got to their end, and nothing was lost")
 
 
+# The stages that may run alone, and their stamps: teacher and student train, two sets are embedded.
+STAMPS = {
+    1: ["data/mini/.lists.stamp"],
+    2: ["data/mini/train/.fbank.stamp", "data/mini/test/.fbank.stamp"],
+    3: ["exp/mini/teacher/.train.stamp"],
+    4: ["exp/mini/student/.train.stamp"],
+    5: ["exp/mini/student/embeddings/train/.embed.stamp", "exp/mini/student/embeddings/test/.embed.stamp"],
+    6: ["exp/mini/student/.score.stamp"],
+    7: ["exp/mini/student/.report.stamp"],
+}
+
+
+def corrupt(checkout: Checkout, expected: dict[str, str], corruptions: int, chance: random.Random) -> None:
+    """Damage one file at a time; a run that neither leaves what it should nor fails ends the program at the end."""
+    counts = {"healed": 0, "unread": 0, "error": 0, "WRONG": 0}
+    whole = checkout.folder.with_name("whole")
+    copy_products(checkout.folder, whole)
+    for number in range(1, corruptions + 1):
+        told, outcome, last = damage_one(checkout, expected, chance)
+        counts[outcome] += 1
+        print(f"{number:4d} {told}: {outcome} {last}", flush=True)
+        wipe(checkout)
+        copy_products(whole, checkout.folder)
+    print(f"{corruptions} corruptions: {', '.join(f'{count} {outcome}' for outcome, count in counts.items())}")
+    if counts["WRONG"]:
+        sys.exit(1)
+
+
+def damage_one(checkout: Checkout, expected: dict[str, str], chance: random.Random) -> tuple[str, str, str]:
+    """Damage a file and run; tell what was done, what came of it, and of an error the line that names it."""
+    files = artefacts(checkout)
+    path, damage = chance.choice(files), chance.choice(DAMAGES)
+    others = [found for found in files if found != path and found.suffix == path.suffix]
+    before = {found: found.read_bytes() for found in files}
+    damage(path, chance, others or [path])
+    damaged = [str(found.relative_to(checkout.folder)) for found in files if not is_still(found, before[found])]
+    stage = chance.choice([None, *STAMPS])
+    told = f"{damage.__name__} {' '.join(damaged)}, " + (f"stage {stage}" if stage else "all stages")
+    if stage and chance.random() < 0.5:
+        told += " without its stamp"
+        for stamp in STAMPS[stage]:
+            (checkout.folder / stamp).unlink(missing_ok=True)
+    done = checkout.run(*(("--stage", str(stage), "--stop-stage", str(stage)) if stage else ()))
+    last = [line for line in done.stderr.splitlines() if not line.startswith("run.sh: stage ")][-1:]
+    if done.returncode:
+        return told, "WRONG" if "Traceback" in done.stderr else "error", " ".join(last)
+    different = differences(checkout, expected)
+    if stage and set(different) <= set(damaged):  # a stage alone does not mend what it does not read
+        return told, "unread" if different else "healed", ""
+    return told, "WRONG" if different else "healed", " ".join(different)
+
+
+def is_still(path: Path, content: bytes) -> bool:
+    """Whether a file is there and has this content."""
+    return path.is_file() and path.read_bytes() == content
+
+
+def copy_products(source: Path, to: Path) -> None:
+    """Copy all that stages have left, with its times."""
+    for name in ("data", "exp"):
+        shutil.copytree(source / name, to / name)
+
+
+def differences(checkout: Checkout, expected: dict[str, str]) -> list[str]:
+    """The files that are not what an undisturbed run leaves; checkpoints that were set aside do not count."""
+    found = {name: digest for name, digest in products(checkout).items() if "/checkpoints." not in name}
+    return sorted(name for name in found.keys() | expected if found.get(name) != expected.get(name))
+
+
 def compare(checkout: Checkout, expected: dict[str, str]) -> None:
     """End the program where a run left anything else than it should."""
-    found = products(checkout)
-    different = sorted(name for name in found.keys() | expected if found.get(name) != expected.get(name))
+    different = differences(checkout, expected)
     if different:
         sys.exit(f"{different} are not what an undisturbed run leaves; see {checkout.folder}")
 

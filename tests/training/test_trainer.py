@@ -140,6 +140,21 @@ def test_an_epoch_that_the_mean_needs_is_trained_again(
     assert newest.exists()
 
 
+@pytest.mark.parametrize("other", ["place", "run"])
+def test_a_checkpoint_under_a_wrong_name_is_not_in_the_mean(
+    small: Small, small_data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, other: str
+) -> None:
+    whole = run_here(small(), small_data, tmp_path)
+    before, older, _ = sorted((tmp_path / "checkpoints").glob("*_batch_000000.pt"))[-3:]
+    if other == "run":
+        record = torch.load(older)
+        torch.save({**record, "inputs": {"feats.sum": "another"}}, older)
+    else:
+        older.write_bytes(before.read_bytes())
+    assert_same(whole, run_here(small(), small_data, tmp_path))
+    assert "the end of epoch 2 is needed for the mean and is trained again" in caplog.text
+
+
 def test_checkpoints_of_another_config_are_kept_even_if_the_mean_would_miss_some(
     small: Small, small_data: Path, tmp_path: Path
 ) -> None:
@@ -158,9 +173,9 @@ def test_the_end_of_an_epoch_is_missed_by_a_checkpoint_within_the_next(
     before, older, newest = store.epoch_ends()[-3:]
     newest.rename(older.with_name("epoch_0002_batch_000001.pt"))
     older.unlink()
-    assert store.drop_behind_gap(range(2, 4))
+    assert store.drop_behind_gap(range(2, 4), {})
     assert store.paths() == [before]
-    assert not store.drop_behind_gap(range(2, 4))
+    assert not store.drop_behind_gap(range(2, 4), {})
 
 
 def test_no_mean_over_fewer_epochs_than_asked_for(small: Small, small_data: Path, tmp_path: Path) -> None:

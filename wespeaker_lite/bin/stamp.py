@@ -1,7 +1,9 @@
 """Check or leave the stamp of a stage.
 
 `check` ends with 0 where the stage is done, and with 3 where it is to be done. Any other code is an error, such as an
-input that is not there.
+input that is not there. `accept` takes outputs as a user has changed them:
+
+    python -m wespeaker_lite.bin.stamp accept data/mini/.lists.stamp --outputs data/mini/trials/trials_O
 """
 
 import argparse
@@ -15,8 +17,8 @@ TO_BE_DONE = 3
 
 def main() -> None:
     """Parse the arguments and ask `wespeaker_lite.stamps`."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("action", choices=["check", "write"])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("action", choices=["check", "write", "accept"])
     parser.add_argument("stamp")
     parser.add_argument("--files", nargs="*", default=[], help="inputs, by content")
     parser.add_argument("--trees", nargs="*", default=[], help="input folders, by names, sizes and times")
@@ -24,7 +26,9 @@ def main() -> None:
     parser.add_argument("--config", default="", help="a resolved config, for --sections")
     parser.add_argument("--sections", nargs="*", default=[], help="config sections that the stage depends on")
     parser.add_argument("--words", nargs="*", default=[], help="options that the stage depends on")
-    parser.add_argument("--outputs", nargs="*", default=[], help="what the stage has made (with write)")
+    parser.add_argument("--current", nargs="*", default=[], help="stamps of what is read besides; they must still hold")
+    parser.add_argument("--outputs", nargs="*", default=[], help="what the stage has made (with write and accept)")
+    parser.add_argument("--editable", nargs="*", default=[], help="outputs that users may edit (with write)")
     args = parser.parse_args()
     inputs = stamps.Inputs(
         files=tuple(args.files),
@@ -33,11 +37,13 @@ def main() -> None:
         config=args.config,
         sections=tuple(args.sections),
         words=tuple(args.words),
+        current=tuple(args.current),
     )
     if args.action == "write":
-        stamps.write(args.stamp, inputs, args.outputs)
-        return
-    if not stamps.is_fresh(args.stamp, inputs):
+        stamps.write(args.stamp, inputs, args.outputs, args.editable)
+    elif args.action == "accept":
+        stamps.accept(args.stamp, args.outputs)
+    elif not stamps.is_fresh(args.stamp, inputs):
         sys.exit(TO_BE_DONE)
 
 

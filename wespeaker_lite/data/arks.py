@@ -51,7 +51,8 @@ class ArkWriter:
 
     A context manager: both files appear when the block ends well, and nothing is left when it does not. The scp names
     the ark by its absolute path and is sorted by key, whatever the order of writing. `sum` tells what has been written,
-    in whatever order: the SHA-256 of all entries, as numbers, added up; sums of several arks may be added too.
+    in whatever order: the SHA-256 of all entries, as numbers, added up; sums of several arks may be added too. `digest`
+    is the SHA-256 of the ark as a file.
 
     Raises:
         InputError: where a key is written twice, or an array is empty or not finite.
@@ -62,6 +63,7 @@ class ArkWriter:
         self.ark = os.path.abspath(f"{prefix}.ark")
         self.scp = os.path.abspath(f"{prefix}.scp")
         self.sum = 0
+        self.digest = hashlib.sha256()
         self._offsets: dict[str, int] = {}
 
     def __enter__(self) -> Self:
@@ -115,6 +117,7 @@ class ArkWriter:
         for part in entry:
             self._file.write(part)
             digest.update(part)
+            self.digest.update(part)
         self.sum += int.from_bytes(digest.digest())
 
 

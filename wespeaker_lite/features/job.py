@@ -13,6 +13,7 @@ from wespeaker_lite.data.arks import ArkWriter
 from wespeaker_lite.data.audio import Utterances
 from wespeaker_lite.data.copies import Copier, Copy
 from wespeaker_lite.data.tables import write_lines, write_table, write_text
+from wespeaker_lite.digests import Digests
 from wespeaker_lite.errors import InputError
 from wespeaker_lite.features.fbank import FbankConfig, fbank_blocks
 from wespeaker_lite.progress import with_progress
@@ -37,7 +38,7 @@ class FbankJob:
 
 
 def make_fbanks(job: FbankJob) -> None:
-    """Write OUT.ark, .scp, .sum (of the ark), .utt2num_frames and .utt2dur; OUT.bad where utterances were left out.
+    """Write OUT.ark, .scp, .sum and .seen (of the ark), .utt2num_frames and .utt2dur; OUT.bad where some were left out.
 
     Every unreadable utterance is logged, with path and reason, before the job fails. Ids are those of the copy.
 
@@ -63,6 +64,9 @@ def make_fbanks(job: FbankJob) -> None:
                 log.error("%s: %s", utterance.id, error)
         _check(job, len(utterances), bad)
     write_text(f"{job.out}.sum", f"{writer.sum:x}\n")
+    seen = Digests(f"{job.out}.seen")  # so that the stage's stamp need not read the ark again
+    seen.add(f"{job.out}.ark", writer.digest.hexdigest())
+    seen.save()
     seconds = {key: lengths[key] / job.config.sample_rate for key in num_frames}
     write_table(f"{job.out}.utt2num_frames", num_frames)
     write_table(f"{job.out}.utt2dur", {key: f"{duration:.3f}" for key, duration in seconds.items()})

@@ -3,7 +3,7 @@
 import logging
 import random
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -78,15 +78,16 @@ class CheckpointStore:
                 return record
         return None
 
-    def drop_behind_gap(self, averaged: Sequence[int]) -> bool:
-        """Delete what was trained after the first of the `averaged` ends of epochs that is cut or gone; tell if one is.
+    def drop_behind_gap(self, averaged: Sequence[int], origin: Mapping[str, Any]) -> bool:
+        """Delete what was trained after the first of the `averaged` ends of epochs that is cut, gone or not of this
+        `origin`; tell if one is.
 
         That epoch is then trained again, so that the mean is over the weights of an undisturbed run.
         """
         places = {self._place_of(path): path for path in self.paths()}
         newest = max(places, default=(0, 0))
         for end in ((epoch, 0) for epoch in averaged):
-            if end < newest and (end not in places or self._read(places[end]) is None):
+            if end < newest and not self._is_of(places.get(end), origin):
                 log.warning("%s: the end of epoch %d is needed for the mean and is trained again", self.folder, end[0])
                 for path in self.paths():
                     if self._place_of(path) >= end:
@@ -94,16 +95,24 @@ class CheckpointStore:
                 return True
         return False
 
+    def _is_of(self, path: Path | None, origin: Mapping[str, Any]) -> bool:
+        record = self._read(path) if path else None
+        return record is not None and all(record.get(name) == value for name, value in origin.items())
+
     def _place_of(self, path: Path) -> tuple[int, int]:
         """How many whole epochs a checkpoint has behind it, and how many batches more."""
         epoch, batch = self.PATTERN.fullmatch(path.name).groups()
         return int(epoch), int(batch)
 
     def _read(self, path: Path) -> dict[str, Any] | None:
-        """A checkpoint, or None for one that cannot be read: it is set aside as `*.cut`, and the log says so."""
+        """A checkpoint, or None for one that cannot be read or is of another place in the run: it is set aside as
+        `*.cut`, and the log says so."""
         try:
-            return load_tensors(path)
-        except InputError as error:
+            record = load_tensors(path)
+            if (record["epoch"], record["batch"]) != self._place_of(path):
+                raise InputError(f"{path}: holds the end of epoch {record['epoch']}, batch {record['batch']}")
+            return record
+        except (InputError, KeyError) as error:
             log.warning("%s; set aside, what else there is is used", error)
             path.rename(path.with_suffix(".cut"))
             return None

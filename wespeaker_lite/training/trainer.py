@@ -262,7 +262,7 @@ class Trainer:
         if changed:
             self.store.set_aside(changed)
             return
-        if self.store.drop_behind_gap(self.averaged):
+        if self.store.drop_behind_gap(self.averaged, self.origin):
             record = self.store.latest()
             if record is None:
                 return
