@@ -194,7 +194,7 @@ def test_every_conf_is_valid_and_resolved_it_is_the_same(conf: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "old, new", [("epochs: 7", "epochs: 9"), ("epochs: 7", "epochs: 7\n  more: 1"), ("model:\n", "")]
+    ("old", "new"), [("epochs: 7", "epochs: 9"), ("epochs: 7", "epochs: 7\n  more: 1"), ("model:\n", "")]
 )
 def test_a_resolved_config_that_was_changed_is_written_anew(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, old: str, new: str

@@ -89,9 +89,7 @@ def test_what_a_stage_reads_is_compared_with_the_stamp_of_its_maker(
             ours.unlink()
         whole = chain["test/feats.ark"].read_bytes()
         damage(chain["test/feats.ark"])
-        with pytest.raises(
-            InputError, match=r"feats.ark was damaged or changed after .*fbank.stamp .* run stage 2 again"
-        ):
+        with pytest.raises(InputError, match=r"feats.ark was damaged or changed after .*: run stage 2 again"):
             stamps.is_fresh(ours, inputs)
         chain["test/feats.ark"].unlink()
         with pytest.raises(InputError, match=r"feats.ark is missing or empty: run stage 2 again"):
@@ -122,9 +120,7 @@ def test_a_stamp_that_its_inputs_have_left_behind_does_not_hold(chain: dict[str,
     """Stage 1 was run again, stage 2 was not."""
     chain["test/utt2spk"].write_text("other utterances\n")
     stamps.write(chain["lists"], stamps.Inputs(), [str(chain["test/utt2spk"])])
-    with pytest.raises(
-        InputError, match=r"utt2spk has changed since .*fbank.stamp was made from it: run stage 2 again"
-    ):
+    with pytest.raises(InputError, match=r"utt2spk has changed since .*fbank.stamp was made .*: run stage 2"):
         stamps.is_fresh(tmp_path / ".embed.stamp", stamps.Inputs(current=(str(chain["fbanks"]),)))
 
 
