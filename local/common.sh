@@ -300,5 +300,5 @@ fi
 lines=$(python -m wespeaker_lite.bin.config "${resolving[@]}" --out "$exp/config.yaml") || exit
 while IFS=$'\t' read -r key value; do settings[$key]=$value; done <<< "$lines"
 case $(basename "$0") in
-  train_student.sh | extract_embeddings.sh | score.sh | report.sh | export.sh) if $trained; then check_clips; fi ;;
+  train_student.sh | extract_embeddings.sh | score.sh | report.sh | export.sh) if $trained; then check_clips && check_teacher_set; fi ;;
 esac

@@ -1,4 +1,4 @@
-# Sourced by common.sh: what the data were made from, so that a later stage cannot be given another corpus in silence.
+# Sourced by common.sh: what data and teachers were made from, so that a later stage cannot use others in silence.
 # Stage 0 leaves data/<corpus>/.got_from, stage 1 made_from: lines `name value`, a name being that of an option or variable.
 # shellcheck shell=bash disable=SC2154  # common.sh sets these
 
@@ -45,7 +45,13 @@ made_from() {
   local key
   for key in corpus corpus_dir $corpus_variables; do echo "$key ${!key-}"; done
 }
-leave_made_from() { made_from > "$1.new" && mv "$1.new" "$1"; }
+leave_made_from() { made_from | put "$1"; }
+
+# put FILE: standard input becomes FILE, whole or not at all; one that holds it already stays.
+put() {
+  mkdir -p "$(dirname "$1")" && cat > "$1.new"
+  if cmp -s "$1.new" "$1"; then rm "$1.new"; else mv "$1.new" "$1"; fi
+}
 
 # The noise and the rooms that the config asks for are those that stage 2 has listed.
 check_clips() {
@@ -59,4 +65,39 @@ check_clips() {
     same_origin "$option" "$(cat "$data/$kind/made_from")" ||
       die "--$kind-dir ${!option}, but $data/$kind was made from $(cat "$data/$kind/made_from"): run stage 2 with it, or leave it out"
   done
+}
+
+# The folders of what stage 3 trains for this experiment: its teacher, and the model that it starts from.
+trained_first() {
+  local start
+  start=$(starting_model)
+  if [ -n "$(setting distill.teacher)" ]; then teacher_folder; fi
+  if [ "$start" != "$(setting start_from)" ]; then dirname "$start"; fi
+}
+
+# Experiments share a teacher by the name of its conf: stage 3 keeps what it was asked for, and the stamp of what came of it.
+leave_asked_for() {
+  local folder
+  while IFS= read -r folder; do
+    put "$exp/asked_for/$(basename "$folder").stamp" < "$folder/.train.stamp"
+  done < <(trained_first)
+  printf '%s\n' "${teacher_set[@]}" | put "$exp/asked_for/teacher_set"
+}
+
+check_teacher_set() {
+  [ "${#teacher_set[@]}" -gt 0 ] && [ -e "$exp/asked_for/teacher_set" ] || return 0
+  printf '%s\n' "${teacher_set[@]}" | cmp -s - "$exp/asked_for/teacher_set" ||
+    die "--teacher-set ${teacher_set[*]}, but stage 3 of $name was given '$(paste -sd ' ' "$exp/asked_for/teacher_set")':" \
+      "run stages 3 and 4 with it, or leave it out"
+}
+
+# Another run may have trained the teacher anew since: this student must not learn from that one in silence.
+check_asked_for() {
+  local folder
+  while IFS= read -r folder; do
+    [ -e "$exp/asked_for/teacher_set" ] || die "$folder: run stage 3 first, which trains it, or finds that it is there"
+    [ ! -e "$folder/.train.stamp" ] || cmp -s "$folder/.train.stamp" "$exp/asked_for/$(basename "$folder").stamp" ||
+      die "$folder is not what stage 3 of $name has trained: another run has trained it anew since, with another" \
+        "--teacher-set or on other data; run stage 3 again, or give the two teachers confs of different names"
+  done < <(trained_first)
 }

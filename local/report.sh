@@ -9,6 +9,7 @@ systems=() current=("$exp/.score.stamp") maps='' terms=$(setting distill.terms)
 # Pairs that are not the last blocks of stages are not what the picture shows.
 attention="'name': 'attention'[^}]*'pairs': 'stage'"
 if $trained && [[ $terms =~ $attention ]]; then
+  check_asked_for
   teacher=$(teacher_folder)
   twin=$(python -m wespeaker_lite.bin.draw_attention --twin-of "$exp")
   [ -n "$twin" ] || say "nothing in $exps was trained as $name, but without KD: such attention maps are not shown"

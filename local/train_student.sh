@@ -40,6 +40,7 @@ if [ -n "$teacher" ]; then
   fi
 fi
 start=$(starting_model)
+check_asked_for
 if [ -n "$start" ]; then inputs+=("$start") options+=(--start-from "$start"); fi
 if fresh "$exp/.train.stamp" --files "${inputs[@]}" --config "$exp/config.yaml" \
   --sections "${training_sections[@]}" --current "${current[@]}"; then exit; fi

@@ -7,7 +7,7 @@ set -euo pipefail
 teacher=$(setting distill.teacher)
 start=$(setting start_from)
 if ! $trained; then say "a trained model is given, no teacher is needed"; exit; fi
-if [ -z "$teacher$start" ]; then say "$config names no teacher, nothing to do"; exit; fi
+if [ -z "$teacher$start" ]; then say "$config names no teacher, nothing to do${teacher_set[*]:+; --teacher-set changes nothing}"; exit; fi
 
 # train_first CONF [OPTION ...]: leaves in `options` those that train it.
 train_first() {
@@ -41,3 +41,4 @@ if [ "$(starting_model)" != "$start" ]; then
   say "$name starts from $start"
   train_first "$start" --seed "$seed"
 fi
+leave_asked_for

@@ -122,7 +122,7 @@ def test_a_runner_that_is_not_ours_is_given_plain_words(checkout: Checkout, tmp_
         assert {f"wespeaker_lite.bin.{name}" for name in ("make_fbank", "extract")} <= set(words)
         assert all(re.fullmatch(r"[\w./:=,+@%-]*", word) for word in words)
     odd = ("--name", "a $(touch BAD)", "--set", "train.epochs=1")
-    assert "cannot be given 'exp/mini/a $(touch BAD)/" in checkout.bad("--cmd", str(runner), "--stage", "4", *odd)
+    assert "cannot be given 'exp/mini/a $(touch BAD)/" in checkout.bad("--cmd", str(runner), "--stage", "3", *odd)
     assert not (checkout.folder / "BAD").exists()
 
 
