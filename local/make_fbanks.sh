@@ -101,6 +101,10 @@ if [ ${#parts[@]} -gt 1 ]; then
   if fresh "$joined/.fbank.stamp" --files "${parts[@]/%//.fbank.stamp}"; then exit; fi
   python -m wespeaker_lite.bin.data_dir combine "$joined" "${parts[@]}"
   cat "${parts[@]/%//feats.sum}" > "$joined/feats.sum"
+  rm -f "$joined/left_out"
+  for part in "${parts[@]}"; do
+    [ ! -e "$part/left_out" ] || cat "$part/left_out" >> "$joined/left_out"
+  done
   cp "$data/$train_set/features.json" "$joined/"
   stamp_fbanks "$joined" "${parts[@]}"
 fi

@@ -4,7 +4,7 @@ set -euo pipefail
 . "$(dirname "$0")/common.sh"
 
 if fresh "$data/.lists.stamp" --files "$data/.get.stamp" --words "$(made_from)" "$corpus_stamp" "$corpus_dir"; then exit; fi
-rm -f "$data/made_from"
+rm -f "$data/made_from" "$data"/*/left_out
 "egs/$corpus/prepare.sh" "${corpus_arguments[@]}" lists "$corpus_dir" "$data"
 for set_name in $(made_sets); do
   python -m wespeaker_lite.bin.data_dir validate "$data/$set_name" --no-feats

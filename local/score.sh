@@ -25,6 +25,16 @@ else
   options+=(--scorings cosine)
   say "$corpus has no cohort: scores are plain cosines"
 fi
+sets_used=("$test_set")
+if [ -n "$cohort_set" ]; then sets_used+=("$cohort_set"); fi
+if $trained; then
+  sets_used+=("$(training_set)")
+  if uses_noise; then sets_used+=(musan); fi
+fi
+for set_name in "${sets_used[@]}"; do
+  left_out=$data/$set_name/left_out
+  if [ -e "$left_out" ]; then options+=(--left-out "$left_out") inputs+=("$left_out"); fi
+done
 if fresh "$exp/.score.stamp" --files "${inputs[@]}" --config "$exp/config.yaml" --sections scoring --words "$mean_trials" \
   --current "${current[@]}"; then exit; fi
 python -m wespeaker_lite.bin.cost --config "$exp/config.yaml" > "$exp/cost.json"

@@ -90,6 +90,27 @@ def test_cohort_of_utterances_needs_no_speakers(house: House) -> None:
     assert "the cohort has only 45 of the 300" in scored.stderr
 
 
+def test_what_is_left_out_or_odd_is_counted_in_results_and_report(house: House) -> None:
+    with (house.root / "trials_O").open("a") as file:
+        file.write("test00-0 test00-1 target\ntest00-0 test00-0 target\n")
+    (house.root / "train/left_out").write_text("train99-0\ntrain99-1\n")
+    scored = house.score(*COHORT, "--left-out", "train/left_out", "--scorings", "asnorm")
+    assert scored.returncode == 0, scored.stderr
+    results = json.loads((house.root / "exp/results.json").read_text())
+    assert results["left_out"] == {"train": 2}
+    assert results["odd_trials"] == {"trials_O": {"duplicates": 1, "of_itself": 1}}
+    assert results["small_cohort"] == {"members": 15, "top_n": 300}
+    lines = [
+        "2 utterances of train are left out (--max-bad).",
+        "trials_O: 1 duplicate trials, 1 of an utterance with itself; all count.",
+        "The cohort has only 15 of the 300 members that AS-norm asks for.",
+    ]
+    assert scored.stdout.split("\n")[:3] == lines
+    reported = house.run("report", "--out", "exp")
+    assert reported.returncode == 0, reported.stderr
+    assert reported.stdout.split("\n\n")[1:4] == lines
+
+
 def test_scorings_come_from_a_config(house: House) -> None:
     (house.root / "config.yaml").write_text("scoring: {scorings: [plda, plda_linear], plda: {lda_dim: 8}}\n")
     scored = house.score(*COHORT, "--config", "config.yaml")

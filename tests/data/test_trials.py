@@ -275,3 +275,25 @@ def test_a_pair_under_both_labels_is_an_error(tmp_path: Path, text: str) -> None
     (tmp_path / "trials").write_text(text)
     with pytest.raises(InputError, match="trials: lines 1 and 3 contradict each other on a and b"):
         read_trials(tmp_path / "trials")
+
+
+@pytest.mark.parametrize(
+    ("text", "duplicates", "of_itself"),
+    [
+        ("a b target\na c nontarget\n", 0, 0),
+        ("a b target\nb a target\na c nontarget\na c nontarget\na b target\n", 3, 0),
+        ("1 a a\n0 a c\n1 b b\n", 0, 2),
+    ],
+)
+def test_duplicates_and_trials_of_an_utterance_with_itself_are_counted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, text: str, duplicates: int, of_itself: int
+) -> None:
+    trials = read_trials(write(tmp_path / "trials", text))
+    assert (trials.duplicates, trials.of_itself) == (duplicates, of_itself)
+    said = f"trials: {duplicates} duplicate trials, {of_itself} of an utterance with itself"
+    assert (said in caplog.text) == (duplicates + of_itself > 0)
+
+
+def test_an_utterance_is_no_nontarget_of_itself(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"trials:2: 'c' and itself are called a nontarget"):
+        read_trials(write(tmp_path / "trials", "a b target\nc c nontarget\n"))

@@ -70,3 +70,18 @@ def test_a_noisy_copy_has_ids_of_its_own_and_the_same_speakers(source: Path, tmp
     utt2spk = read_table(tmp_path / "noisy/utt2spk")
     assert utt2spk == {f"s-{job:02d}-noise": "s" for job in range(1, 12)}
     assert utt2spk.keys() == read_table(tmp_path / "noisy/feats.scp").keys()
+
+
+def test_what_is_left_out_stays_listed_until_it_is_read(source: Path, tmp_path: Path) -> None:
+    leave_parts(tmp_path / "parts", number=11)
+    (tmp_path / "parts/feats.12.bad").write_text("s-12 no audio in it\n")
+    gather(source, tmp_path / "parts", source)
+    assert "s-12" not in read_table(source / "utt2spk")
+    assert (source / "left_out").read_text() == "s-12\n"
+    (tmp_path / "parts/feats.12.bad").unlink()
+    gather(source, tmp_path / "parts", source)  # with another config: the jobs are not given s-12 again
+    assert (source / "left_out").read_text() == "s-12\n"
+    leave_parts(tmp_path / "parts")
+    write_table(source / "utt2spk", {f"s-{job:02d}": "s" for job in range(1, 13)})  # as stage 1 makes it
+    gather(source, tmp_path / "parts", source)
+    assert not (source / "left_out").exists()

@@ -13,8 +13,8 @@ from wespeaker_lite.bin import run
 from wespeaker_lite.errors import InputError
 from wespeaker_lite.scoring.backend import read_options
 from wespeaker_lite.scoring.embeddings import read_embeddings
-from wespeaker_lite.scoring.evaluate import read_training, read_trial_lists, score_lists
-from wespeaker_lite.scoring.results import mean_of_lists, read_cost, results_table, write_results
+from wespeaker_lite.scoring.evaluate import counts, read_training, read_trial_lists, score_lists
+from wespeaker_lite.scoring.results import mean_of_lists, read_cost, results_table, show_counts, write_results
 from wespeaker_lite.scoring.scorings import SCORINGS
 
 
@@ -32,6 +32,9 @@ def main() -> None:
     parser.add_argument("--scorings", help=f"in place of the config's; known: {' '.join(SCORINGS)}")
     parser.add_argument("--top-n", type=int, help="in place of the config's: AS-norm's adaptive cohort")
     parser.add_argument("--block-mb", type=float, help="in place of the config's: working memory in MB")
+    parser.add_argument(
+        "--left-out", nargs="+", default=[], action="extend", type=Path, metavar="FILE", help="to count"
+    )
     parser.add_argument("--cost", metavar="JSON", help="params and macs_1s, to go into results.json")
     parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="for scores/ and results.json")
     options = parser.parse_args()
@@ -52,11 +55,11 @@ def main() -> None:
         cohort, training = read_training(options.cohort, utt2spk, options.cohort_frames, scoring)
     embeddings = read_embeddings(options.embeddings, options.frames)
     trials = score_lists(embeddings, cohort, lists, scoring, options.out, training)
-    results = {"trials": trials, **cost}
+    results = {"trials": trials, **cost, **counts(lists, options.left_out, cohort, scoring)}
     if options.mean:
         results["mean"] = mean_of_lists(trials, options.mean)
     write_results(options.out / "results.json", results)
-    print(results_table(results), end="")
+    print(*show_counts(results), results_table(results), sep="\n", end="")
 
 
 if __name__ == "__main__":

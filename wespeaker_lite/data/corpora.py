@@ -420,9 +420,14 @@ def make_lists(corpus: str | Path, data: str | Path, options: ListOptions) -> No
     for name in MADE_TRIALS:
         if name not in named:  # left by an earlier run, of other utterances
             (data / "trials" / name).unlink(missing_ok=True)
+    write_lists(data / "trials", named, options.seed)
+
+
+def write_lists(folder: Path, named: Mapping[str, Trials], seed: int) -> None:
+    """Write trial lists by their names, and log where they come from."""
     for name, trials in named.items():
-        write_trials(data / "trials" / name, trials)
-        origin = f"from {trials.path}" if trials.path else f"made by seed {options.seed}"
+        write_trials(folder / name, trials)
+        origin = f"from {trials.path}" if trials.path else f"made by seed {seed}"
         log.info("%s: %d trials, %d of them targets, %s", name, len(trials), trials.labels.sum(), origin)
 
 

@@ -23,9 +23,10 @@ from wespeaker_lite.data.corpora import (
     read_set,
     trial_files,
     write_data_dir,
+    write_lists,
 )
 from wespeaker_lite.data.tables import spk2utt_of, write_text
-from wespeaker_lite.data.trials import Trials, check_known, match_ids, read_trials, write_trials
+from wespeaker_lite.data.trials import Trials, check_known, match_ids, read_trials
 from wespeaker_lite.errors import InputError
 
 log = logging.getLogger(__name__)
@@ -198,8 +199,5 @@ def make_pool_lists(pool: str | Path, config: str | Path, data: str | Path, opti
     earlier = (data / SETS).read_text().split()[1::2] if (data / SETS).exists() else []
     for name in set(earlier) - set(named):  # of sets that the pool had, whose utterances are gone
         (data / "trials" / name).unlink(missing_ok=True)
-    for name, trials in named.items():
-        write_trials(data / "trials" / name, trials)
-        origin = f"from {trials.path}" if trials.path else f"made by seed {options.seed}"
-        log.info("%s: %d trials, %d of them targets, %s", name, len(trials), trials.labels.sum(), origin)
+    write_lists(data / "trials", named, options.seed)
     write_text(data / SETS, "".join(f"{name} {one}\n" for name, of_set in lists.items() for one in of_set))

@@ -28,6 +28,8 @@ class Trials:
     test: list[str]
     labels: np.ndarray  # (trials,), True for a target
     path: str = ""  # where they were read, for messages
+    duplicates: int = 0  # lines whose pair, in either order, stands on an earlier line
+    of_itself: int = 0  # lines that compare an utterance with itself
 
     def __len__(self) -> int:
         return len(self.enroll)
@@ -36,11 +38,12 @@ class Trials:
 def read_trials(path: str | Path) -> Trials:
     """Read a list in Kaldi's form, `enroll test target|nontarget`, or in VoxCeleb's, `1|0 enroll test`.
 
-    The first line tells the form; a trial may stand more than once.
+    The first line tells the form. A trial that stands more than once, or compares an utterance with itself, is kept,
+    counted and warned of.
 
     Raises:
-        InputError: naming file and line, where a line is of another form or has any other label, or a pair is a target
-            and a nontarget; for an empty file.
+        InputError: naming file and line, where a line is of another form or has any other label, a pair is a target and
+            a nontarget, or an utterance and itself a nontarget; for an empty file.
     """
     rows = read_rows(path)
     first = rows[0].split()
@@ -52,24 +55,35 @@ def read_trials(path: str | Path) -> Trials:
     in_threes = all(row == triple or len(row.split()) == 3 for row, triple in zip(rows, triples, strict=False))
     if len(fields) != 3 * len(rows) or not in_threes or not known.keys() >= set(labels):
         raise InputError(_first_bad_line(path, rows, columns[0], known))
-    _check_agreement(path, enroll, test, labels)
+    duplicates = _count_duplicates(path, enroll, test, labels)
+    is_target = [known[label] for label in labels]
+    of_itself = [number for number, (a, b) in enumerate(zip(enroll, test, strict=True)) if a == b]
+    for number in of_itself:
+        if not is_target[number]:
+            raise InputError(
+                f"{path}:{number + 1}: {enroll[number]!r} and itself are called a nontarget; mend the label"
+            )
+    if duplicates or of_itself:
+        log.warning("%s: %d duplicate trials, %d of an utterance with itself", path, duplicates, len(of_itself))
     shared = {utterance: utterance for utterance in enroll + test}  # one string for all mentions of an utterance
     return Trials(
         [shared[utterance] for utterance in enroll],
         [shared[utterance] for utterance in test],
-        np.array([known[label] for label in labels]),
+        np.array(is_target),
         str(path),
+        duplicates,
+        len(of_itself),
     )
 
 
-def _check_agreement(path: str | Path, enroll: Sequence[str], test: Sequence[str], labels: Sequence[str]) -> None:
-    """Check that no pair of utterances, in either order, is called both a target and a nontarget."""
+def _count_duplicates(path: str | Path, enroll: Sequence[str], test: Sequence[str], labels: Sequence[str]) -> int:
+    """Count pairs of utterances, in either order, that stand again; check that none is a target and a nontarget."""
     pairs = [(a, b) if a < b else (b, a) for a, b in zip(enroll, test, strict=True)]
     first = labels[0]
     some = {pair for pair, label in zip(pairs, labels, strict=True) if label == first}
     others = {pair for pair, label in zip(pairs, labels, strict=True) if label != first}
     if some.isdisjoint(others):
-        return
+        return len(pairs) - len(some) - len(others)
     both = some & others
     number, pair = next((n, pair) for n, pair in enumerate(pairs) if pair in both)
     other = next(n for n in range(number + 1, len(pairs)) if pairs[n] == pair and labels[n] != labels[number])

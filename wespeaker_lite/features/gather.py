@@ -11,6 +11,9 @@ from wespeaker_lite.errors import InputError
 
 log = logging.getLogger(__name__)
 
+LEFT_OUT = (
+    "left_out"  # lists the utterances that are not in a data dir since they could not be read; results count them
+)
 TABLES = {"scp": "feats.scp", "utt2num_frames": "utt2num_frames", "utt2dur": "utt2dur"}
 
 
@@ -18,7 +21,7 @@ def gather(source: Path, parts: Path, out: Path, copy: Copy | None = None) -> No
     """Write feats.scp, utt2num_frames and utt2dur of `out` from PARTS/feats.N.*; for a copy also utt2spk and spk2utt.
 
     feats.sum tells what the features are, in however many parts they were made: later stages hang on it.
-    Utterances of `source` that the jobs were allowed to leave out are dropped from `out`.
+    Utterances of `source` that the jobs were allowed to leave out are dropped from `out`, and listed in its `left_out`.
 
     Raises:
         InputError: where an utterance of `source` is neither among the features nor among those left out.
@@ -41,6 +44,11 @@ def gather(source: Path, parts: Path, out: Path, copy: Copy | None = None) -> No
         write_table(out / name, table)
     total = sum(int(path.with_suffix(".sum").read_text(), 16) for path in parts.glob("feats.*.scp"))
     write_text(out / "feats.sum", f"{total:x}\n")
+    earlier = set((out / LEFT_OUT).read_text().split()) if (out / LEFT_OUT).exists() and not copy else set()
+    left_out = sorted(bad | (earlier - utt2spk.keys()))  # what was dropped before is no longer asked of the jobs
+    (out / LEFT_OUT).unlink(missing_ok=True)
+    if left_out:
+        write_text(out / LEFT_OUT, "".join(f"{utterance}\n" for utterance in left_out))
     if bad:
         log.warning("%s: %d utterances could not be read and are dropped (%s)", out, len(bad), sorted(bad)[0])
         fix(out)

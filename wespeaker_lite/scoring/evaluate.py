@@ -58,6 +58,30 @@ def read_training(
     return whole or read_cohort(scp, speaker_of), Training(embeddings, speaker_of, trials)
 
 
+def counts(
+    lists: Mapping[str, Trials], left_out: Iterable[Path], cohort: Cohort | None, options: ScoringOptions
+) -> dict[str, Any]:
+    """What is missing or odd without being asked for, for results.json; a key is there only where there is something.
+
+    `left_out`: utterances (of data dirs that have such lists) that could not be read. `odd_trials`: those that stand
+    twice, or compare an utterance with itself. `small_cohort`: its size, where AS-norm asks for more.
+    """
+    missing = {path.parent.name: len(path.read_text(encoding="utf-8").splitlines()) for path in left_out}
+    odd = {
+        name: {"duplicates": trials.duplicates, "of_itself": trials.of_itself}
+        for name, trials in lists.items()
+        if trials.duplicates or trials.of_itself
+    }
+    found: dict[str, Any] = {"left_out": missing} if missing else {}
+    if odd:
+        found["odd_trials"] = odd
+    if cohort and any("asnorm" in scoring for scoring in options.scorings):
+        members = len(cohort.embeddings.vectors)
+        if members < options.top_n:
+            found["small_cohort"] = {"members": members, "top_n": options.top_n}
+    return found
+
+
 def score_lists(
     embeddings: Embeddings,
     cohort: Cohort | None,

@@ -26,6 +26,7 @@ from wespeaker_lite.scoring.results import (
     read_json,
     read_results,
     show,
+    show_counts,
     show_one,
     shown_metrics,
     table,
@@ -110,8 +111,8 @@ def show_interval(metric: str, bounds: tuple[float, float], sign: str = "") -> s
     return f" [{low}, {high}]"
 
 
-def _text(name: str, results: Mapping[str, object], figures: str, replicates: int) -> str:
-    lines = [f"# {name}\n"]
+def _text(name: str, results: Mapping[str, Any], figures: str, replicates: int) -> str:
+    lines = [f"# {name}\n", *(f"{line}\n" for line in show_counts(results))]
     if "params" in results:
         macs = results["macs_1s"] / 1e6
         lines.append(f"{results['params']:,} parameters, {macs:,.1f} M multiply-accumulates for 1 s.\n")

@@ -121,6 +121,20 @@ def iter_results(results: Mapping[str, Any]) -> Iterator[tuple[str, str, dict[st
             yield trials, scoring, figures
 
 
+def show_counts(results: Mapping[str, Any]) -> list[str]:
+    """Say, in a line each, what was left out or is odd: what `evaluate.counts` found."""
+    lines = [
+        f"{count} utterances of {name} are left out (--max-bad)." for name, count in results.get("left_out", {}).items()
+    ]
+    for name, odd in results.get("odd_trials", {}).items():
+        lines.append(
+            f"{name}: {odd['duplicates']} duplicate trials, {odd['of_itself']} of an utterance with itself; all count."
+        )
+    if small := results.get("small_cohort"):
+        lines.append(f"The cohort has only {small['members']} of the {small['top_n']} members that AS-norm asks for.")
+    return lines
+
+
 def results_table(results: Mapping[str, Any]) -> str:
     """The figures of results.json as a table, EER in percent; metrics of calibrated scores where there are any."""
     counts = ("targets", "nontargets")
