@@ -1,6 +1,7 @@
 """Whatever names a corpus at a later stage is compared with what the data were made from; only lists are made here."""
 
 import shutil
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -74,3 +75,40 @@ def test_stage_0_begins_with_another_corpus(checkout: Checkout) -> None:
     assert "but data/own was made from" in checkout.bad(*OWN, "--corpus-dir", "../Y", "--stage", "2")
     checkout.good(*LISTS, "--corpus-dir", "../Y")
     assert speakers(checkout, "own") == {"Y0", "Y1", "Y2", "Y3"}
+
+
+# An experiment whose teacher is exp/teacher; `leave` is the end of stage 3, `check` the beginning of stage 4.
+ASKED_FOR = """\
+set -euo pipefail
+stage=0 data=data exp=exp/student name=student teacher_set=()
+die() { echo "$*"; exit 1; }
+setting() { case $1 in distill.teacher) echo conf/teacher.yaml ;; start_from) echo "" ;; esac; }
+starting_model() { setting start_from; }
+teacher_folder() { echo exp/teacher; }
+. "$1/local/made_from.sh"
+leave() { leave_asked_for; }
+check() { check_teacher_set && check_asked_for; }
+teacher_set=("${@:3}")
+"$2"
+"""
+
+
+def test_a_teacher_that_another_run_has_trained_anew_is_not_learned_from(repository: Path, tmp_path: Path) -> None:
+    def call(*words: str) -> str:
+        command = ["bash", "-c", ASKED_FOR, "stage.sh", str(repository), *words]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False).stdout
+
+    stamp = tmp_path / "exp/teacher/.train.stamp"
+    stamp.parent.mkdir(parents=True)
+    stamp.write_text("seed 3")
+    assert call("check").startswith("exp/teacher: run stage 3 first")
+    assert call("leave", "seed=3", "train.epochs=2") == ""
+    kept = tmp_path / "exp/student/asked_for/teacher_set"
+    before = kept.stat().st_mtime_ns
+    assert call("leave", "seed=3", "train.epochs=2") == ""
+    assert kept.stat().st_mtime_ns == before
+    assert call("check") == ""
+    assert call("check", "seed=3", "train.epochs=2") == ""
+    assert "--teacher-set seed=4, but stage 3 of student was given 'seed=3 train.epochs=2'" in call("check", "seed=4")
+    stamp.write_text("seed 4")
+    assert "exp/teacher is not what stage 3 of student has trained: another run" in call("check")

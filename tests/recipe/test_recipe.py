@@ -147,18 +147,11 @@ def test_what_was_made_for_another_config_is_not_used(checkout: Checkout) -> Non
     checkout.good("--stage", "4")
 
 
-def test_a_changed_teacher_retrains_its_student_and_nobody_learns_from_that_of_another_run(checkout: Checkout) -> None:
+def test_a_changed_teacher_retrains_its_student(checkout: Checkout) -> None:
     before = (checkout.exp / "final.pt").read_bytes()
     said = checkout.good("--stage", "3", "--stop-stage", "4", "--teacher-set", "seed=3")
     assert "are of another run (other inputs)" in said
     assert (checkout.exp / "final.pt").read_bytes() != before
-    other = ("--name", "other", "--stage", "3", "--stop-stage", "3", "--teacher-set", "seed=4")
-    assert "exp/mini/teacher: run stage 3 first" in checkout.bad("--name", "other", "--stage", "4")
-    checkout.good(*other)
-    assert "exp/mini/teacher is not what stage 3 of student has trained" in checkout.bad("--stage", "4")
-    said = checkout.bad("--name", "other", "--stage", "5", "--teacher-set", "seed=5")
-    assert "--teacher-set seed=5, but stage 3 of other was given 'seed=4'" in said
-    checkout.good("--stage", "3", "--stop-stage", "4")
 
 
 def test_replaced_audio_reaches_the_features(checkout: Checkout) -> None:
