@@ -14,7 +14,7 @@ from wespeaker_lite.bin import run
 def main() -> None:
     """Parse the arguments and embed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", help="final.pt (default: the model that comes with the package)")
+    parser.add_argument("--model", help="final.pt or an exported .onnx (default: the model of the package)")
     parser.add_argument(
         "sources", nargs="+", metavar="SOURCE", help="recordings, one wav.scp, or one list (.txt, .list)"
     )

@@ -20,7 +20,7 @@ from wespeaker_lite.errors import InputError
 def main() -> None:
     """Parse the arguments and compare."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", help="final.pt (default: the model that comes with the package)")
+    parser.add_argument("--model", help="final.pt or an exported .onnx (default: the model of the package)")
     parser.add_argument("files", nargs="*", metavar="FILE", help="two recordings")
     parser.add_argument("--enroll", nargs="+", default=[], metavar="FILE", help="recordings of one speaker")
     parser.add_argument("--test", metavar="FILE", help="the recording to compare with --enroll")
