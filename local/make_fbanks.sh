@@ -61,7 +61,7 @@ list_clips() {
   if [ -z "$2" ] || fresh "$data/$1/.list.stamp" --trees "$2"; then return; fi
   python -m wespeaker_lite.bin.list_clips "--$1-dir" "$2" --out "$data/$1"
   echo "$2" > "$data/$1/made_from"
-  stamp "$data/$1"/{audio.list,wav.scp,utt2spk,spk2utt,made_from}
+  stamp "$data/$1"/{audio.list,wav.scp,utt2spk,spk2utt,utt2dur,made_from}
 }
 
 [ -n "$(made_sets)" ] || die "$data has neither $train_set nor $test_set: run stage 1 first"
