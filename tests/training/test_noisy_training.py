@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,10 @@ import torch
 
 from wespeaker_lite import resolved, trained_model
 from wespeaker_lite.config import to_mapping
+from wespeaker_lite.data import resident
 from wespeaker_lite.data.arks import ArkWriter
+from wespeaker_lite.data.crops import CropDataset, Request
+from wespeaker_lite.data.distortion import Tensors
 from wespeaker_lite.data.tables import write_table
 from wespeaker_lite.errors import InputError
 from wespeaker_lite.experiment import Experiment
@@ -67,6 +71,47 @@ def test_a_run_that_was_stopped_goes_on_bit_for_bit(
     for name, value in whole.items():
         assert torch.equal(value, parts[name]), name
     assert not torch.equal(whole["embedding.weight"], plain["embedding.weight"])
+
+
+def assert_alike(ours: object, theirs: object) -> None:
+    if isinstance(ours, Tensors):
+        for entry in fields(ours):
+            assert_alike(getattr(ours, entry.name), getattr(theirs, entry.name))
+    else:
+        assert torch.equal(ours, theirs) if torch.is_tensor(ours) else ours == theirs
+
+
+@pytest.mark.parametrize("frames", [40, 60, 130])
+def test_crops_that_are_cut_on_a_device_are_the_same_bit_for_bit(
+    small: Callable[..., Experiment], small_data: Path, noise: Path, frames: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of utterances of 60 frames and noise of 50; copied in several pieces."""
+    monkeypatch.setattr(resident, "_AT_ONCE", 2000)
+    masks = {"freq_masks": 1, "time_masks": 1}
+    config = small(crop={**CROP, "frames": frames, "spec_augment": masks}).crop
+    mapped, cut = (CropDataset(small_data, config, 3, noise) for _ in range(2))
+    assert cut.num_bytes == 40 * 60 * 10 + 3 * 50 * 10
+    cut.make_resident(torch.device("cpu"))
+    for epoch in range(3):
+        request = Request(epoch, np.random.default_rng(epoch).integers(200, size=24))
+        assert_alike(cut[request], mapped[request])
+        assert torch.equal(cut[request].feats, mapped[request].feats)
+
+
+def test_training_on_them_gives_the_same_weights(
+    small: Callable[..., Experiment], small_data: Path, noise: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    experiment = small(crop=CROP, runtime={"workers": 1})
+    mapped = trained(experiment, small_data, noise, tmp_path / "mapped")
+    init = CropDataset.__init__
+
+    def resident_from_the_start(self: CropDataset, directory: Path, *rest: object) -> None:
+        init(self, directory, *rest)
+        self.make_resident(torch.device("cpu"))
+
+    monkeypatch.setattr(CropDataset, "__init__", resident_from_the_start)
+    cut = trained(experiment, small_data, noise, tmp_path / "cut")
+    assert all(torch.equal(value, cut[name]) for name, value in mapped.items())
 
 
 def test_noise_that_the_config_asks_for_must_be_given(

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from wespeaker_lite.config import bounded
-from wespeaker_lite.data.arks import MatrixArk, iter_scp
+from wespeaker_lite.data.arks import ByteMatrix, MatrixArk, iter_scp
 from wespeaker_lite.data.augment import SpecAugmentConfig, pick, spec_augment, uniforms, unperturbed
 from wespeaker_lite.data.distortion import (
     LOG_OF_BITS_0,
@@ -31,6 +31,7 @@ from wespeaker_lite.data.distortion import (
     energies_of,
 )  # fmt: skip
 from wespeaker_lite.data.lines import Lines, decimals, numbered, read_lines
+from wespeaker_lite.data.resident import ResidentFeatures
 from wespeaker_lite.errors import InputError
 
 log = logging.getLogger(__name__)
@@ -169,6 +170,8 @@ class CropDataset(torch.utils.data.Dataset):
         self.config, self.seed, self.acoustics = config, seed, acoustics or Acoustics()
         self._read_tables(Path(directory))
         self._maps: dict[int, MatrixArk] = {}
+        self._noise: CropDataset | None = None
+        self._resident: ResidentFeatures | None = None
         self.num_mels = self._map(self._ark_of[0]).matrix(self.utterances[0], int(self._offsets[0])).columns
         short = int(np.count_nonzero(self.num_frames < config.frames))
         if short:
@@ -277,23 +280,48 @@ class CropDataset(torch.utils.data.Dataset):
         return Noise(raw, low, step, snr, weights)
 
     def _read(self, utterances: np.ndarray, starts: np.ndarray) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Copy the bytes of a batch of crops: (B, T, F) uint8, and the low and the step of each crop, (B, 1, 1)."""
+        """The bytes of a batch of crops: (B, T, F) uint8, and the low and the step of each crop, (B, 1, 1)."""
         frames, mels = self.config.frames, self.num_mels
+        if self._resident is not None:
+            return self._resident.read(utterances, starts, frames)
         raw = np.empty((len(utterances), frames * mels), dtype=np.uint8)
         scales = []
-        wanted = (utterances, self._ark_of[utterances], self._offsets[utterances], self.num_frames[utterances], starts)
-        for row, (utterance, ark, offset, rows, start) in enumerate(zip(*map(np.ndarray.tolist, wanted), strict=True)):
-            matrix = self._map(ark).matrix(self.utterances[utterance], offset)
-            if matrix.rows != rows or matrix.columns != mels:
-                raise InputError(
-                    f"{self._arks[ark]}: utterance {self.utterances[utterance]!r} is {matrix.rows} x {matrix.columns}, "
-                    f"where utt2num_frames and the other utterances say {rows} x {mels}: run the feature stage again"
-                )
+        for row, (matrix, start) in enumerate(zip(self._matrices(utterances), starts.tolist(), strict=True)):
             scales.append((matrix.low, matrix.step))
             crop = matrix.data[start * mels : (start + frames) * mels]
-            raw[row] = crop if rows >= frames else np.resize(crop, frames * mels)
+            raw[row] = crop if matrix.rows >= frames else np.resize(crop, frames * mels)
         low, step = torch.tensor(scales, dtype=torch.float32).view(-1, 2, 1, 1).unbind(1)
         return torch.from_numpy(raw).view(-1, frames, mels), low, step
+
+    def _matrices(self, utterances: np.ndarray) -> Iterator[ByteMatrix]:
+        """Find utterances in their arks, and check that their sizes are those of the tables."""
+        wanted = (utterances, self._ark_of[utterances], self._offsets[utterances], self.num_frames[utterances])
+        for utterance, ark, offset, rows in zip(*map(np.ndarray.tolist, wanted), strict=True):
+            matrix = self._map(ark).matrix(self.utterances[utterance], offset)
+            if matrix.rows != rows or matrix.columns != self.num_mels:
+                raise InputError(
+                    f"{self._arks[ark]}: utterance {self.utterances[utterance]!r} is {matrix.rows} x {matrix.columns}, "
+                    f"where utt2num_frames and the other utterances say {rows} x {self.num_mels}: run the feature "
+                    "stage again"
+                )
+            yield matrix
+
+    @property
+    def num_bytes(self) -> int:
+        """The bytes of all features, those of noise included."""
+        return int(self.num_frames.sum()) * self.num_mels + (self._noise.num_bytes if self._noise else 0)
+
+    @property
+    def is_resident(self) -> bool:
+        """Whether crops are cut on a device, by this process."""
+        return self._resident is not None
+
+    def make_resident(self, device: torch.device) -> None:
+        """Copy all features to a device and cut the same crops there from now on; worker processes cannot."""
+        matrices = self._matrices(np.arange(len(self)))
+        self._resident = ResidentFeatures(matrices, self.num_frames, self.num_mels, device)
+        if self._noise is not None:
+            self._noise.make_resident(device)
 
 
 def _alike(directory: Path, names: Sequence[str]) -> list[Lines]:

@@ -42,6 +42,8 @@ class RuntimeConfig:
     crops; a crop is one short read, so that two feed a GPU; -1 is two for a GPU, none for a CPU. checkpoint_batches:
     also save in mid-epoch, every so many batches; 0 for never (log_every alike). keep: ends of epochs to keep.
     patience: minutes that one of several processes waits for the others.
+    compile: torch.compile for networks and KD terms; auto: on GPUs, if a trial gives the same loss in less time.
+    resident_gb: features up to so many GB, noise included, are copied to the GPU, and the same crops are cut there.
     overlap_gradients: several processes begin to add up gradients before the backward pass is at its end.
     """
 
@@ -52,6 +54,8 @@ class RuntimeConfig:
     checkpoint_batches: int = bounded(500, 0, 10**9)
     keep: int = bounded(2, 1, 100_000)
     patience: float = bounded(30.0, 0.05, 100_000)
+    compile: Literal["auto", "off", "on"] = "auto"
+    resident_gb: float = bounded(8.0, 0, 1e6)
     overlap_gradients: bool = False
 
     def __post_init__(self) -> None:

@@ -21,6 +21,7 @@ from wespeaker_lite.errors import InputError, Stopped
 from wespeaker_lite.experiment import Experiment
 from wespeaker_lite.training import schedule
 from wespeaker_lite.training.checkpoint import CheckpointStore, random_states, set_random_states
+from wespeaker_lite.training.compiling import compile_where_it_pays
 from wespeaker_lite.training.distributed import GradientSum, Ranks
 from wespeaker_lite.training.learner import Learner, Losses
 from wespeaker_lite.training.meters import Meters, MetricsFile, as_words
@@ -58,6 +59,12 @@ class Trainer:
         allow_tf32(self.device)
         self.precision = precision_on(self.device, self.train.precision)
         learner.move_to(self.device)
+        self.shares_statistics = self.train.batch_norm == "shared" or (
+            self.train.batch_norm == "auto" and self.train.batch_size < ENOUGH_FOR_STATISTICS * self.ranks.count
+        )
+        if self.on_gpu and dataset.num_bytes <= self.runtime.resident_gb * 1e9:
+            dataset.make_resident(self.device)
+        self._compile()
         self.optimiser = build_optimiser(self.train.optimiser, learner.parameters(), fused=self.on_gpu)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
         first = max(1, self.train.epochs - self.train.average_last + 1)
@@ -69,9 +76,6 @@ class Trainer:
         if not self.batches:
             raise InputError(f"train.batch_size is {self.train.batch_size}, more than the {crops} crops of an epoch")
         self.groups = dataset.groups(self.train.sampling)
-        self.shares_statistics = self.train.batch_norm == "shared" or (
-            self.train.batch_norm == "auto" and self.train.batch_size < ENOUGH_FOR_STATISTICS * self.ranks.count
-        )
         self.gradient_sum = GradientSum(self.ranks, learner, self.runtime.overlap_gradients)
         self.epoch = self.batch = 0  # done so far
         self.meters = Meters()
@@ -156,7 +160,7 @@ class Trainer:
 
     def _batches_to_come(self) -> Iterator[tuple[Batch, float]]:
         """The batches that are left of this epoch, each with the seconds that it was waited for."""
-        workers = self.runtime.workers
+        workers = 0 if self.dataset.is_resident else self.runtime.workers
         loader = DataLoader(
             self.dataset,
             sampler=self._sampler(self.batch),
@@ -164,7 +168,7 @@ class Trainer:
             num_workers=(GPU_WORKERS if self.on_gpu else 0) if workers < 0 else workers,
             worker_init_fn=leave_to_parent,
             generator=torch.Generator(),  # its own: the global one must not know how often a run was resumed
-            pin_memory=self.on_gpu,
+            pin_memory=self.on_gpu and not self.dataset.is_resident,
         )
         hidden = not sys.stderr.isatty() or not self.ranks.is_first
         bar = tqdm(total=self.batches, initial=self.batch, desc=f"epoch {self.epoch + 1}", disable=hidden)
@@ -208,6 +212,28 @@ class Trainer:
         self.scaler.update()
         return losses
 
+    def _compile(self) -> None:
+        """Compile the networks if the config says so, by a trial on a batch of the size that training has."""
+        choice, ranks = self.runtime.compile, self.ranks.count
+        if choice == "off" or (choice == "auto" and not self.on_gpu):
+            return
+        if ranks > 1 and self.shares_statistics:
+            log.info("training goes on without torch.compile: batch norms send messages (train.batch_norm: shared)")
+            return
+        crops = self.train.batch_size // ranks
+        rng = torch.Generator().manual_seed(0)  # its own: training draws what it would draw without this
+        feats = torch.randn(crops, self.experiment.crop.frames, self.dataset.num_mels, generator=rng).to(self.device)
+        labels = torch.arange(crops, device=self.device) % len(self.dataset.classes)
+
+        def step() -> torch.Tensor:
+            self.learner.zero_grad(set_to_none=True)
+            with self._autocast():
+                total = self.learner(feats, labels, labels % len(self.dataset), 0.0).total
+            total.backward()
+            return total.detach()
+
+        compile_where_it_pays(self.learner, choice, step)
+
     def _autocast(self) -> contextlib.AbstractContextManager:
         dtype = HALF.get(self.precision)
         return torch.autocast(self.device.type, dtype) if dtype else contextlib.nullcontext()
@@ -215,7 +241,7 @@ class Trainer:
     def _not_finite(self, number: int, step: Reading) -> str:
         """Say where a loss stopped being a number; the utterances to blame, if any, are those with such features."""
         batch = self.dataset[next(iter(self._sampler(number)))]  # read again: a batch is the same whenever it is read
-        finite = batch.feats.isfinite().flatten(1).all(1)
+        finite = batch.to("cpu").feats.isfinite().flatten(1).all(1)
         bad = batch.indices[~finite].tolist()
         named = [self.dataset.utterances[index] for index in bad or batch.indices.tolist()]
         parts = as_words({name: value for name, value in step.values.items() if name not in ("loss", "accuracy")})

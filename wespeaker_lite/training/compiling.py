@@ -1,0 +1,87 @@
+"""torch.compile for the networks and the KD terms: kept where it works, gives the same numbers, and is faster."""
+
+import copy
+import logging
+import time
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from wespeaker_lite.training.checkpoint import random_states, set_random_states
+from wespeaker_lite.training.learner import Learner
+
+log = logging.getLogger(__name__)
+
+BACKEND = "inductor"
+SAME = 0.02  # the largest difference of a loss, in parts of it, that rounding in half precision explains
+TIMED = 5  # steps
+
+
+def compile_where_it_pays(learner: Learner, choice: str, step: Callable[[], Tensor]) -> bool:
+    """Compile a learner; `on` keeps it if it works, `auto` if it is also faster. Weights and random states stay.
+
+    step: a whole pass forward and backward over made crops; returns the loss. What decides is logged in one line.
+    """
+    kept, states = copy.deepcopy(learner.state_dict()), random_states()
+    repeats = TIMED if choice == "auto" else 0
+    try:
+        loss, seconds = _try_out(step, repeats)
+        learner.load_state_dict(kept)
+        set_random_states(states)
+        log.info("compiling the networks (runtime.compile: %s); this can take minutes", choice)
+        _switch_on(learner)
+        reason = _why_not(loss, seconds, *_try_out(step, repeats))
+    except Exception as error:  # compilers raise what they like; the cause is in the line below
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+    learner.load_state_dict(kept)
+    learner.zero_grad(set_to_none=True)
+    set_random_states(states)
+    if reason:
+        _switch_off(learner)
+        log.info("training goes on without torch.compile: %s", reason)
+    return not reason
+
+
+def _try_out(step: Callable[[], Tensor], repeats: int) -> tuple[float, float]:
+    """The loss of a first step, and the mean seconds of those after it."""
+    loss = step().item()
+    if not repeats:
+        return loss, 0.0
+    step().item()
+    started = time.perf_counter()
+    for _ in range(repeats):
+        last = step()
+    last.item()  # which waits for all of them
+    return loss, (time.perf_counter() - started) / repeats
+
+
+def _why_not(plain: float, plain_seconds: float, compiled: float, seconds: float) -> str:
+    if not abs(compiled - plain) <= SAME * abs(plain):
+        return f"it gives a loss of {compiled:.6g} in the place of {plain:.6g}"
+    if seconds > plain_seconds:
+        return f"a step takes {1e3 * seconds:.1f} ms in the place of {1e3 * plain_seconds:.1f} ms"
+    if seconds:
+        log.info("compiled, a step takes %.1f ms in the place of %.1f ms", 1e3 * seconds, 1e3 * plain_seconds)
+    return ""
+
+
+def _networks(learner: Learner) -> list[nn.Module]:
+    teacher = learner.teacher
+    return [learner.student, *([teacher.model] if hasattr(teacher, "model") else [])]
+
+
+def _switch_on(learner: Learner) -> None:
+    """Compile in place: names of parameters stay as they are."""
+    for network in _networks(learner):
+        network.compile(backend=BACKEND)
+        if hasattr(network, "activations"):
+            network.activations = torch.compile(network.activations, backend=BACKEND)
+    for term in learner.terms.values():
+        term.compile(backend=BACKEND)
+
+
+def _switch_off(learner: Learner) -> None:
+    for module in (*_networks(learner), *learner.terms.values()):
+        module._compiled_call_impl = None
+        vars(module).pop("activations", None)
