@@ -1,0 +1,93 @@
+"""A training step, extraction and crops on the device, against the same on the CPU in float64."""
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tests.training.learners import NETWORKS, TERMS, batch_of, learner_of
+from wespeaker_lite import models
+from wespeaker_lite.data.crops import CropDataset, Request
+from wespeaker_lite.devices import memory_full_said
+from wespeaker_lite.errors import InputError
+from wespeaker_lite.experiment import Experiment
+from wespeaker_lite.scoring.extraction import embed
+
+Small = Callable[..., Experiment]
+
+
+def gradients_of(
+    learner: torch.nn.Module, feats: torch.Tensor, labels: torch.Tensor
+) -> tuple[float, list[torch.Tensor]]:
+    """Loss and gradients, these in float64 on the CPU."""
+    losses = learner(feats, labels, labels, 1.0)
+    losses.total.backward()
+    grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in learner.parameters()]
+    return losses.total.item(), [grad.double().cpu() for grad in grads]
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize("term", ["none", *TERMS])
+@pytest.mark.parametrize(("half", "tolerance"), [(False, 1e-4), (True, 2e-2)], ids=["fp32", "bf16"])
+def test_a_step_is_that_of_the_cpu_in_float64(
+    device: torch.device, network: str, term: str, half: bool, tolerance: float
+) -> None:
+    try:
+        learner = learner_of(network, [{"name": term}] if term != "none" else [])
+    except InputError as error:
+        pytest.skip(str(error))
+    whole = copy.deepcopy(learner).double()
+    whole._teacher = (copy.deepcopy(learner.teacher).double(),)
+    feats, labels = batch_of()
+    expected, theirs = gradients_of(whole, feats.double(), labels)
+    learner.move_to(device)
+    with torch.autocast(device.type, torch.bfloat16, enabled=half):
+        loss, ours = gradients_of(learner, feats.to(device), labels.to(device))
+    assert loss == pytest.approx(expected, rel=tolerance)
+    if half:
+        mine, other = (torch.cat([grad.flatten() for grad in grads]) for grads in (ours, theirs))
+        assert 1 - torch.cosine_similarity(mine, other, dim=0) < tolerance
+        return
+    total = torch.stack([grad.norm() for grad in theirs]).norm()
+    for (name, _), mine, other in zip(learner.named_parameters(), ours, theirs, strict=True):
+        assert (mine - other).norm() <= tolerance * (other.norm() + 1e-2 * total), name
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_embeddings_are_those_of_the_cpu_and_do_not_depend_on_the_batch(device: torch.device, network: str) -> None:
+    torch.manual_seed(3)
+    ours = models.build(network, NETWORKS[network], num_mels=10).eval()
+    theirs = copy.deepcopy(ours).double()
+    ours.to(device)
+    feats = [torch.randn(frames, 10) for frames in (35, 60, 97)]
+    together = embed(ours, feats, device)
+    for feat, embedding in zip(feats, together, strict=True):
+        alone = embed(ours, [feat], device)[0]
+        torch.testing.assert_close(embedding, alone, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(alone.double(), embed(theirs, [feat.double()])[0].double(), rtol=1e-4, atol=1e-4)
+
+
+def test_crops_with_noise_in_rooms_are_decoded_as_on_the_cpu(
+    device: torch.device, small: Small, small_data: Path, noise: Path
+) -> None:
+    masks = {"freq_masks": 1, "time_masks": 1}
+    config = small(
+        crop={"noise": {"probability": 0.4, "kinds": ["noise"]}, "reverb": {"probability": 0.4}, "spec_augment": masks}
+    ).crop
+    mapped, cut = (CropDataset(small_data, config, 3, noise) for _ in range(2))
+    cut.make_resident(device)
+    request = Request(0, np.arange(40))
+    expected = mapped[request]
+    torch.testing.assert_close(mapped[request].to(device).feats.cpu(), expected.feats, rtol=1e-4, atol=1e-3)
+    resident = cut[request].to(device)
+    assert torch.equal(resident.raw.cpu(), expected.raw)
+    torch.testing.assert_close(resident.feats.cpu(), expected.feats, rtol=1e-4, atol=1e-3)
+
+
+def test_memory_that_does_not_suffice_gets_one_line(device: torch.device) -> None:
+    expected = r"does not suffice for 8 crops: .* asked for; take 4"
+    with pytest.raises(InputError, match=expected), memory_full_said("8 crops", "take 4"):
+        torch.empty(1 << 50, dtype=torch.uint8, device=device)
