@@ -178,17 +178,39 @@ missing_for_export() {
     { echo "${lines//$'\n'/, }; get it by: tools/install.sh --extras export" && false; }
 }
 
-# The experiment of the teacher that the config names.
-teacher_folder() { echo "$exps/$(basename "$(setting distill.teacher)" .yaml)"; }
+# The teachers that the config names, in the array `teachers`: confs, or files of trained models.
+find_teachers() {
+  teachers=("$(setting distill.teacher)")
+  [ -n "${teachers[0]}" ] || read -ra teachers <<< "$(setting distill.teachers)" || true
+}
+
+is_conf() { [[ $1 == *.yaml || $1 == *.yml ]]; }
+
+# teacher_folder TEACHER: its experiment; that of a trained file has the name that --model would give it.
+teacher_folder() {
+  if is_conf "$1"; then
+    echo "$exps/$(basename "${1%.*}")"
+  else
+    echo "$exps/$(name_of_model "$1")"
+  fi
+}
+
+# The weights of a teacher: those of its experiment, or the file that is named.
+teacher_file() { if is_conf "$1"; then echo "$(teacher_folder "$1")/final.pt"; else echo "$1"; fi; }
+
+# A model of another corpus gets a folder of its own name, so that it cannot write over one that was trained here.
+name_of_model() {
+  local trained_in prefix=''
+  trained_in=$(dirname "$1")
+  if [ ! "$trained_in" -ef "$exps/$(basename "$trained_in")" ]; then prefix=$(basename "$(dirname "$trained_in")")_; fi
+  echo "$prefix$(basename "$trained_in")"
+}
 
 # The trained model that training begins with, if any: a file as it is named, or what comes of a conf with the same seed.
 starting_model() {
   local start
   start=$(setting start_from)
-  case $start in
-    *.yaml | *.yml) echo "$exps/$(basename "${start%.*}")$suffix/final.pt" ;;
-    *) echo "$start" ;;
-  esac
+  if is_conf "$start"; then echo "$exps/$(basename "${start%.*}")$suffix/final.pt"; else echo "$start"; fi
 }
 
 # The fbanks of a set must be those that this config (or this model) asks for: all configs share one copy. Their stamp is
@@ -272,15 +294,12 @@ follow() {
   return "$code"
 }
 
-trained=true prefix='' suffix=''
+trained=true suffix=''
 if [ -n "$model" ]; then
   [ -e "$model" ] || die "--model $model: no such file"
   [ "${#set[@]}" -eq 0 ] || die "--set changes what is trained; a --model keeps the config that it carries"
   trained=false
-  # A model of another corpus gets a folder of its own name, so that it cannot write over one that was trained here.
-  trained_in=$(dirname "$model")
-  if [ ! "$trained_in" -ef "$exps/$(basename "$trained_in")" ]; then prefix=$(basename "$(dirname "$trained_in")")_; fi
-  name=${name:-$prefix$(basename "$trained_in")}
+  name=${name:-$(name_of_model "$model")}
 else
   if [ "$seed" -ne 0 ]; then set+=("seed=$seed") suffix=_s$seed; fi
   name=${name:-$(basename "$config" .yaml)$suffix}

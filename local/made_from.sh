@@ -67,11 +67,14 @@ check_clips() {
   done
 }
 
-# The folders of what stage 3 trains for this experiment: its teacher, and the model that it starts from.
+# The folders of what stage 3 trains for this experiment: its teachers, and the model that it starts from.
 trained_first() {
-  local start
+  local start conf teachers
   start=$(starting_model)
-  if [ -n "$(setting distill.teacher)" ]; then teacher_folder; fi
+  find_teachers
+  for conf in "${teachers[@]}"; do
+    if is_conf "$conf"; then teacher_folder "$conf"; fi
+  done
   if [ "$start" != "$(setting start_from)" ]; then dirname "$start"; fi
 }
 

@@ -10,13 +10,14 @@ systems=() current=("$exp/.score.stamp") maps='' terms=$(setting distill.terms)
 attention="'name': 'attention'[^}]*'pairs': 'stage'"
 if $trained && [[ $terms =~ $attention ]]; then
   check_asked_for
-  teacher=$(teacher_folder)
+  find_teachers
+  teacher=$(teacher_file "${teachers[0]}")
   twin=$(python -m wespeaker_lite.bin.draw_attention --twin-of "$exp")
   [ -n "$twin" ] || say "nothing in $exps was trained as $name, but without KD: such attention maps are not shown"
-  if [ "$twin" = "$teacher" ]; then twin=''; fi # a network that teaches its own kind
-  for system in "$teacher" ${twin:+"$twin"} "$exp"; do
-    systems+=(--system "$(basename "$system")=$system/final.pt")
-    inputs+=("$system/.train.stamp")
+  if [ "$twin/final.pt" = "$teacher" ]; then twin=''; fi # a network that teaches its own kind
+  for weights in "$teacher" ${twin:+"$twin/final.pt"} "$exp/final.pt"; do
+    systems+=(--system "$(basename "$(dirname "$weights")")=$weights")
+    inputs+=("$weights")
   done
   check_features "$test_set"
   inputs+=("$data/$test_set/feats.sum")

@@ -27,18 +27,22 @@ if uses_noise; then
 fi
 embeddings=$(setting distill.embeddings)
 if [ -n "$embeddings" ]; then inputs+=("$embeddings"); fi
-teacher=$(setting distill.teacher)
-if [ -n "$teacher" ]; then
-  teacher_exp=$(teacher_folder)
-  inputs+=("$teacher_exp/.train.stamp")
-  current+=("$teacher_exp/.train.stamp")
-  options+=(--teacher "$teacher_exp/final.pt")
+find_teachers
+for teacher in "${teachers[@]}"; do
+  teacher_exp=$(teacher_folder "$teacher")
+  if is_conf "$teacher"; then
+    inputs+=("$teacher_exp/.train.stamp")
+    current+=("$teacher_exp/.train.stamp")
+  else
+    inputs+=("$teacher")
+  fi
+  options+=(--teacher "$(teacher_file "$teacher")")
   if [ "$(setting distill.source)" = utterance ]; then
     inputs+=("$teacher_exp/embeddings/$(training_set)/.embed.stamp")
     current+=("$teacher_exp/embeddings/$(training_set)/.embed.stamp")
     options+=(--teacher-embeddings "$teacher_exp/embeddings/$(training_set)/xvector.scp")
   fi
-fi
+done
 start=$(starting_model)
 check_asked_for
 if [ -n "$start" ]; then inputs+=("$start") options+=(--start-from "$start"); fi

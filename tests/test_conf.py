@@ -15,10 +15,10 @@ CONFS = sorted((ROOT / "conf").rglob("*.yaml"))
 @pytest.mark.parametrize("path", CONFS, ids=lambda path: path.stem)
 def test_a_conf_fits_together(path: Path) -> None:
     config = experiment.load(path)
-    if config.distill.teacher:
-        assert experiment.load(ROOT / config.distill.teacher).features == config.features
-        terms = rehearse(path, ROOT / config.distill.teacher)
-    else:
+    for teacher in config.distill.all_teachers:
+        assert experiment.load(ROOT / teacher).features == config.features
+        terms = rehearse(path, ROOT / teacher)
+    if not config.distill.all_teachers:
         network = models.build(config.model["name"], config.model, config.features.num_mels)
         terms = training_parts(config, network, classes=3)
         del terms["head"]

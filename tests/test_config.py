@@ -188,8 +188,8 @@ def test_every_conf_is_valid_and_resolved_it_is_the_same(conf: Path) -> None:
     experiment = load(conf)
     again = from_mapping(Experiment, to_mapping(experiment), "resolved")
     assert to_mapping(again) == to_mapping(experiment)
-    if experiment.distill.teacher:
-        assert (Path(__file__).parent.parent / experiment.distill.teacher).exists()
+    for teacher in experiment.distill.all_teachers:
+        assert (Path(__file__).parent.parent / teacher).exists()
     assert dataclasses.is_dataclass(experiment.train.optimiser)
 
 

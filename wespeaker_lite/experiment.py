@@ -63,7 +63,7 @@ def from_given(mapping: Mapping[str, Any], where: str) -> Experiment:
         taught = taught or module.Term.needs_teacher
     if experiment.pretrained and terms:
         raise InputError(f"{where}: pretrained weights are not trained, so that distill.terms would do nothing")
-    if taught != bool(experiment.distill.teacher or experiment.distill.embeddings):
+    if taught != bool(experiment.distill.all_teachers or experiment.distill.embeddings):
         raise InputError(f"{where}: distill: a teacher (or embeddings) and terms that learn from it go together")
     _check_sizes(experiment, model, where)
     return replace(experiment, model=model, distill=replace(experiment.distill, terms=tuple(terms)))

@@ -46,6 +46,25 @@ def test_no_teacher_is_trained_that_does_not_fit(checkout: Checkout) -> None:
     assert not (checkout.folder / "exp/mini/two_heads/train.log").exists()
 
 
+def test_teachers_may_be_trained_files_and_several(checkout: Checkout, tmp_path: Path) -> None:
+    stages = ("--stage", "3", "--stop-stage", "4")
+    alone = ("--set", "distill.terms=[{name: label}, {name: embedding}]", "--set", "train.epochs=1")
+    shutil.copytree(checkout.exp.parent / "teacher", tmp_path / "given")
+    given = str(tmp_path / "given/final.pt")
+    said = checkout.good(*stages, *alone, "--name", "by_file", "--set", f"distill.teacher={given}")
+    assert f"the teacher of by_file is {given}" in said
+    assert "done already" in checkout.good(*stages, *alone, "--name", "by_file", "--set", f"distill.teacher={given}")
+    both = ("--set", "distill.teacher=", "--set", f"distill.teachers=[conf/teacher.yaml, {given}]")
+    checkout.good(*stages, *alone, *both, "--set", "distill.source=utterance", "--name", "by_two")
+    folder = f"{tmp_path.name}_given"
+    assert (checkout.folder / f"exp/mini/{folder}/embeddings/train/xvector.scp").exists()
+    lines = (checkout.folder / "exp/mini/by_two/metrics.jsonl").read_text().splitlines()
+    assert {"label", "embedding"} <= json.loads(lines[-1]).keys()
+    (tmp_path / "given/final.pt").unlink()
+    said = checkout.bad(*stages, *alone, "--name", "by_file", "--set", f"distill.teacher={given}")
+    assert f"{given}: no such file" in said
+
+
 def test_copies_with_noise_and_in_rooms_and_noise_in_crops(checkout: Checkout, tmp_path: Path) -> None:
     for number in range(3):
         noise = np.random.default_rng(number).normal(0, 0.1, 8000)

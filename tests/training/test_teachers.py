@@ -250,3 +250,46 @@ def test_other_strides_over_time_clash(small_data: Path, attentive: Path) -> Non
     dataset = CropDataset(small_data, experiment.crop, 0)
     with pytest.raises(InputError, match="the student's stride over time is 1, the teacher's 2"):
         build_learner(experiment, dataset, str(attentive))
+
+
+def test_two_teachers_by_crops_and_by_arks(small: Small, small_data: Path, teacher: Path, tmp_path: Path) -> None:
+    distill = {"teachers": ["conf/a.yaml", "conf/b.yaml"], "teacher_weights": [1.0, 3.0], "terms": BOTH}
+    experiment = small(distill=distill, train={"epochs": 1})
+    dataset = CropDataset(small_data, experiment.crop, 0)
+    learner = build_learner(experiment, dataset, [str(teacher), str(teacher)]).eval()
+    alone = build_learner(student(small, BOTH), dataset, str(teacher)).eval()
+    alone.student.load_state_dict(learner.student.state_dict())
+    alone.head.load_state_dict(learner.head.state_dict())
+    feats, labels, indices = torch.randn(6, 40, 10), torch.arange(6) % 5, torch.arange(6)
+    several, single = (each(feats, labels, indices, epoch=1.0).parts for each in (learner, alone))
+    torch.testing.assert_close(several["label"], single["label"])  # of twins
+    Trainer(learner, dataset, experiment, tmp_path).run()
+    assert not [name for name in learner.state_dict() if "teacher" in name or "shares" in name]
+    arks = tmp_path / "a", tmp_path / "b"
+    for ark, width in zip(arks, (3, 12), strict=True):
+        with ArkWriter(ark) as writer:
+            for row, name in enumerate(dataset.utterances):
+                writer.write(name, np.random.default_rng(row).normal(size=width).astype(np.float32))
+    learner = build_learner(small(distill={**distill, "terms": BOTH[1:]}), dataset, "", [f"{ark}.scp" for ark in arks])
+    assert [part.projection.weight.shape for part in learner.terms["embedding"].each] == [(3, 8), (12, 8)]
+    assert learner(feats, labels, indices, epoch=1.0).total.isfinite()
+
+
+def test_centroids_of_the_speakers_serve_as_a_head(small: Small, small_data: Path, tmp_path: Path) -> None:
+    section = {"embeddings": "set below", "classifier": "centroids", "terms": BOTH[:1]}
+    experiment = small(distill=section, head={"margin": 0.1, "scale": 20.0})
+    dataset = CropDataset(small_data, experiment.crop, 0)
+    vectors = np.random.default_rng(0).normal(size=(len(dataset), 12))
+    with ArkWriter(tmp_path / "xvector") as writer:
+        for name, vector in zip(dataset.utterances, vectors, strict=True):
+            writer.write(name, vector.astype(np.float32))
+    learner = build_learner(experiment, dataset, "", str(tmp_path / "xvector.scp"))
+    indices = torch.tensor([3, 31])
+    shown = learner.teacher(torch.zeros(2, 40, 10), torch.tensor([0, 3]), indices)
+    unit = [vector / np.sqrt((vector**2).sum()) for vector in vectors]
+    for row, index in enumerate(indices.tolist()):
+        for speaker in range(5):
+            mean = sum(unit[n] for n in range(len(dataset)) if dataset.labels[n] == speaker)
+            expected = 20 * (unit[index] @ mean) / np.sqrt((mean**2).sum())
+            assert shown.cosine_logits[row, speaker].item() == pytest.approx(expected, abs=1e-4)
+    assert learner(torch.randn(2, 40, 10), torch.tensor([0, 3]), indices, epoch=1.0).total.isfinite()

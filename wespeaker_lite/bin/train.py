@@ -12,8 +12,10 @@ def main() -> None:
     parser.add_argument("--config", required=True, help="the experiment's resolved config.yaml")
     parser.add_argument("--data", required=True, help="data dir with feats.scp, utt2num_frames and utt2spk")
     parser.add_argument("--out", required=True, help="the experiment's folder")
-    parser.add_argument("--teacher", default="", help="final.pt of the teacher")
-    parser.add_argument("--teacher-embeddings", default="", help="xvector.scp of the teacher over the training set")
+    parser.add_argument("--teacher", action="append", default=[], help="final.pt of the teacher; of each, if several")
+    parser.add_argument(
+        "--teacher-embeddings", action="append", default=[], help="xvector.scp of each teacher over the training set"
+    )
     parser.add_argument("--start-from", default="", help="final.pt that training begins with, to fine-tune it")
     parser.add_argument("--noise", default="", help="data dir with features of noise, where the config mixes some in")
     parser.add_argument(
@@ -23,7 +25,8 @@ def main() -> None:
     from wespeaker_lite.training.job import Job, train  # after the arguments: --help need not wait for torch
 
     paths = Path(args.config), Path(args.data), Path(args.out)
-    train(Job(*paths, args.teacher, args.teacher_embeddings, args.start_from, tuple(args.inputs), args.noise))
+    taught = tuple(args.teacher), tuple(args.teacher_embeddings)
+    train(Job(*paths, *taught, args.start_from, tuple(args.inputs), args.noise))
 
 
 if __name__ == "__main__":

@@ -39,7 +39,7 @@ def text(path: Path, trained: TrainedModel, front_end: FrontEnd, about: "About",
     ]
     options = ", ".join(f"{key} {value}" for key, value in to_mapping(features).items())
     network = ", ".join(f"{key} {value}" for key, value in config["model"].items())
-    teacher = config["distill"]["teacher"] or config["distill"]["embeddings"] or "none"
+    teacher = _teacher(config["distill"])
     return "\n".join(
         [
             f"# {path.resolve().parent.name}",
@@ -101,3 +101,7 @@ def _results(results: Mapping[str, Any] | None) -> list[str]:
     if results is None:
         return ["Not measured: there was no results.json beside the model."]
     return ["```", results_table(results).rstrip("\n"), "```"]
+
+
+def _teacher(distill: Mapping[str, Any]) -> str:
+    return distill["teacher"] or ", ".join(distill.get("teachers", ())) or distill["embeddings"] or "none"

@@ -1,5 +1,6 @@
 """Knowledge distillation: one file per term, found by its name, and the teachers that feed them."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -7,6 +8,7 @@ from typing import Any, Literal
 from torch import nn
 
 from wespeaker_lite import plugins
+from wespeaker_lite.distill.several import Several
 from wespeaker_lite.distill.term import Partners
 
 
@@ -14,24 +16,54 @@ from wespeaker_lite.distill.term import Partners
 class DistillConfig:
     """From whom a student learns, and what.
 
-    teacher: a conf file that stage 3 trains (or fetches); empty for none. source: `crop`, where the teacher sees the
-    student's own crop, or `utterance`, where its embeddings of whole utterances are made once and read from an ark.
-    embeddings: such an ark's .scp made elsewhere, in the place of a teacher. terms: `{name: label, weight: 1.0, ...}`
-    each; those that need no teacher do without.
+    teacher: a conf file that stage 3 trains (or fetches), or the final.pt of a trained model; empty for none. teachers:
+    several, each as `teacher`. combine, teacher_weights: how a term's losses become one, see `Several`.
+
+    source: `crop`, where the teacher sees the student's own crop, or `utterance`, where its embeddings of whole
+    utterances are made once and read from an ark. embeddings: such an ark's .scp made elsewhere, in the place of a
+    teacher. classifier: of embeddings made once, the teacher's own `head`, or `centroids`, the mean of each training
+    speaker's embeddings: then the teacher needs neither a head nor the student's speakers.
+
+    terms: `{name: label, weight: 1.0, ...}` each; those that need no teacher do without.
     """
 
     teacher: str = ""
     source: Literal["crop", "utterance"] = "crop"
     embeddings: str = ""
+    teachers: tuple[str, ...] = ()
+    combine: Literal["mean", "best"] = "mean"
+    teacher_weights: tuple[float, ...] = ()
+    classifier: Literal["head", "centroids"] = "head"
     terms: tuple[dict[str, Any], ...] = ()
 
     def __post_init__(self) -> None:
-        if self.teacher and self.embeddings:
-            raise ValueError("either a teacher or embeddings, not both")
+        if bool(self.teacher) + bool(self.embeddings) + bool(self.teachers) > 1:
+            raise ValueError("either a teacher, or teachers, or embeddings, not both")
+        if any(not name or len(name.split()) != 1 for name in self.teachers):
+            raise ValueError("expected names without spaces in teachers")
+        if len(set(self.teachers)) < len(self.teachers):
+            raise ValueError("a teacher stands twice in teachers")
+        if self.teacher_weights and len(self.teacher_weights) != len(self.teachers):
+            raise ValueError("expected as many teacher_weights as teachers")
+        if any(not 0 < weight < math.inf for weight in self.teacher_weights):
+            raise ValueError("expected teacher_weights > 0")
+        if self.teacher_weights and self.combine == "best":
+            raise ValueError("combine: best takes no teacher_weights")
+        if self.classifier == "centroids" and self.source != "utterance" and not self.embeddings:
+            raise ValueError("centroids are of embeddings made once: set source: utterance")
+
+    @property
+    def all_teachers(self) -> tuple[str, ...]:
+        """The teacher or the teachers, confs or trained files."""
+        return (self.teacher,) if self.teacher else self.teachers
 
 
-def build_terms(sections: Sequence[Mapping[str, Any]], partners: Partners) -> nn.ModuleDict:
+def build_terms(
+    sections: Sequence[Mapping[str, Any]], partners: Partners | Sequence[Partners], config: DistillConfig | None = None
+) -> nn.ModuleDict:
     """Build the KD terms of a config, keyed by name, in its order.
+
+    partners: a list of them where there are several teachers, which `config` says how to combine.
 
     Raises:
         InputError: for an unknown term or option, with the nearest match.
@@ -39,6 +71,11 @@ def build_terms(sections: Sequence[Mapping[str, Any]], partners: Partners) -> nn
     terms = nn.ModuleDict()
     for number, section in enumerate(sections):
         where = f"distill.terms[{number}]"
-        module, config = plugins.find(__name__, section, where)
-        terms[section["name"]] = module.Term(config, partners)
+        module, options = plugins.find(__name__, section, where)
+        if isinstance(partners, Partners) or not module.Term.needs_teacher:
+            first = partners if isinstance(partners, Partners) else partners[0]
+            terms[section["name"]] = module.Term(options, first)
+            continue
+        each = [module.Term(options, one) for one in partners]
+        terms[section["name"]] = Several(each, config.combine, config.teacher_weights)
     return terms

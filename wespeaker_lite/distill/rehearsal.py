@@ -26,8 +26,10 @@ def rehearse(student: Path, teacher: Path) -> nn.ModuleDict:
     if sees_crops:
         check_features(teacher, their_config, our_config)
     network, frames = trained_model.build_model(their_config), ours.crop.frames
-    # Weights from outside come without a head.
-    head = None if theirs.pretrained else trained_model.build_head(their_config, network.embed_dim, CLASSES)
+    if ours.distill.classifier == "centroids":
+        head = trained_model.build_head(our_config, network.embed_dim, CLASSES)
+    else:  # weights from outside come without a head
+        head = None if theirs.pretrained else trained_model.build_head(their_config, network.embed_dim, CLASSES)
     shown = outputs_for_silence(trained_model.build_model(our_config), frames, ours.features.num_mels)
     taught = outputs_for_silence(network, frames, theirs.features.num_mels, head, inside=sees_crops)
     bank = None if sees_crops else taught.embedding

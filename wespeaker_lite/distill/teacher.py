@@ -2,18 +2,23 @@
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from wespeaker_lite import trained_model
+from wespeaker_lite.config import to_mapping
 from wespeaker_lite.data.arks import read_array, read_scp
 from wespeaker_lite.data.augment import unperturbed
 from wespeaker_lite.distill.outputs import Outputs, logits_of, outputs_of
 from wespeaker_lite.errors import InputError
+from wespeaker_lite.models import margin
+from wespeaker_lite.models.margin import HeadConfig, MarginHead
 from wespeaker_lite.trained_model import TrainedModel, build_head, shared_classes
 
 log = logging.getLogger(__name__)
@@ -75,12 +80,39 @@ class ArkTeacher(nn.Module):
         self.head = head.requires_grad_(False).eval() if head is not None else None
         self.embed_dim = table.shape[1]
 
+    def classify_by_centroids(self, labels: Tensor, classes: int, config: HeadConfig) -> None:
+        """Take the speakers' centroids for a head; `labels` (N,) are of the utterances, `config` is the student's."""
+        self.head = CentroidHead(self.table, labels, classes, config).requires_grad_(False).eval()
+
     @torch.no_grad()
     def forward(self, feats: Tensor, labels: Tensor, indices: Tensor, inside: bool = False) -> Outputs:
         """Indices of utterances (B,) and labels (B,) to the teacher's outputs; there is no inside to look at."""
         embedding = self.table[indices]
         classes = self.head.classes if self.head is not None else None
         return Outputs(embedding, *logits_of(self.head, embedding, labels), classes=classes)
+
+
+class CentroidHead(nn.Module):
+    """A head whose class weights are the means of the speakers' unit-length embeddings, so that KD needs no other.
+
+    Scale and margin are those of the student's head; a softmax head lends its scale, and has the margin 0.
+    """
+
+    classes = None
+
+    def __init__(self, table: Tensor, labels: Tensor, classes: int, config: HeadConfig) -> None:
+        """Make it of embeddings (N, D) with labels (N,)."""
+        super().__init__()
+        if config.name == "softmax":
+            config = replace(config, name="am", margin=0.0)
+        self.head: MarginHead = margin.build_head(to_mapping(replace(config, subcenters=1)), table.shape[1], classes)
+        self.scale = self.head.scale
+        sums = torch.zeros(classes, table.shape[1]).index_add_(0, labels, F.normalize(table, dim=1))
+        self.head.weight.data.copy_(F.normalize(sums, dim=1)[None])
+
+    def cosines_and_logits(self, embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """As a margin head's."""
+        return self.head.cosines_and_logits(embeddings, labels)
 
 
 class TeacherHead(nn.Module):

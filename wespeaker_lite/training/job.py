@@ -7,14 +7,17 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from wespeaker_lite import distill, trained_model
 from wespeaker_lite.config import to_mapping
 from wespeaker_lite.data.crops import CropDataset
-from wespeaker_lite.distill.outputs import outputs_for_silence
+from wespeaker_lite.distill.outputs import Outputs, outputs_for_silence
+from wespeaker_lite.distill.several import Teachers
 from wespeaker_lite.distill.teacher import ArkTeacher, NetworkTeacher
 from wespeaker_lite.distill.term import Partners
 from wespeaker_lite.errors import InputError
@@ -30,7 +33,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Job:
-    """A resolved config, a data dir and the experiment's folder; a teacher's final.pt or its embeddings, or both.
+    """A resolved config, a data dir and the experiment's folder; teachers' final.pt, and their embeddings if made once.
 
     start_from: final.pt of the model that training begins with, where it does not begin with fresh weights. inputs:
     files that the result hangs on. Checkpoints made from others are not gone on from. noise: data dir of noise clips,
@@ -40,8 +43,8 @@ class Job:
     config: Path
     data: Path
     out: Path
-    teacher: str = ""
-    teacher_embeddings: str = ""
+    teachers: tuple[str, ...] = ()
+    teacher_embeddings: tuple[str, ...] = ()
     start_from: str = ""
     inputs: tuple[str, ...] = ()
     noise: str = ""
@@ -60,7 +63,7 @@ def train(job: Job) -> None:
         _log_to(job.out / "train.log", ranks)
         dataset = _dataset(job, experiment)
         torch.manual_seed(experiment.seed)
-        learner = build_learner(experiment, dataset, job.teacher, job.teacher_embeddings)
+        learner = build_learner(experiment, dataset, job.teachers, job.teacher_embeddings)
         if job.start_from:
             start_from(job.start_from, learner, experiment, dataset.classes)
         Trainer(learner, dataset, experiment, job.out, Inputs(files=job.inputs).digests(), ranks).run()
@@ -76,23 +79,41 @@ def _dataset(job: Job, experiment: Experiment) -> CropDataset:
 
 
 def build_learner(
-    experiment: Experiment, dataset: CropDataset, teacher: str = "", teacher_embeddings: str = ""
+    experiment: Experiment,
+    dataset: CropDataset,
+    teachers: str | Sequence[str] = (),
+    teacher_embeddings: str | Sequence[str] = (),
 ) -> Learner:
-    """Build student, head, teacher and KD terms, with fresh weights where there is something to learn."""
+    """Build student, head, teacher and KD terms, with fresh weights where there is something to learn.
+
+    teachers: a final.pt, or several. teacher_embeddings: of each the .scp of its embeddings, where they are made once.
+    """
     config = to_mapping(experiment)
     student = trained_model.build_model(config)
     head = trained_model.build_head(config, student.embed_dim, len(dataset.classes))
     if not experiment.distill.terms:
         return Learner(student, head)
-    guide = build_teacher(experiment, dataset, teacher, teacher_embeddings or experiment.distill.embeddings)
-    frames, num_mels = experiment.crop.frames, experiment.features.num_mels
-    shown, taught = outputs_for_silence(student, frames, num_mels), None
+    paths, arks = _listed(teachers), _listed(teacher_embeddings or experiment.distill.embeddings)
+    guides = [build_teacher(experiment, dataset, *pair) for pair in zip_longest(paths, arks, fillvalue="")]
+    shown = outputs_for_silence(student, experiment.crop.frames, experiment.features.num_mels)
+    partners = [_partners(experiment, len(dataset.classes), shown, guide) for guide in guides or [None]]
+    terms = distill.build_terms(
+        experiment.distill.terms, partners if len(partners) > 1 else partners[0], experiment.distill
+    )
+    return Learner(student, head, terms, Teachers(guides) if len(guides) > 1 else next(iter(guides), None))
+
+
+def _listed(paths: str | Sequence[str]) -> list[str]:
+    return ([paths] if paths else []) if isinstance(paths, str) else list(paths)
+
+
+def _partners(experiment: Experiment, classes: int, shown: Outputs, guide: nn.Module | None) -> Partners:
+    """Whom terms are built for: what the student shows, and what a teacher shows for a crop without sound."""
+    frames, taught = experiment.crop.frames, None
     if guide is not None:
         nobody = torch.zeros(1, dtype=torch.long)
-        taught = guide.eval()(torch.zeros(1, frames, num_mels), nobody, nobody, inside=True)
-    bank = getattr(guide, "table", None)
-    partners = Partners(shown, taught, experiment.head, len(dataset.classes), frames, bank)
-    return Learner(student, head, distill.build_terms(experiment.distill.terms, partners), guide)
+        taught = guide.eval()(torch.zeros(1, frames, experiment.features.num_mels), nobody, nobody, inside=True)
+    return Partners(shown, taught, experiment.head, classes, frames, getattr(guide, "table", None))
 
 
 def start_from(path: str, learner: Learner, experiment: Experiment, classes: Sequence[str]) -> None:
@@ -131,14 +152,17 @@ def start_from(path: str, learner: Learner, experiment: Experiment, classes: Seq
 
 def build_teacher(
     experiment: Experiment, dataset: CropDataset, teacher: str, embeddings: str
-) -> NetworkTeacher | ArkTeacher | None:
-    """Build the teacher that sees crops, or the one that reads embeddings (with the network's head, if it is at hand),
-    or none."""
-    seen = None if embeddings else to_mapping(experiment)
-    network = NetworkTeacher(teacher, seen, dataset.classes) if teacher else None
-    if embeddings:
-        return ArkTeacher(embeddings, dataset.utterances, network.head if network else None)
-    return network
+) -> NetworkTeacher | ArkTeacher:
+    """Build the teacher that sees crops, or the one that reads embeddings, with the network's head if it is at hand, or
+    with the speakers' centroids."""
+    if not embeddings:
+        return NetworkTeacher(teacher, to_mapping(experiment), dataset.classes)
+    if experiment.distill.classifier == "centroids":
+        guide = ArkTeacher(embeddings, dataset.utterances)
+        guide.classify_by_centroids(torch.from_numpy(dataset.labels), len(dataset.classes), experiment.head)
+        return guide
+    network = NetworkTeacher(teacher, None, dataset.classes) if teacher else None
+    return ArkTeacher(embeddings, dataset.utterances, network.head if network else None)
 
 
 def _log_to(path: Path, ranks: Ranks) -> None:
