@@ -45,7 +45,6 @@ for teacher in "${teachers[@]}"; do
   if is_conf "$teacher"; then
     train_first "$teacher"
   else
-    [ -e "$teacher" ] || die "distill.teacher: $teacher: no such file"
     options=("${common_options[@]}" --model "$teacher")
   fi
   if [ "$(setting distill.source)" = utterance ]; then

@@ -37,12 +37,13 @@ def resolve(conf: str | Path, overrides: str | Path | None, assignments: Iterabl
 
 def _check_files(mapping: Mapping[str, Any], conf: str | Path) -> None:
     """Look for the files that stages 3 to 6 read, which may be hours from now."""
-    for key in ("scoring.calibration.list", "distill.teacher", "start_from"):
+    for key in ("scoring.calibration.list", "distill.teacher", "distill.teachers", "start_from"):
         found: Any = mapping
         for word in key.split("."):
             found = found.get(word) if isinstance(found, Mapping) else None
-        if isinstance(found, str) and found and not Path(found).is_file():
-            raise InputError(f"{conf}: {key}: {found}: no such file")
+        for path in found if isinstance(found, list) else [found]:
+            if isinstance(path, str) and path and not Path(path).is_file():
+                raise InputError(f"{conf}: {key}: {path}: no such file")
 
 
 def copy_from_model(model: str | Path, out: str | Path) -> None:

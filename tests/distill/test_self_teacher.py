@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from wespeaker_lite import distill, models
+from wespeaker_lite.distill.label import softened_kl
 from wespeaker_lite.distill.outputs import Outputs, outputs_of
-from wespeaker_lite.distill.self_teacher import DISTANCES, Config, Enhancement, Term
+from wespeaker_lite.distill.self_teacher import DISTANCES, Config, Enhancement, Term, refine
 from wespeaker_lite.distill.term import Partners
 from wespeaker_lite.errors import InputError
 from wespeaker_lite.models.margin import HeadConfig, build_head
@@ -242,6 +243,53 @@ def test_the_label_level_is_the_kl_of_the_self_teachers_distribution(logits: str
     assert losses["self_class"].item() == pytest.approx(classification.item(), rel=1e-5)
 
 
+@pytest.mark.parametrize("crops", ["all", "right", "confidence"])
+def test_the_label_level_is_taught_on_the_crops_that_are_asked_for(crops: str) -> None:
+    student = Student()
+    term, outputs = student.term(crops=crops, temperature=2.5), student()
+    # so that the first crop is classified right, the second wrong
+    _, cosines, _ = refine(term, outputs.maps, LABELS)
+    best = cosines.argmax(1)
+    labels = torch.stack([best[0], (best[1] + 1) % CLASSES, best[2]])
+    losses = term(outputs, None, labels)
+    assert losses["self_accuracy"].item() == pytest.approx(2 / 3)
+    p, q = (torch.softmax(x.double() / 2.5, 1) for x in (cosines, outputs.cosine_logits))
+    pairs = zip(p.tolist(), q.tolist(), strict=True)
+    divergences = [sum(a * math.log(a / b) for a, b in zip(*rows, strict=True)) for rows in pairs]
+    rows = zip(cosines.double().tolist(), labels.tolist(), strict=True)
+    sure = [math.exp(row[label]) / sum(map(math.exp, row)) for row, label in rows]
+    weights = {"all": [1, 1, 1], "right": [1, 0, 1], "confidence": sure}[crops]
+    expected = 2.5**2 * sum(w * d for w, d in zip(weights, divergences, strict=True)) / 3
+    assert losses["self_label"].item() == pytest.approx(expected, rel=1e-4)
+
+
+def test_the_moving_average_follows_and_teaches_without_gradient() -> None:
+    student = Student()
+    term = student.term(ema=0.75)
+    own, average = term.embedding.weight, term.average["embedding"].weight
+    assert torch.equal(own, average)
+    before = average.clone()
+    own.data += 1.0
+    losses = term(student(), None, LABELS)
+    torch.testing.assert_close(average, before + 0.25)
+    _, cosines, _ = refine(term.average, student().maps, LABELS)
+    torch.testing.assert_close(losses["self_label"], softened_kl(student().cosine_logits, cosines, 4.0))
+    losses["self_label"].backward()
+    assert average.grad is None
+    assert own.grad is None  # who learns does not teach
+    term.eval()
+    term(student(), None, LABELS)
+    torch.testing.assert_close(average, before + 0.25)
+
+
+def test_kd_waits_for_its_first_epoch() -> None:
+    term = Student().term(start_epoch=2.0, ramp_epochs=2.0, alpha=3.0, beta=1.0)
+    weights = [term.weights(epoch) for epoch in (1.9, 3.0, 4.0)]
+    assert [(w["self_class"], w["self_label"], w["self_feature"]) for w in weights] == [
+        (1, 0, 0), (1, 1.5, 0.5), (1, 3, 1)
+    ]  # fmt: skip
+
+
 def test_a_level_without_weight_is_not_made() -> None:
     student = Student()
     made = {
@@ -249,9 +297,9 @@ def test_a_level_without_weight_is_not_made() -> None:
         for alpha in (0.0, 2.0)
         for beta in (0.0, 1.0)
     }
-    both = {"self_class", "self_label", "self_feature"}
+    both = {"self_class", "self_label", "self_feature", "self_accuracy"}
     assert made == {
-        (0.0, 0.0): {"self_class"},
+        (0.0, 0.0): {"self_class", "self_accuracy"},
         (2.0, 0.0): both - {"self_feature"},
         (0.0, 1.0): both - {"self_label"},
         (2.0, 1.0): both,
@@ -350,6 +398,8 @@ def test_maps_that_do_not_fit_are_refused(shapes: list[tuple[int, ...]], message
         ({"depth": 0}, "depth: 0 does not lie in"),
         ({"beta": -1.0}, "beta: -1.0 does not lie in"),
         ({"temperature": 0.0}, "temperature: 0.0 does not lie in"),
+        ({"ema": 1.0}, "ema: 1.0 does not lie in"),
+        ({"learning_rate": 0.0}, "learning_rate: 0.0 does not lie in"),
         ({"distance": "l2"}, "'l2' is none of"),
         ({"aplha": 1.0}, "did you mean 'alpha'"),
     ],

@@ -55,7 +55,6 @@ def test_a_term_without_teacher_stands_once_and_a_clash_is_said() -> None:
         ({"teachers": ("a b.yaml",)}, "without spaces"),
         ({"teachers": ("a.yaml", "a.yaml")}, "stands twice"),
         ({"teachers": TWO, "teacher_weights": (1.0,)}, "as many teacher_weights"),
-        ({"teachers": TWO, "teacher_weights": (1.0, 0.0)}, "teacher_weights > 0"),
         ({"teachers": TWO, "teacher_weights": (1.0, 2.0), "combine": "best"}, "takes no teacher_weights"),
         ({"teacher": "a.yaml", "classifier": "centroids"}, "source: utterance"),
     ],

@@ -1,6 +1,5 @@
 """Knowledge distillation: one file per term, found by its name, and the teachers that feed them."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -8,6 +7,7 @@ from typing import Any, Literal
 from torch import nn
 
 from wespeaker_lite import plugins
+from wespeaker_lite.config import bounded
 from wespeaker_lite.distill.several import Several
 from wespeaker_lite.distill.term import Partners
 
@@ -32,7 +32,7 @@ class DistillConfig:
     embeddings: str = ""
     teachers: tuple[str, ...] = ()
     combine: Literal["mean", "best"] = "mean"
-    teacher_weights: tuple[float, ...] = ()
+    teacher_weights: tuple[float, ...] = bounded((), 1e-6, 1e6)
     classifier: Literal["head", "centroids"] = "head"
     terms: tuple[dict[str, Any], ...] = ()
 
@@ -45,8 +45,6 @@ class DistillConfig:
             raise ValueError("a teacher stands twice in teachers")
         if self.teacher_weights and len(self.teacher_weights) != len(self.teachers):
             raise ValueError("expected as many teacher_weights as teachers")
-        if any(not 0 < weight < math.inf for weight in self.teacher_weights):
-            raise ValueError("expected teacher_weights > 0")
         if self.teacher_weights and self.combine == "best":
             raise ValueError("combine: best takes no teacher_weights")
         if self.classifier == "centroids" and self.source != "utterance" and not self.embeddings:

@@ -21,9 +21,13 @@ class Term(LogitsTerm):
         return softened_kl(taught, teaching, self.config.temperature)
 
 
-def softened_kl(taught: Tensor, teaching: Tensor, temperature: float) -> Tensor:
-    """T^2 * KL(teaching || taught) of logits (B, classes), a mean over the batch; `teaching` gets no gradient."""
+def softened_kl(taught: Tensor, teaching: Tensor, temperature: float, weights: Tensor | float = 1.0) -> Tensor:
+    """T^2 * KL(teaching || taught) of logits (B, classes), a mean over the batch; `teaching` gets no gradient.
+
+    weights: of the crops, (B,); those of weight 0 still count in the mean.
+    """
     with torch.autocast(taught.device.type, enabled=False):
         log_taught = F.log_softmax(taught.float() / temperature, dim=1)
         log_teaching = F.log_softmax(teaching.detach().float() / temperature, dim=1)
-        return temperature**2 * F.kl_div(log_taught, log_teaching, reduction="batchmean", log_target=True)
+        divergences = F.kl_div(log_taught, log_teaching, reduction="none", log_target=True).sum(1)
+        return temperature**2 * (weights * divergences).mean()

@@ -5,6 +5,7 @@ which only the abstract is public: a reconstruction after FRSKD (Ji et al., CVPR
 network shows maps that get coarser by whole strides can have a self-teacher; none is known here by name.
 """
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -25,10 +26,17 @@ from wespeaker_lite.models.margin import build_head
 from wespeaker_lite.models.masking import full_precision
 from wespeaker_lite.models.pooling import build_pooling
 
+PARTS = ("enhancement", "pooling", "norm", "embedding", "head")  # of the self-teacher
+
 
 @dataclass(frozen=True)
 class Config:
-    """alpha and beta weigh the label and the feature level (0: off), both ramped over the first `ramp_epochs`.
+    """alpha and beta weigh the label and the feature level (0: off), both ramped over `ramp_epochs`.
+
+    What lets the self-teacher get ahead of its student: start_epoch, until which it only learns, before the ramp;
+    learning_rate, of it as a multiple of the student's; ema, the decay of a moving average of its weights that teaches
+    in its place (0: none; one more pass). crops: those that the label level is taught on, `all`, those that the
+    self-teacher classifies `right`, or all weighted by its `confidence`, the labelled class' probability at T = 1.
 
     width: channels of the self-teacher per channel of the student's map. depth: depthwise convolutions after a fusion.
     match: whether a 1x1 convolution also joins maps of equal channels, or is left out there, which is cheaper.
@@ -43,6 +51,10 @@ class Config:
     alpha: float = bounded(2.0, 0, 1e6)
     beta: float = bounded(1.0, 0, 1e6)
     ramp_epochs: float = bounded(0.0, 0, 100_000)
+    start_epoch: float = bounded(0.0, 0, 100_000)
+    learning_rate: float = bounded(1.0, 0.001, 1000)
+    ema: float = bounded(0.0, 0, 0.99999)
+    crops: Literal["all", "right", "confidence"] = "all"
     temperature: float = bounded(4.0, *TEMPERATURES)
     logits: Literal["cosine", "margin"] = "cosine"
     distance: Literal["attention", "cosine", "mse"] = "attention"
@@ -56,7 +68,8 @@ class Term(Base):
 
     self_class: the self-teacher's own classification, which also reaches the student through its maps. self_label:
     T^2 * KL(self-teacher || student), as `softened_kl`. self_feature: the distance of each map and its refinement,
-    summed over maps. In the last two the self-teacher's side is detached.
+    summed over maps. In the last two the self-teacher's side is detached. self_accuracy, for the log alone: the share
+    of the batch that the self-teacher (or its average) classifies right, by margin-free cosines, as for the student.
     """
 
     needs_teacher = False
@@ -79,6 +92,8 @@ class Term(Base):
         embed_dim = partners.student.embedding.shape[1]
         self.embedding = nn.Linear(self.pooling.out_dim, embed_dim)
         self.head = build_head(to_mapping(partners.head), embed_dim, partners.classes)
+        self.learning_rate = config.learning_rate
+        self.average = self._copy_of_parts() if config.ema else None
         adapted = config.beta > 0 and config.distance != "attention"
         self.adaptors = nn.ModuleList(
             nn.Conv2d(ours, theirs, 1) if adapted else nn.Identity()
@@ -88,22 +103,45 @@ class Term(Base):
     def forward(self, student: Outputs, teacher: Outputs | None, labels: Tensor) -> dict[str, Tensor]:
         """Return the losses that the config asks for; a pretrained teacher, if there is one, has no part in them."""
         maps = [as_planes(m) for m in student.maps]
-        refined = self.enhancement(maps)
-        embedding = self.embedding(self.norm(self.pooling(refined[-1])))
-        cosine_logits, margin_logits = logits_of(self.head, embedding, labels)
+        refined, cosine_logits, margin_logits = refine(self, maps, labels)
         losses = {"self_class": F.cross_entropy(margin_logits.float(), labels)}
+        if self.average is not None:
+            refined, cosine_logits, margin_logits = self._averaged(maps, labels)
         if self.config.alpha > 0:
             taught = getattr(student, f"{self.config.logits}_logits")
             teaching = cosine_logits if self.config.logits == "cosine" else margin_logits
-            losses["self_label"] = softened_kl(taught, teaching, self.config.temperature)
+            weights = self._crop_weights(cosine_logits.detach(), labels)
+            losses["self_label"] = softened_kl(taught, teaching, self.config.temperature, weights)
         if self.config.beta > 0:
             losses["self_feature"] = self._feature_distance(maps, refined)
-        return losses
+        return {**losses, "self_accuracy": _is_right(cosine_logits.detach(), labels).mean()}
 
     def weights(self, epoch: float) -> dict[str, float]:
         """The weights of the three losses."""
-        growth = ramp(epoch, self.config.ramp_epochs)
+        growth = 0.0
+        if epoch >= self.config.start_epoch:
+            growth = ramp(epoch - self.config.start_epoch, self.config.ramp_epochs)
         return {"self_class": 1.0, "self_label": self.config.alpha * growth, "self_feature": self.config.beta * growth}
+
+    def _copy_of_parts(self) -> nn.ModuleDict:
+        return nn.ModuleDict({name: copy.deepcopy(getattr(self, name)) for name in PARTS}).requires_grad_(False)
+
+    @torch.no_grad()
+    def _averaged(self, maps: Sequence[Tensor], labels: Tensor) -> tuple[list[Tensor], Tensor, Tensor]:
+        """What the moving average of the self-teacher makes of the maps, after it followed by a step in training."""
+        if self.training:
+            for name in PARTS:
+                pairs = zip(self.average[name].parameters(), getattr(self, name).parameters(), strict=True)
+                for average, own in pairs:
+                    average.lerp_(own, 1 - self.config.ema)
+        return refine(self.average, maps, labels)
+
+    def _crop_weights(self, cosine_logits: Tensor, labels: Tensor) -> Tensor | float:
+        if self.config.crops == "right":
+            return _is_right(cosine_logits, labels)
+        if self.config.crops == "confidence":
+            return cosine_logits.softmax(1).gather(1, labels[:, None]).squeeze(1)
+        return 1.0
 
     def _feature_distance(self, maps: Sequence[Tensor], refined: Sequence[Tensor]) -> Tensor:
         distance = DISTANCES[self.config.distance]
@@ -113,6 +151,18 @@ class Term(Base):
                 distance(full_precision(ours), full_precision(theirs.detach()))
                 for ours, theirs in zip(adapted, refined, strict=True)
             )
+
+
+def refine(parts: nn.Module, maps: Sequence[Tensor], labels: Tensor) -> tuple[list[Tensor], Tensor, Tensor]:
+    """Bring maps through a self-teacher, which has PARTS: its refinements, its cosine and its margin logits."""
+    refined = parts.enhancement(maps)
+    embedding = parts.embedding(parts.norm(parts.pooling(refined[-1])))
+    return refined, *logits_of(parts.head, embedding, labels)
+
+
+def _is_right(logits: Tensor, labels: Tensor) -> Tensor:
+    """1 for each crop (B,) whose largest logit is the label's, 0 for the others."""
+    return (logits.argmax(1) == labels).float()
 
 
 class Enhancement(nn.Module):

@@ -29,6 +29,7 @@ class Several(nn.Module):
         super().__init__()
         self.each = nn.ModuleList(terms)
         self.name, self.looks_inside, self.combine = terms[0].name, terms[0].looks_inside, combine
+        self.learning_rate = terms[0].learning_rate
         shares = torch.tensor(list(weights) or [1.0] * len(terms))
         self.register_buffer("shares", shares / shares.sum(), persistent=False)
 

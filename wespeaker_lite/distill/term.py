@@ -42,11 +42,13 @@ class Term(nn.Module):
     """A KD term, called after its file. What it learns is trained with the student and never deployed.
 
     needs_teacher: whether it is of no use without a pretrained teacher. looks_inside: whose maps and attention it asks
-    for besides embedding and logits, `student` or `teacher`.
+    for besides embedding and logits, `student` or `teacher`. learning_rate: of its own parameters, as a multiple of the
+    student's.
     """
 
     needs_teacher = True
     looks_inside: tuple[str, ...] = ()
+    learning_rate = 1.0
 
     def __init__(self, config: Any, partners: Partners) -> None:
         super().__init__()
@@ -55,6 +57,8 @@ class Term(nn.Module):
 
     def forward(self, student: Outputs, teacher: Outputs | None, labels: Tensor) -> dict[str, Tensor]:
         """Losses by name, each a scalar, before weighting; labels (B,) are those of the batch.
+
+        What `weights` gives no weight is a figure for the log, and no loss.
 
         Here: of a term with one loss, called as the term is, and computed without autocast.
 

@@ -40,7 +40,8 @@ class RuntimeConfig:
 
     device: auto, cpu, cuda, cuda:1 ... threads: of torch on the CPU; 0 leaves it to torch. workers: processes that read
     crops; a crop is one short read, so that two feed a GPU; -1 is two for a GPU, none for a CPU. checkpoint_batches:
-    also save in mid-epoch, every so many batches; 0 for never (log_every alike). keep: ends of epochs to keep.
+    also save in mid-epoch, every so many batches; 0 for never (log_every alike). log_gradients: measure the gradient
+    norm of each loss every so many batches; 0 for never. keep: ends of epochs to keep.
     patience: minutes that one of several processes waits for the others.
     compile: torch.compile for networks and KD terms; auto: on GPUs, if a trial gives the same loss in less time.
     resident_gb: features up to so many GB, noise included, are copied to the GPU, and the same crops are cut there.
@@ -57,6 +58,7 @@ class RuntimeConfig:
     compile: Literal["auto", "off", "on"] = "auto"
     resident_gb: float = bounded(8.0, 0, 1e6)
     overlap_gradients: bool = False
+    log_gradients: int = bounded(0, 0, 10**9)
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"auto|cpu|cuda(:\d{1,3})?", self.device):

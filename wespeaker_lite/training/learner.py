@@ -12,11 +12,16 @@ from wespeaker_lite.models.margin import MarginHead
 
 @dataclass
 class Losses:
-    """`total` is what is differentiated; `parts` are its summands before weighting, detached, for the log."""
+    """`total` is what is differentiated, the sum of `weighted`; `parts` are for the log.
+
+    parts: the summands before weighting, and figures that are no losses, detached. correct: the share of the batch that
+    the student's margin-free cosines classify rightly.
+    """
 
     total: Tensor
     parts: dict[str, Tensor]
-    correct: Tensor  # share of the batch that the student's margin-free cosines classify rightly
+    correct: Tensor
+    weighted: dict[str, Tensor]
 
 
 class Learner(nn.Module):
@@ -52,6 +57,11 @@ class Learner(nn.Module):
         if self.teacher is not None:
             self.teacher.eval()
 
+    def learning_rates(self) -> dict[nn.Parameter, float]:
+        """The learning rates of the terms' parameters, as multiples, where they are not the student's."""
+        faster = (term for term in self.terms.values() if term.learning_rate != 1.0)
+        return {parameter: term.learning_rate for term in faster for parameter in term.parameters()}
+
     def set_margin(self, margin: float) -> None:
         """Set the margin of the student's head, and of the heads of those terms that have one."""
         for module in self.modules():
@@ -62,7 +72,7 @@ class Learner(nn.Module):
         """Crops (B, T, F), labels (B,) and indices of utterances (B,) to losses; `epoch` drives the ramps of KD."""
         student = outputs_of(self.student, self.head, feats, labels, inside="student" in self._inside)
         classification = F.cross_entropy(student.margin_logits.float(), labels)
-        total, parts = classification, {"class": classification.detach()}
+        parts, weighted = {"class": classification.detach()}, {"class": classification}
         teacher = None
         if self.teacher is not None:
             teacher = self.teacher(feats, labels, indices, inside="teacher" in self._inside)
@@ -70,6 +80,7 @@ class Learner(nn.Module):
             weights = term.weights(epoch)
             for name, loss in term(student, teacher, labels).items():
                 parts[name] = loss.detach()
-                total = total + weights[name] * loss
+                if name in weights:
+                    weighted[name] = weights[name] * loss
         correct = (student.cosine_logits.detach().argmax(1) == labels).float().mean()
-        return Losses(total, parts, correct)
+        return Losses(sum(weighted.values()), parts, correct, weighted)

@@ -16,7 +16,8 @@ class Meters:
     def clear(self) -> None:
         """Begin anew."""
         self._sums: dict[str, float] = {}
-        self._batches = self._crops = 0
+        self._counts: dict[str, int] = {}
+        self._crops = 0
         self._waited = 0.0
         self._started = time.monotonic()
 
@@ -24,14 +25,14 @@ class Meters:
         """Take in a batch: its losses, its number of crops, and the seconds that it was waited for."""
         for name, value in values.items():
             self._sums[name] = self._sums.get(name, 0.0) + value
-        self._batches += 1
+            self._counts[name] = self._counts.get(name, 0) + 1
         self._crops += crops
         self._waited += waited
 
     def summary(self) -> dict[str, float]:
-        """Means of the losses, `utt_per_s`, and `wait`, the share of time spent waiting for data."""
+        """Means of the losses (over the batches that had them), `utt_per_s`, and `wait`, the share of time waiting."""
         seconds = max(time.monotonic() - self._started, 1e-9)
-        means = {name: total / max(self._batches, 1) for name, total in self._sums.items()}
+        means = {name: total / self._counts[name] for name, total in self._sums.items()}
         return {**means, "utt_per_s": self._crops / seconds, "wait": self._waited / seconds}
 
 

@@ -23,9 +23,10 @@ from wespeaker_lite.training import schedule
 from wespeaker_lite.training.checkpoint import CheckpointStore, random_states, set_random_states
 from wespeaker_lite.training.compiling import compile_where_it_pays
 from wespeaker_lite.training.distributed import GradientSum, Ranks
+from wespeaker_lite.training.gradients import gradients_by_loss
 from wespeaker_lite.training.learner import Learner, Losses
 from wespeaker_lite.training.meters import Meters, MetricsFile, as_words
-from wespeaker_lite.training.optimiser import build_optimiser
+from wespeaker_lite.training.optimiser import build_optimiser, set_learning_rate
 from wespeaker_lite.training.readings import Reading, Readings
 from wespeaker_lite.training.stopping import StopRequest, leave_to_parent
 
@@ -65,7 +66,8 @@ class Trainer:
         if self.on_gpu and dataset.num_bytes <= self.runtime.resident_gb * 1e9:
             dataset.make_resident(self.device)
         self._compile()
-        self.optimiser = build_optimiser(self.train.optimiser, learner.parameters(), fused=self.on_gpu)
+        rates = learner.learning_rates()
+        self.optimiser = build_optimiser(self.train.optimiser, learner.parameters(), self.on_gpu, rates)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
         first = max(1, self.train.epochs - self.train.average_last + 1)
         self.averaged = range(first, self.train.epochs + 1)  # the ends of epochs whose mean is the result
@@ -196,12 +198,14 @@ class Trainer:
     def _step(self, batch: Batch) -> Losses:
         place = self.epoch + self.batch / self.batches
         rate = schedule.learning_rate(self.train.learning_rate, place, self.train.epochs)
-        for group in self.optimiser.param_groups:
-            group["lr"] = rate
+        set_learning_rate(self.optimiser, rate)
         self.learner.set_margin(schedule.margin(self.train.margin, self.experiment.head.margin, place))
         batch = batch.to(self.device)
         with self._autocast():
             losses = self.learner(batch.feats, batch.labels, batch.indices, place)
+        if self._is_due(self.runtime.log_gradients):
+            trunk = [parameter for parameter in self.learner.student.parameters() if parameter.requires_grad]
+            losses.parts |= gradients_by_loss(losses.weighted, trunk)
         self.optimiser.zero_grad(set_to_none=True)
         self.scaler.scale(losses.total / self.ranks.count).backward()
         self.gradient_sum.finish()
