@@ -39,3 +39,20 @@ tables() {
     echo
   done
 }
+
+# What `kd` compares: ECAPA c128 by each way to teach it; the plain one first.
+kd_confs() {
+  printf '%s\n' ecapa_c128 ecapa_c128_label_kd ecapa_c128_embed_kd ecapa_c128_skdfe
+  (cd "$root/conf" && printf '%s\n' kd/ecapa_c128_*.yaml | sed 's/\.yaml$//')
+}
+
+# kd CORPUS [OPTION ...]: run all of them with two seeds, one seed after the other, and make their table.
+kd() {
+  local corpus=$1 confs seed conf systems=()
+  mapfile -t confs < <(kd_confs)
+  for seed in 0 1; do
+    for conf in "${confs[@]}"; do experiment "$corpus" "$conf" "$seed" "${@:2}"; done
+  done
+  for conf in "${confs[@]}"; do systems+=("$(basename "$conf"):$(basename "$conf")"); done
+  (tables "$corpus" "${systems[@]}")
+}

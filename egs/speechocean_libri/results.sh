@@ -5,7 +5,8 @@ set -euo pipefail
 . "$(dirname "$0")/../../local/results.sh"
 result_arguments "Usage: bash $0 --corpus-dir DIR [ROW ...]
 A row is a conf and a seed, such as bc_cmt_tiny_attn_kd:1; its teacher is trained first if it is not there. 'table' makes
-the tables of what is there. Options go to run.sh. Without rows: all that RESULTS.md is meant to hold, the weightiest
+the tables of what is there. 'kd' runs conf/kd/*.yaml and plain, label, embedding and self-teacher KD of ECAPA c128 with two
+seeds each, then their table (docs/kd.md). Options go to run.sh. Without rows: all that RESULTS.md is meant to hold, the weightiest
 first, then the tables (about ten hours on two cores)." "$@"
 
 # Tries: rows such as ecapa_c128_skdfe_feature:0, which are a conf with settings changed, of which each stands behind a |.
@@ -59,6 +60,7 @@ fi
 
 for row in "${rows[@]}"; do
   case $row in
+    kd) kd speechocean_libri ;;
     *:*) row "${row%:*}" "${row#*:}" ;;
     table)
       tables speechocean_libri "Tiny:bc_cmt_tiny" "Tiny, attention KD:bc_cmt_tiny_attn_kd" "Tiny 2-D:bc_cmt_tiny_2d" \
