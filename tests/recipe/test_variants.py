@@ -54,7 +54,7 @@ def test_teachers_may_be_trained_files_and_several(checkout: Checkout, tmp_path:
     said = checkout.good(*stages, *alone, "--name", "by_file", "--set", f"distill.teacher={given}")
     assert f"the teacher of by_file is {given}" in said
     assert "done already" in checkout.good(*stages, *alone, "--name", "by_file", "--set", f"distill.teacher={given}")
-    both = ("--set", "distill.teacher=", "--set", f"distill.teachers=[conf/teacher.yaml, {given}]")
+    both = ("--set", "distill.teacher=''", "--set", f"distill.teachers=[conf/teacher.yaml, {given}]")
     checkout.good(*stages, *alone, *both, "--set", "distill.source=utterance", "--name", "by_two")
     folder = f"{tmp_path.name}_given"
     assert (checkout.folder / f"exp/mini/{folder}/embeddings/train/xvector.scp").exists()
