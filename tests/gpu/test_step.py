@@ -15,18 +15,30 @@ from wespeaker_lite.devices import memory_full_said
 from wespeaker_lite.errors import InputError
 from wespeaker_lite.experiment import Experiment
 from wespeaker_lite.scoring.extraction import embed
+from wespeaker_lite.training.learner import Learner
 
 Small = Callable[..., Experiment]
 
 
 def gradients_of(
-    learner: torch.nn.Module, feats: torch.Tensor, labels: torch.Tensor
+    learner: Learner, device: torch.device, feats: torch.Tensor, half: bool = False
 ) -> tuple[float, list[torch.Tensor]]:
-    """Loss and gradients, these in float64 on the CPU."""
-    losses = learner(feats, labels, labels, 1.0)
+    """Loss and gradients of a step on a device, these in float64 on the CPU."""
+    learner.move_to(device)
+    feats, labels = feats.to(device), batch_of()[1].to(device)
+    with torch.autocast(device.type, torch.bfloat16, enabled=half):
+        losses = learner(feats, labels, labels, 1.0)
     losses.total.backward()
     grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in learner.parameters()]
     return losses.total.item(), [grad.double().cpu() for grad in grads]
+
+
+def errors_of(step: tuple[float, list[torch.Tensor]], exact: tuple[float, list[torch.Tensor]]) -> tuple[float, float]:
+    """How far the loss is off, in parts of it, and the gradient that is off most; small ones against all together."""
+    (loss, grads), (exact_loss, exact_grads) = step, exact
+    total = torch.stack([grad.norm() for grad in exact_grads]).norm()
+    far = [((a - b).norm() / (b.norm() + 1e-2 * total)).item() for a, b in zip(grads, exact_grads, strict=True)]
+    return abs(loss - exact_loss) / abs(exact_loss), max(far)
 
 
 @pytest.mark.parametrize("network", NETWORKS)
@@ -35,25 +47,17 @@ def gradients_of(
 def test_a_step_is_that_of_the_cpu_in_float64(
     device: torch.device, network: str, term: str, half: bool, tolerance: float
 ) -> None:
+    """To the tolerance, or twice what the CPU errs in the same precision: deep networks multiply roundings."""
     try:
-        learner = learner_of(network, [{"name": term}] if term != "none" else [])
+        learners = [learner_of(network, [{"name": term}] if term != "none" else []) for _ in range(3)]
     except InputError as error:
         pytest.skip(str(error))
-    whole = copy.deepcopy(learner).double()
-    whole._teacher = (copy.deepcopy(learner.teacher).double(),)
-    feats, labels = batch_of()
-    expected, theirs = gradients_of(whole, feats.double(), labels)
-    learner.move_to(device)
-    with torch.autocast(device.type, torch.bfloat16, enabled=half):
-        loss, ours = gradients_of(learner, feats.to(device), labels.to(device))
-    assert loss == pytest.approx(expected, rel=tolerance)
-    if half:
-        mine, other = (torch.cat([grad.flatten() for grad in grads]) for grads in (ours, theirs))
-        assert 1 - torch.cosine_similarity(mine, other, dim=0) < tolerance
-        return
-    total = torch.stack([grad.norm() for grad in theirs]).norm()
-    for (name, _), mine, other in zip(learner.named_parameters(), ours, theirs, strict=True):
-        assert (mine - other).norm() <= tolerance * (other.norm() + 1e-2 * total), name
+    feats, cpu = batch_of()[0], torch.device("cpu")
+    learners[0].double().teacher.double()
+    exact = gradients_of(learners[0], cpu, feats.double())
+    yardstick = errors_of(gradients_of(learners[1], cpu, feats, half), exact)
+    for error, allowed in zip(errors_of(gradients_of(learners[2], device, feats, half), exact), yardstick, strict=True):
+        assert error <= max(tolerance, 2 * allowed)
 
 
 @pytest.mark.parametrize("network", NETWORKS)
