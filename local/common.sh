@@ -32,6 +32,7 @@ nodes=1
 max_bad=0
 no_pipes=false
 sets=
+front_end=
 
 help_message="Usage: bash run.sh [options]
        bash local/<stage>.sh [options]
@@ -66,6 +67,7 @@ Options:
   --processes N       processes that share a training (0: one for each GPU); with train.batch_norm=shared they give what one would
   --nodes N           nodes of Slurm that share a training, each with so many GPUs or processes ($nodes)
   --sets 'A B'        the data dirs that stage 5 extracts (by default those that scoring needs)
+  --front-end DIR     stage 2 makes fbanks for the features of this experiment, such as a teacher's, and not of its own
   --max-bad N         unreadable utterances that stage 2 may leave out, per job ($max_bad)
   --no-pipes true     run no command that a wav.scp names: one that has a 'command |' is refused ($no_pipes)"
 
@@ -213,13 +215,20 @@ starting_model() {
   if is_conf "$start"; then echo "$exps/$(basename "${start%.*}")$suffix/final.pt"; else echo "$start"; fi
 }
 
-# The fbanks of a set must be those that this config (or this model) asks for: all configs share one copy. Their stamp is
-# added to `current`.
+# The folder of the fbanks that a section `features` asks for: all configs with the same section share it. Those of the
+# defaults lie beside the lists; others have a folder of their own, so that no experiment replaces another's fbanks.
+default_features='{"sample_rate": 16000, "num_mels": 80, "frame_length_ms": 25.0, "frame_shift_ms": 10.0, "window": "povey",'
+default_features+=' "dither": 0.0, "low_freq": 20.0, "high_freq": 0.0, "snip_edges": true}'
+fbank_folder() {
+  if [ "$1" = "$default_features" ]; then echo "$data"; else echo "$data/features_$(cksum <<< "$1" | cut -d ' ' -f 1)"; fi
+}
+
+# The fbanks of a set must be there, and those that this config (or this model) asks for. Their stamp is added to `current`.
 check_features() {
-  [ -e "$data/$1/.fbank.stamp" ] || die "$data/$1 has no fbanks, or stale ones: run stage 2 first"
-  [ "$(cat "$data/$1/features.json")" = "$(setting features)" ] ||
-    die "the fbanks in $data/$1 are not those that $exp/config.yaml asks for: run stage 2 with this config first"
-  current+=("$data/$1/.fbank.stamp")
+  [ -e "$fbanks/$1/.fbank.stamp" ] || die "$fbanks/$1 has no fbanks, or stale ones: run stage 2 with this config first"
+  [ "$(cat "$fbanks/$1/features.json")" = "$(setting features)" ] ||
+    die "the fbanks in $fbanks/$1 are not those that $exp/config.yaml asks for: run stage 2 with this config first"
+  current+=("$fbanks/$1/.fbank.stamp")
 }
 
 # Reads the data beside others; who had to wait looks again whether they are still those of the corpus that is meant.
@@ -321,3 +330,9 @@ while IFS=$'\t' read -r key value; do settings[$key]=$value; done <<< "$lines"
 case $(basename "$0") in
   train_student.sh | extract_embeddings.sh | score.sh | report.sh | export.sh) if $trained; then check_clips && check_teacher_set; fi ;;
 esac
+if [ -n "$front_end" ]; then
+  lines=$(python -m wespeaker_lite.bin.config show --out "$front_end/config.yaml") || exit
+  settings[features]=$(sed -n 's/^features\t//p' <<< "$lines")
+fi
+front_end=${front_end:-$exp}
+fbanks=$(fbank_folder "$(setting features)")

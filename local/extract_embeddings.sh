@@ -17,18 +17,18 @@ for set_name in "${set_names[@]}"; do
   fi
   current=()
   check_features "$set_name"
-  if fresh "$dir/.embed.stamp" --files "$model" "$data/$set_name/feats.sum" --words "$ROOT" \
+  if fresh "$dir/.embed.stamp" --files "$model" "$fbanks/$set_name/feats.sum" --words "$ROOT" \
     --config "$exp/config.yaml" --sections "${training_sections[@]}" --current "${current[@]}"; then continue; fi
   rm -rf "$dir/parts"
-  split_for_jobs "$data/$set_name" "$dir/split"
+  split_for_jobs "$fbanks/$set_name" "$dir/split"
   say "embeddings of $set_name by $jobs jobs, logs in $dir/log/extract.*.log"
   run_jobs --gpu "$((gpu > 0))" "JOB=1:$jobs" "$dir/log/extract.JOB.log" \
     python -m wespeaker_lite.bin.extract --model "$model" --data "$dir/split/JOB" --out "$dir/parts/xvector.JOB" \
     --device "$device" "${options[@]}"
   arrived "$dir/parts/xvector.JOB.scp"
   python -m wespeaker_lite.bin.merge_arks --out "$dir/xvector" "${arrivals[@]}"
-  cmp -s <(cut -d ' ' -f 1 "$data/$set_name/feats.scp") <(cut -d ' ' -f 1 "$dir/xvector.scp") ||
-    die "$dir/xvector.scp does not list the utterances of $data/$set_name/feats.scp"
+  cmp -s <(cut -d ' ' -f 1 "$fbanks/$set_name/feats.scp") <(cut -d ' ' -f 1 "$dir/xvector.scp") ||
+    die "$dir/xvector.scp does not list the utterances of $fbanks/$set_name/feats.scp"
   rm -rf "$dir/split" "$dir/parts"
   stamp "$dir/xvector.scp" "$dir/xvector.ark"
 done

@@ -4,10 +4,10 @@
 set -euo pipefail
 . "$(dirname "$0")/common.sh"
 
-# make_fbank SET FROM [SPEED [KIND]]: features of data/<corpus>/FROM, or of the copy of it that SPEED and KIND name, in
-# data/<corpus>/SET.
+# make_fbank SET FROM [SPEED [KIND]]: features of data/<corpus>/FROM, or of the copy of it that SPEED and KIND name, as SET
+# where the fbanks of this front end lie.
 make_fbank() {
-  local dir=$data/$1 from=$data/$2 speed=${3:-1.0} kind=${4-} jobs clips
+  local dir=$fbanks/$1 from=$data/$2 speed=${3:-1.0} kind=${4-} jobs clips
   local inputs=("$from/audio.list" "$from/utt2spk") words=("$speed" "$ROOT") options=() current=("$data/.lists.stamp")
   [ "$2" != musan ] || current=("$from/.list.stamp")
   [ ! -e "$from/segments" ] || inputs+=("$from/segments")
@@ -22,7 +22,7 @@ make_fbank() {
     fi
   fi
   if fresh "$dir/.fbank.stamp" --files "${inputs[@]}" --words "${words[@]}" \
-    --config "$exp/config.yaml" --sections features --current "${current[@]}"; then return; fi
+    --config "$front_end/config.yaml" --sections features --current "${current[@]}"; then return; fi
   rm -rf "$dir"/{fbank,feats.scp,feats.sum,utt2num_frames,utt2dur,features.json}
   if [ -n "$kind" ] && [ "$share" != 1.0 ]; then
     some_of "$from" "$dir/chosen" "$kind"
@@ -32,7 +32,7 @@ make_fbank() {
   say "fbanks of $1 by $jobs jobs, logs in $dir/log/make_fbank.*.log"
   run_jobs "JOB=1:$jobs" "$dir/log/make_fbank.JOB.log" \
     python -m wespeaker_lite.bin.make_fbank --data "$dir/split/JOB" --out "$dir/fbank/feats.JOB" \
-    --config "$exp/config.yaml" --speed "$speed" "${options[@]}" --max-bad "$max_bad" "${pipes[@]}"
+    --config "$front_end/config.yaml" --speed "$speed" "${options[@]}" --max-bad "$max_bad" "${pipes[@]}"
   arrived "$dir/fbank/feats.JOB.utt2dur" # which is written last
   python -m wespeaker_lite.bin.gather_feats --from "$from" --speed "$speed" --copy "$kind" --parts "$dir/fbank" --out "$dir"
   rm -rf "$dir/split" "$dir/chosen"
@@ -90,14 +90,14 @@ for speed in 1.0 $speeds; do
     set_name=${train_set}_sp$speed
     make_fbank "$set_name" "$train_set" "$speed"
   fi
-  parts+=("$data/$set_name")
+  parts+=("$fbanks/$set_name")
   for kind in $copies; do
     make_fbank "${set_name}_$kind$(drawn)" "$train_set" "$speed" "$kind"
-    parts+=("$data/${set_name}_$kind$(drawn)")
+    parts+=("$fbanks/${set_name}_$kind$(drawn)")
   done
 done
 if [ ${#parts[@]} -gt 1 ]; then
-  joined=$data/$(training_set)
+  joined=$fbanks/$(training_set)
   if fresh "$joined/.fbank.stamp" --files "${parts[@]/%//.fbank.stamp}"; then exit; fi
   python -m wespeaker_lite.bin.data_dir combine "$joined" "${parts[@]}"
   cat "${parts[@]/%//feats.sum}" > "$joined/feats.sum"
@@ -105,6 +105,6 @@ if [ ${#parts[@]} -gt 1 ]; then
   for part in "${parts[@]}"; do
     [ ! -e "$part/left_out" ] || cat "$part/left_out" >> "$joined/left_out"
   done
-  cp "$data/$train_set/features.json" "$joined/"
+  cp "$fbanks/$train_set/features.json" "$joined/"
   stamp_fbanks "$joined" "${parts[@]}"
 fi

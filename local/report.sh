@@ -20,13 +20,13 @@ if $trained && [[ $terms =~ $attention ]]; then
     inputs+=("$weights")
   done
   check_features "$test_set"
-  inputs+=("$data/$test_set/feats.sum")
+  inputs+=("$fbanks/$test_set/feats.sum")
   maps=$exp/report/attention
 fi
 if fresh "$exp/.report.stamp" --files "${inputs[@]}" --current "${current[@]}"; then exit; fi
 rm -f "$exp"/report/attention.{png,json}
 if [ -n "$maps" ]; then
-  python -m wespeaker_lite.bin.draw_attention "${systems[@]}" --data "$data/$test_set" --out "$maps.png"
+  python -m wespeaker_lite.bin.draw_attention "${systems[@]}" --data "$fbanks/$test_set" --out "$maps.png"
 fi
 python -m wespeaker_lite.bin.report --out "$exp" --utt2spk "$data/$test_set/utt2spk" ${maps:+--attention "$maps.json"}
 pictures=("$exp"/report/*.png)

@@ -4,9 +4,9 @@ set -euo pipefail
 . "$(dirname "$0")/common.sh"
 
 embeddings=$exp/embeddings
-inputs=("$embeddings/$test_set/.embed.stamp" "$data/$test_set/utt2num_frames")
+inputs=("$embeddings/$test_set/.embed.stamp" "$fbanks/$test_set/utt2num_frames")
 current=("$embeddings/$test_set/.embed.stamp")
-options=(--embeddings "$embeddings/$test_set/xvector.scp" --frames "$data/$test_set/utt2num_frames")
+options=(--embeddings "$embeddings/$test_set/xvector.scp" --frames "$fbanks/$test_set/utt2num_frames")
 for list in $trials; do
   [ -e "$data/trials/$list" ] || continue
   options+=(--trials "$data/trials/$list")
@@ -14,10 +14,10 @@ for list in $trials; do
 done
 read -rd "" -a of_mean <<< "$mean_trials" || true # which ends without a zero byte
 if [ "${#of_mean[@]}" -gt 1 ]; then options+=(--mean "${of_mean[@]}") inputs+=("$data/test_sets"); fi
-if [ -n "$cohort_set" ] && [ -e "$data/$cohort_set/feats.scp" ]; then
-  options+=(--cohort "$embeddings/$cohort_set/xvector.scp" --cohort-utt2spk "$data/$cohort_set/utt2spk")
-  options+=(--cohort-frames "$data/$cohort_set/utt2num_frames")
-  inputs+=("$embeddings/$cohort_set/.embed.stamp" "$data/$cohort_set/utt2spk" "$data/$cohort_set/utt2num_frames")
+if [ -n "$cohort_set" ] && [ -e "$fbanks/$cohort_set/feats.scp" ]; then
+  options+=(--cohort "$embeddings/$cohort_set/xvector.scp" --cohort-utt2spk "$fbanks/$cohort_set/utt2spk")
+  options+=(--cohort-frames "$fbanks/$cohort_set/utt2num_frames")
+  inputs+=("$embeddings/$cohort_set/.embed.stamp" "$fbanks/$cohort_set/utt2spk" "$fbanks/$cohort_set/utt2num_frames")
   current+=("$embeddings/$cohort_set/.embed.stamp")
   # A model that was trained before there was calibration has no such key in its config.
   if list=$(setting scoring.calibration.list 2> /dev/null) && [ -n "$list" ]; then inputs+=("$list"); fi
@@ -32,7 +32,7 @@ if $trained; then
   if uses_noise; then sets_used+=(musan); fi
 fi
 for set_name in "${sets_used[@]}"; do
-  left_out=$data/$set_name/left_out
+  left_out=$fbanks/$set_name/left_out
   if [ -e "$left_out" ]; then options+=(--left-out "$left_out") inputs+=("$left_out"); fi
 done
 if fresh "$exp/.score.stamp" --files "${inputs[@]}" --config "$exp/config.yaml" --sections scoring --words "$mean_trials" \

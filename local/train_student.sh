@@ -14,16 +14,16 @@ if [ -n "$(setting pretrained)" ]; then
 fi
 
 lock_for_reading
-train_data=$data/$(training_set)
+train_data=$fbanks/$(training_set)
 [ -e "$train_data/utt2spk" ] || [ -e "$train_data/.fbank.stamp" ] ||
   die "$corpus has no training set ($train_data); evaluate a trained model with --model FILE"
 inputs=("$train_data/feats.sum" "$train_data/utt2spk")
 current=() options=()
 check_features "$(training_set)"
 if uses_noise; then
-  inputs+=("$data/musan/feats.sum")
+  inputs+=("$fbanks/musan/feats.sum")
   check_features musan
-  options+=(--noise "$data/musan")
+  options+=(--noise "$fbanks/musan")
 fi
 embeddings=$(setting distill.embeddings)
 if [ -n "$embeddings" ]; then inputs+=("$embeddings"); fi

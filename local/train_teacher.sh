@@ -46,8 +46,11 @@ for teacher in "${teachers[@]}"; do
     train_first "$teacher"
   else
     options=("${common_options[@]}" --model "$teacher")
+    bash local/make_fbanks.sh "${options[@]}"
   fi
   if [ "$(setting distill.source)" = utterance ]; then
+    # The teacher may have another front end than its student, whose training set and copies it embeds.
+    (cd "$CALLER_DIR" && bash "$ROOT/local/make_fbanks.sh" "${ARGUMENTS[@]}" --front-end "$ROOT/$(teacher_folder "$teacher")")
     bash local/extract_embeddings.sh "${options[@]}" --sets "$(training_set)"
   fi
 done

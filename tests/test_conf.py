@@ -16,7 +16,8 @@ CONFS = sorted((ROOT / "conf").rglob("*.yaml"))
 def test_a_conf_fits_together(path: Path) -> None:
     config = experiment.load(path)
     for teacher in config.distill.all_teachers:
-        assert experiment.load(ROOT / teacher).features == config.features
+        if config.distill.source == "crop":
+            assert experiment.load(ROOT / teacher).features == config.features
         terms = rehearse(path, ROOT / teacher)
     if not config.distill.all_teachers:
         network = models.build(config.model["name"], config.model, config.features.num_mels)

@@ -39,6 +39,25 @@ def test_fine_tuning_starts_from_a_model_that_also_knew_perturbed_speakers(check
     assert tuned["head"]["margin"] == 0.5
 
 
+def test_a_student_with_a_front_end_of_its_own_learns_from_embeddings(checkout: Checkout) -> None:
+    (checkout.folder / "conf/device.yaml").write_text(
+        "base: teacher.yaml\nfeatures: {high_freq: -400.0, snip_edges: false}\naugment: {speeds: [1.1]}\n"
+        "distill: {teacher: conf/teacher.yaml, source: utterance, terms: [{name: embedding}]}\n"
+    )
+    options = ("--config", "conf/device.yaml", "--stage", "2")
+    data = checkout.folder / "data/mini"
+    before = {path: path.read_bytes() for path in (data / "test").glob("*") if path.is_file()}
+    checkout.good(*options)
+    assert all(path.read_bytes() == content for path, content in before.items())
+    (own,) = data.glob("features_*")
+    frames = [read_table(folder / "train_aug_sp1.1/utt2num_frames") for folder in (data, own)]
+    assert frames[0].keys() == frames[1].keys()
+    assert {int(frames[1][key]) - int(frames[0][key]) for key in frames[0]} <= {2, 3}  # at 10 ms: with 15 ms more
+    embeddings = read_table(checkout.folder / "exp/mini/teacher/embeddings/train_aug_sp1.1/xvector.scp")
+    assert embeddings.keys() == frames[0].keys()
+    assert "epoch" not in checkout.good(*options)  # all is done already
+
+
 def test_no_teacher_is_trained_that_does_not_fit(checkout: Checkout) -> None:
     (checkout.folder / "conf/two_heads.yaml").write_text("base: teacher.yaml\nmodel: {heads: 2}\n")
     said = checkout.bad("--set", "distill.teacher=conf/two_heads.yaml", "--stage", "3", "--stop-stage", "3")

@@ -18,10 +18,12 @@ def main() -> None:
     copying = actions.add_parser("from-model", help="write the config that a trained model carries to OUT")
     copying.add_argument("--model", required=True, help="final.pt")
     copying.add_argument("--out", required=True)
+    showing = actions.add_parser("show", help="only print what OUT holds")
+    showing.add_argument("--out", required=True)
     args = parser.parse_args()
     if args.action == "from-model":
         resolved.copy_from_model(args.model, args.out)
-    else:
+    elif args.action == "resolve":
         resolved.resolve(args.config, args.overrides, args.set, args.out)
     print("\n".join(resolved.for_shell(args.out)))
 

@@ -17,8 +17,7 @@ def main() -> None:
     parser.add_argument("--speed", type=float, default=1.0, help="of the copy that the parts are of")
     parser.add_argument("--copy", default="", help="its kind: reverb, noise, music, babble")
     args = parser.parse_args()
-    copy = Copy(args.speed, args.copy)
-    gather(args.source, args.parts, args.out, copy if copy != Copy() else None)
+    gather(args.source, args.parts, args.out, Copy(args.speed, args.copy))
 
 
 if __name__ == "__main__":

@@ -15,10 +15,13 @@ LEFT_OUT = (
     "left_out"  # lists the utterances that are not in a data dir since they could not be read; results count them
 )
 TABLES = {"scp": "feats.scp", "utt2num_frames": "utt2num_frames", "utt2dur": "utt2dur"}
+_ITSELF = Copy()
 
 
-def gather(source: Path, parts: Path, out: Path, copy: Copy | None = None) -> None:
-    """Write feats.scp, utt2num_frames and utt2dur of `out` from PARTS/feats.N.*; for a copy also utt2spk and spk2utt.
+def gather(source: Path, parts: Path, out: Path, copy: Copy = _ITSELF) -> None:
+    """Write feats.scp, utt2num_frames and utt2dur of `out` from PARTS/feats.N.*, of the `copy` of `source`.
+
+    Where `out` is another folder than `source` it also gets utt2spk and spk2utt.
 
     feats.sum tells what the features are, in however many parts they were made: later stages hang on it.
     Utterances of `source` that the jobs were allowed to leave out are dropped from `out`, and listed in its `left_out`.
@@ -26,17 +29,16 @@ def gather(source: Path, parts: Path, out: Path, copy: Copy | None = None) -> No
     Raises:
         InputError: where an utterance of `source` is neither among the features nor among those left out.
     """
-    as_copy = copy or Copy()
     pairs = read_table(source / "utt2spk").items()
-    utt2spk = {as_copy.utterance(utterance): as_copy.speaker(speaker) for utterance, speaker in pairs}
+    utt2spk = {copy.utterance(utterance): copy.speaker(speaker) for utterance, speaker in pairs}
     tables = {name: _joined(parts, ending) for ending, name in TABLES.items()}
     lines = [line for path in parts.glob("feats.*.bad") for line in path.read_text().splitlines()]
-    bad = {as_copy.utterance(line.split()[0]) for line in lines}
+    bad = {copy.utterance(line.split()[0]) for line in lines}
     for name, table in tables.items():
         lost = sorted(utt2spk.keys() - table.keys() - bad)
         if lost or table.keys() - utt2spk.keys():
             raise InputError(f"{parts}: {name} of the parts lacks {len(lost)} of {len(utt2spk)} utterances: {lost[:3]}")
-    if copy:
+    if out != source:
         write_table(out / "utt2spk", utt2spk)
         speakers = spk2utt_of(utt2spk)
         write_table(out / "spk2utt", {speaker: " ".join(utterances) for speaker, utterances in speakers.items()})
@@ -44,7 +46,7 @@ def gather(source: Path, parts: Path, out: Path, copy: Copy | None = None) -> No
         write_table(out / name, table)
     total = sum(int(path.with_suffix(".sum").read_text(), 16) for path in parts.glob("feats.*.scp"))
     write_text(out / "feats.sum", f"{total:x}\n")
-    earlier = set((out / LEFT_OUT).read_text().split()) if (out / LEFT_OUT).exists() and not copy else set()
+    earlier = set((out / LEFT_OUT).read_text().split()) if (out / LEFT_OUT).exists() and out == source else set()
     left_out = sorted(bad | (earlier - utt2spk.keys()))  # what was dropped before is no longer asked of the jobs
     (out / LEFT_OUT).unlink(missing_ok=True)
     if left_out:
