@@ -115,7 +115,7 @@ def test_copies_with_noise_and_in_rooms_and_noise_in_crops(checkout: Checkout, t
     after = read()
     assert all((before[key] == after[key]).all() for key in before.keys() | after)
     (tmp_path / "musan/noise/hum/3.wav").touch()
-    assert "hum/3.wav: 0 bytes" in checkout.bad(*options, *musan)
+    assert "hum/3.wav: empty (0 bytes)" in checkout.bad(*options, *musan)
     (tmp_path / "musan/noise/hum/3.wav").unlink()
     said = checkout.bad(*options, *musan, "--set", "augment.copies=[babble]")
     assert "data/mini/musan lists no speech, only noise" in said
