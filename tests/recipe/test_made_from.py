@@ -82,8 +82,10 @@ ASKED_FOR = """\
 set -euo pipefail
 stage=0 data=data exp=exp/student name=student teacher_set=()
 die() { echo "$*"; exit 1; }
-setting() { case $1 in distill.teacher) echo conf/teacher.yaml ;; start_from) echo "" ;; esac; }
+setting() { case $1 in start_from) echo "" ;; esac; }
 starting_model() { setting start_from; }
+find_teachers() { teachers=(conf/teacher.yaml); }
+is_conf() { [[ $1 == *.yaml ]]; }
 teacher_folder() { echo exp/teacher; }
 . "$1/local/made_from.sh"
 leave() { leave_asked_for; }
