@@ -15,7 +15,7 @@ fi
 
 lock_for_reading
 train_data=$fbanks/$(training_set)
-[ -e "$train_data/utt2spk" ] || [ -e "$train_data/.fbank.stamp" ] ||
+[ -e "$data/$train_set/wav.scp" ] || [ -e "$train_data/.fbank.stamp" ] ||
   die "$corpus has no training set ($train_data); evaluate a trained model with --model FILE"
 inputs=("$train_data/feats.sum" "$train_data/utt2spk")
 current=() options=()
