@@ -17,7 +17,7 @@ from wespeaker_lite.data.tables import read_table
 
 
 def times(folder: Path) -> dict[str, int]:
-    files = (path for path in folder.rglob("*") if path.is_file() and path.name != ".lock")
+    files = (path for path in folder.rglob("*") if path.is_file() and path.suffix != ".seen" and path.name != ".lock")
     return {str(path): path.stat().st_mtime_ns for path in files}
 
 
