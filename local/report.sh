@@ -4,6 +4,7 @@
 set -euo pipefail
 . "$(dirname "$0")/common.sh"
 
+[ -e "$exp/results.json" ] || die "$exp/results.json is not there: run stage 6 first"
 inputs=("$exp/results.json" "$data/$test_set/utt2spk")
 systems=() current=("$exp/.score.stamp") maps='' terms=$(setting distill.terms)
 # Pairs that are not the last blocks of stages are not what the picture shows.

@@ -127,7 +127,7 @@ def test_without_its_extra_the_export_is_skipped_unless_it_is_asked_for(checkout
     try:
         extras = {"WESPEAKER_LITE_EXTRAS": "plots test"}
         message = "no-such-package==1: not installed; get it by: tools/install.sh --extras export"
-        assert f"skipped, since it was not asked for alone: {message}" in checkout.good("--stage", "7", **extras)
+        assert f"skipped, since it was not asked for alone: {message}" in checkout.good("--stage", "6", **extras)
         assert f"export.sh: {message}" in checkout.bad("--stage", "8", **extras)
     finally:
         requirements.write_text(before)
