@@ -65,6 +65,11 @@ class FbankConfig:
         return int(self.sample_rate * self.frame_shift_ms * 0.001)
 
     @property
+    def overhang(self) -> int:
+        """Samples by which a frame that is centred in its shift begins before it."""
+        return self.frame_length // 2 - self.frame_shift // 2
+
+    @property
     def fft_size(self) -> int:
         """The power of two that holds a frame."""
         return 1 << (self.frame_length - 1).bit_length()
@@ -124,7 +129,7 @@ def _log_mel(samples: np.ndarray, config: FbankConfig) -> np.ndarray:
 
 def _mirrored_start(samples: np.ndarray, config: FbankConfig) -> np.ndarray:
     """Without `snip_edges`, the first samples with their mirror image before them, so that frames are centred."""
-    before = 0 if config.snip_edges else _before(config)
+    before = 0 if config.snip_edges else config.overhang
     return np.concatenate([samples[:before][::-1], samples]) if before > 0 else samples[-before:]
 
 
@@ -133,13 +138,8 @@ def _mirrored_end(samples: np.ndarray, total: int, config: FbankConfig) -> np.nd
     if config.snip_edges:
         return samples
     count = (total + config.frame_shift // 2) // config.frame_shift
-    after = (count - 1) * config.frame_shift + config.frame_length - _before(config) - total
+    after = (count - 1) * config.frame_shift + config.frame_length - config.overhang - total
     return np.concatenate([samples, samples[len(samples) - after :][::-1]]) if after > 0 else samples
-
-
-def _before(config: FbankConfig) -> int:
-    """Samples by which a centred frame begins before its shift does."""
-    return config.frame_length // 2 - config.frame_shift // 2
 
 
 def windowed_frames(frames: torch.Tensor, config: FbankConfig) -> torch.Tensor:

@@ -45,8 +45,7 @@ def build(graph: Graph, model: Model, feats: str) -> str:
 
 
 def _stem(graph: Graph, stem: Stem, feats: str) -> str:
-    image = graph.add("Unsqueeze", graph.add("Transpose", feats, perm=[0, 2, 1]), np.array([1]))
-    maps = graph.gelu(graph.conv_of(image, stem.conv1, stem.norm1))
+    maps = graph.gelu(graph.conv_of(graph.image_of(feats), stem.conv1, stem.norm1))
     return graph.gelu(graph.conv_of(maps, stem.conv2, stem.norm2))
 
 

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 OPSET = 17  # onnxruntime has read it since 1.12, which is what older clients carry
 _IR_VERSION = 8
 
+Layers = tuple[nn.Module, nn.Module]  # a convolution and the norm behind it
+
 
 class Graph:
     """Nodes in the order in which they run; what a node gives is named by a string."""
@@ -97,6 +99,16 @@ class Graph:
             bias = shift if bias is None else bias * scale + shift
         attributes = {"strides": layer.stride, "dilations": layer.dilation, "group": layer.groups}
         return self.conv(maps, weight, bias, pads=layer.padding, **attributes)
+
+    def image_of(self, feats: str) -> str:
+        """Features (B, T, F) as an image of one channel: (B, 1, F, T)."""
+        return self.add("Unsqueeze", self.add("Transpose", feats, perm=[0, 2, 1]), np.array([1]))
+
+    def basic_block(self, maps: str, first: Layers, second: Layers, shortcut: nn.Module) -> str:
+        """Two convolutions with their norms, added to the maps, which go through `shortcut` if that has layers."""
+        inner = self.conv_of(self.add("Relu", self.conv_of(maps, *first)), *second)
+        around = self.conv_of(maps, *shortcut) if isinstance(shortcut, nn.Sequential) else maps
+        return self.add("Relu", self.add("Add", inner, around))
 
     def norm_of(self, maps: str, norm: nn.Module) -> str:
         """A batch norm that no neighbour can take: maps (B, C, ...)."""

@@ -5,7 +5,7 @@ from torch import nn
 
 from wespeaker_lite.deploy.graphs.builder import Graph
 from wespeaker_lite.deploy.graphs.pooling import statistics
-from wespeaker_lite.models.campplus import SEGMENT_FRAMES, ContextMask, DenseLayer, Head, HeadBlock, Model
+from wespeaker_lite.models.campplus import SEGMENT_FRAMES, ContextMask, DenseLayer, Head, Model
 
 
 def build(graph: Graph, model: Model, feats: str) -> str:
@@ -62,17 +62,8 @@ def _masked(graph: Graph, layer: ContextMask, maps: str, segments: _Segments) ->
 
 
 def _head(graph: Graph, head: Head, feats: str) -> str:
-    image = graph.add("Unsqueeze", graph.add("Transpose", feats, perm=[0, 2, 1]), np.array([1]))
-    maps = graph.add("Relu", graph.conv_of(image, head.conv1, head.bn1))
+    maps = graph.add("Relu", graph.conv_of(graph.image_of(feats), head.conv1, head.bn1))
     for block in (*head.layer1, *head.layer2):
-        maps = _head_block(graph, block, maps)
+        maps = graph.basic_block(maps, (block.conv1, block.bn1), (block.conv2, block.bn2), block.shortcut)
     maps = graph.add("Relu", graph.conv_of(maps, head.conv2, head.bn2))
     return graph.shape(maps, 0, head.out_channels, -1)
-
-
-def _head_block(graph: Graph, block: HeadBlock, maps: str) -> str:
-    inner = graph.add("Relu", graph.conv_of(maps, block.conv1, block.bn1))
-    shortcut = maps
-    if isinstance(block.shortcut, nn.Sequential):
-        shortcut = graph.conv_of(maps, *block.shortcut)
-    return graph.add("Relu", graph.add("Add", graph.conv_of(inner, block.conv2, block.bn2), shortcut))

@@ -37,8 +37,7 @@ def _filters(config: FbankConfig) -> tuple[Tensor, Tensor]:
 
 def _mirrored(graph: Graph, samples: str, config: FbankConfig) -> str:
     """Samples (B, n), extended at both ends by their mirror image, so that frames are centred every frame shift."""
-    shift, length = config.frame_shift, config.frame_length
-    before = length // 2 - shift // 2
+    shift, length, before = config.frame_shift, config.frame_length, config.overhang
     size = graph.size(samples, 1)
     count = graph.add("Div", graph.add("Add", size, np.array([shift // 2])), np.array([shift]))
     whole = graph.add("Mul", count, np.array([shift]))
