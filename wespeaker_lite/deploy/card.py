@@ -3,21 +3,27 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from wespeaker_lite.config import to_mapping
 from wespeaker_lite.deploy.front_end import FrontEnd, sherpa_differences
 from wespeaker_lite.scoring.results import results_table
 from wespeaker_lite.trained_model import TrainedModel
 
-if TYPE_CHECKING:
-    from wespeaker_lite.deploy.export import About
-
 _INPUTS = {
     "model.onnx": "`feats` (B, T, {mels})",
     "model.fp16.onnx": "the same; weights in 16 bits, which are 32 once it is loaded",
     "model_wave.onnx": "`samples` (B, n) in [-1, 1], {rate} Hz; the front end is inside",
 }
+
+
+@dataclass(frozen=True)
+class About:
+    """What a file says of itself that its weights do not: the speakers' language, the licence, the training data."""
+
+    language: str = "not stated"
+    licence: str = "not stated"
+    data: str = "not stated"
 
 
 @dataclass(frozen=True)
@@ -29,7 +35,7 @@ class Figures:
     results: Mapping[str, Any] | None
 
 
-def text(path: Path, trained: TrainedModel, front_end: FrontEnd, about: "About", figures: Figures) -> str:
+def text(path: Path, trained: TrainedModel, front_end: FrontEnd, about: About, figures: Figures) -> str:
     """The card as Markdown."""
     config, features = trained.config, front_end.features
     rows = [

@@ -4,7 +4,6 @@ import json
 import logging
 import os
 import shutil
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from wespeaker_lite.config import from_mapping, to_mapping
 from wespeaker_lite.data.audio import convert
 from wespeaker_lite.data.simulation import SAMPLE_RATE, make_session, make_speaker, simulate_utterance
 from wespeaker_lite.deploy import card, graphs
+from wespeaker_lite.deploy.card import About
 from wespeaker_lite.deploy.front_end import FrontEnd, sherpa_differences
 from wespeaker_lite.deploy.onnx_model import METADATA, OnnxNetwork
 from wespeaker_lite.errors import InputError
@@ -32,15 +32,6 @@ SECONDS = (0.3, 1.0, 2.0, 5.0, 10.0, 20.0)  # lengths of the checks
 LARGEST_DIFFERENCE = 1e-4
 SMALLEST_COSINE = 0.99999  # where front ends are the same
 _BATCH = 3
-
-
-@dataclass(frozen=True)
-class About:
-    """What a file says of itself that its weights do not: the speakers' language, the licence, the training data."""
-
-    language: str = "not stated"
-    licence: str = "not stated"
-    data: str = "not stated"
 
 
 def export(path: Path, experiment: Path, out: Path, about: About) -> None:
