@@ -223,6 +223,13 @@ fbank_folder() {
   if [ "$1" = "$default_features" ]; then echo "$data"; else echo "$data/features_$(cksum <<< "$1" | cut -d ' ' -f 1)"; fi
 }
 
+# The section `features` of an experiment in another folder, as `setting features` gives that of this one.
+features_of() {
+  local lines
+  lines=$(python -m wespeaker_lite.bin.config show --out "$1/config.yaml") || return
+  sed -n 's/^features\t//p' <<< "$lines"
+}
+
 # The fbanks of a set must be there, and those that this config (or this model) asks for. Their stamp is added to `current`.
 check_features() {
   [ -e "$fbanks/$1/.fbank.stamp" ] || die "$fbanks/$1 has no fbanks, or stale ones: run stage 2 with this config first"
@@ -330,9 +337,6 @@ while IFS=$'\t' read -r key value; do settings[$key]=$value; done <<< "$lines"
 case $(basename "$0") in
   train_student.sh | extract_embeddings.sh | score.sh | report.sh | export.sh) if $trained; then check_clips && check_teacher_set; fi ;;
 esac
-if [ -n "$front_end" ]; then
-  lines=$(python -m wespeaker_lite.bin.config show --out "$front_end/config.yaml") || exit
-  settings[features]=$(sed -n 's/^features\t//p' <<< "$lines")
-fi
+if [ -n "$front_end" ]; then settings[features]=$(features_of "$front_end") || exit; fi
 front_end=${front_end:-$exp}
 fbanks=$(fbank_folder "$(setting features)")

@@ -70,8 +70,8 @@ check_clips() {
 # The folders of what stage 3 trains for this experiment: its teachers, and the model that it starts from.
 trained_first() {
   local start conf teachers
-  start=$(starting_model)
-  find_teachers
+  start=$(starting_model) || return
+  find_teachers || return
   for conf in "${teachers[@]}"; do
     if is_conf "$conf"; then teacher_folder "$conf"; fi
   done
@@ -80,10 +80,11 @@ trained_first() {
 
 # Experiments share a teacher by the name of its conf: stage 3 keeps what it was asked for, and the stamp of what came of it.
 leave_asked_for() {
-  local folder
+  local folder folders
+  folders=$(trained_first) || exit
   while IFS= read -r folder; do
-    put "$exp/asked_for/$(basename "$folder").stamp" < "$folder/.train.stamp"
-  done < <(trained_first)
+    [ -z "$folder" ] || put "$exp/asked_for/$(basename "$folder").stamp" < "$folder/.train.stamp"
+  done <<< "$folders"
   printf '%s\n' "${teacher_set[@]}" | put "$exp/asked_for/teacher_set"
 }
 
@@ -96,11 +97,13 @@ check_teacher_set() {
 
 # Another run may have trained the teacher anew since: this student must not learn from that one in silence.
 check_asked_for() {
-  local folder
+  local folder folders
+  folders=$(trained_first) || exit
   while IFS= read -r folder; do
+    [ -n "$folder" ] || continue # there is none
     [ -e "$exp/asked_for/teacher_set" ] || die "$folder: run stage 3 first, which trains it, or finds that it is there"
     [ ! -e "$folder/.train.stamp" ] || cmp -s "$folder/.train.stamp" "$exp/asked_for/$(basename "$folder").stamp" ||
       die "$folder is not what stage 3 of $name has trained: another run has trained it anew since, with another" \
         "--teacher-set or on other data; run stage 3 again, or give the two teachers confs of different names"
-  done < <(trained_first)
+  done <<< "$folders"
 }

@@ -49,8 +49,11 @@ for teacher in "${teachers[@]}"; do
     bash local/make_fbanks.sh "${options[@]}"
   fi
   if [ "$(setting distill.source)" = utterance ]; then
-    # The teacher may have another front end than its student, whose training set and copies it embeds.
-    (cd "$CALLER_DIR" && bash "$ROOT/local/make_fbanks.sh" "${ARGUMENTS[@]}" --front-end "$ROOT/$(teacher_folder "$teacher")")
+    folder=$(teacher_folder "$teacher")
+    features=$(features_of "$folder") || exit
+    # It embeds the training set and the copies of its student, whose front end may be another.
+    [ "$features" = "$(setting features)" ] ||
+      (cd "$CALLER_DIR" && bash "$ROOT/local/make_fbanks.sh" "${ARGUMENTS[@]}" --front-end "$ROOT/$folder")
     bash local/extract_embeddings.sh "${options[@]}" --sets "$(training_set)"
   fi
 done

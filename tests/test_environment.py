@@ -1,10 +1,14 @@
 """What the caller's environment holds does not change what the scripts do."""
 
+import json
 import os
 import subprocess
 from pathlib import Path
 
 import pytest
+
+from wespeaker_lite.config import to_mapping
+from wespeaker_lite.features.fbank import FbankConfig
 
 
 @pytest.mark.parametrize(
@@ -43,3 +47,13 @@ def test_an_exported_array_takes_what_the_command_line_says(repository: Path) ->
     )  # fmt: skip
     assert ran.returncode == 1
     assert ran.stderr.startswith("score.sh: --corpus none: no egs/none/corpus.conf")
+
+
+def test_the_scripts_know_the_default_front_end(repository: Path) -> None:
+    """Fbanks of another section `features` lie in a folder of their own."""
+    lines = (repository / "local/common.sh").read_text().splitlines()
+    known = [line for line in lines if line.startswith("default_features")]
+    said = subprocess.run(
+        ["bash", "-c", "\n".join([*known, 'echo "$default_features"'])], capture_output=True, check=True
+    )
+    assert said.stdout.decode().strip() == json.dumps(to_mapping(FbankConfig()))
