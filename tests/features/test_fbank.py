@@ -89,7 +89,7 @@ def test_samples_in_blocks_have_the_features_of_the_whole(
     monkeypatch.setattr("wespeaker_lite.features.fbank._FRAMES", 7)
     whole = fbank(samples, config)
     if not config.dither:
-        np.testing.assert_allclose(whole, at_once, rtol=0, atol=1e-4)  # the sums of a product hang on its shape
+        np.testing.assert_allclose(whole, at_once, rtol=0, atol=1e-4)  # the sums of a product depend on its shape
     for cut in (1, 163, 5000):
         blocks = [samples[first : first + cut] for first in range(0, size, cut)]
         features = list(fbank_blocks(blocks, config))

@@ -11,9 +11,8 @@ from wespeaker_lite.errors import InputError
 
 log = logging.getLogger(__name__)
 
-LEFT_OUT = (
-    "left_out"  # lists the utterances that are not in a data dir since they could not be read; results count them
-)
+# The table of a data dir's utterances that are not in it since they could not be read; results count them.
+LEFT_OUT = "left_out"
 TABLES = {"scp": "feats.scp", "utt2num_frames": "utt2num_frames", "utt2dur": "utt2dur"}
 _ITSELF = Copy()
 
@@ -21,9 +20,8 @@ _ITSELF = Copy()
 def gather(source: Path, parts: Path, out: Path, copy: Copy = _ITSELF) -> None:
     """Write feats.scp, utt2num_frames and utt2dur of `out` from PARTS/feats.N.*, of the `copy` of `source`.
 
-    Where `out` is another folder than `source` it also gets utt2spk and spk2utt.
-
-    feats.sum tells what the features are, in however many parts they were made: later stages hang on it.
+    Where `out` is another folder than `source` it also gets utt2spk and spk2utt. feats.sum tells what the features are,
+    in however many parts they were made: later stages depend on it.
     Utterances of `source` that the jobs were allowed to leave out are dropped from `out`, and listed in its `left_out`.
 
     Raises:
