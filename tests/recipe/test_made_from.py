@@ -114,3 +114,11 @@ def test_a_teacher_that_another_run_has_trained_anew_is_not_learned_from(reposit
     assert "--teacher-set seed=4, but stage 3 of student was given 'seed=3 train.epochs=2'" in call("check", "seed=4")
     stamp.write_text("seed 4")
     assert "exp/teacher is not what stage 3 of student has trained: another run" in call("check")
+
+
+def test_teachers_that_cannot_be_found_end_the_stage(repository: Path, tmp_path: Path) -> None:
+    script = ASKED_FOR.replace("find_teachers() { teachers=(conf/teacher.yaml); }", "find_teachers() { false; }")
+    for word in ("leave", "check"):
+        command = ["bash", "-c", script, "stage.sh", str(repository), word]
+        assert subprocess.run(command, cwd=tmp_path, check=False).returncode != 0
+    assert not (tmp_path / "exp/student/asked_for").exists()
