@@ -32,7 +32,9 @@ def test_the_machines_errors_name_the_file(monkeypatch: pytest.MonkeyPatch) -> N
     assert ending(KeyboardInterrupt(), monkeypatch) == 130
 
 
-def test_output_that_a_full_disk_refuses_is_one_line() -> None:
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_output_that_a_full_disk_refuses_is_one_line(unbuffered: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONUNBUFFERED", unbuffered)
     program = "from wespeaker_lite.bin import run; run(lambda: print('x'))"
     done = subprocess.run(f'{sys.executable} -c "{program}" > /dev/full', shell=True, capture_output=True, check=False)
     assert (done.returncode, done.stderr) == (1, b"-c: No space left on device\n")

@@ -29,8 +29,18 @@ def run(main: Callable[[], None]) -> None:
         line = error.object[: error.start].rpartition("\n")[2] + error.object[error.start :].partition("\n")[0]
         sys.exit(f"{program}: not UTF-8: {line[:300]!a}: rename that file or folder")
     except BrokenPipeError:  # whoever read our output has gone, as `head` does
+        _drop_output()
         sys.exit(1)
     except OSError as error:  # no space, no permission, no such file: the machine's own words and the path
+        _drop_output()
         sys.exit(f"{program}: {error.strerror or error}" + (f": {error.filename}" if error.filename else ""))
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def _drop_output() -> None:
+    """Drop output that cannot be written: at its end Python would try again, and exit with 120."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
