@@ -42,7 +42,8 @@ def _check_files(mapping: Mapping[str, Any], conf: str | Path) -> None:
         for word in key.split("."):
             found = found.get(word) if isinstance(found, Mapping) else None
         for path in found if isinstance(found, list) else [found]:
-            if isinstance(path, str) and path and not Path(path).is_file():
+            # A name with a line break is refused by `for_shell`, which shows it on one line.
+            if isinstance(path, str) and path and path.isprintable() and not Path(path).is_file():
                 raise InputError(f"{conf}: {key}: {path}: no such file")
 
 
