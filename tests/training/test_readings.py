@@ -67,7 +67,7 @@ def test_values_come_back_in_order_with_their_names() -> None:
     readings = Readings()
     for step in range(3):
         parts = {"class": torch.tensor(step + 0.25)} | ({"label": torch.tensor(7.0)} if step == 1 else {})
-        readings.add(Losses(torch.tensor(step + 0.5), parts, torch.tensor(0.125)), waited=step)
+        readings.add(Losses(torch.tensor(step + 0.5), parts, torch.tensor(0.125), {}), waited=step)
     first, second, third = readings.read(Ranks())
     assert first == ({"loss": 0.5, "class": 0.25, "accuracy": 0.125}, 0)
     assert second == ({"loss": 1.5, "class": 1.25, "label": 7.0, "accuracy": 0.125}, 1)
