@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from wespeaker_lite.config import to_mapping
-from wespeaker_lite.features.fbank import FbankConfig
+from wespeaker_lite.audio.fbank import FbankConfig
+from wespeaker_lite.core.config import to_mapping
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from wespeaker_lite.data.ffmpeg import find_ffmpeg
-from wespeaker_lite.data.simulation import SAMPLE_RATE, make_session, make_speaker, simulate_utterance
+from wespeaker_lite.audio.ffmpeg import find_ffmpeg
+from wespeaker_lite.corpora.simulation import SAMPLE_RATE, make_session, make_speaker, simulate_utterance
 
 ALPHABET = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_"
 # Where parts lie: as the archives unpack each by itself, in a folder of their names, and all into one.

@@ -20,12 +20,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from wespeaker_lite.data.audio import read_audio
-from wespeaker_lite.data.copies import at_snr, in_room, simulated_response
-from wespeaker_lite.data.corpora import audio_below
-from wespeaker_lite.data.distortion import NAT, Noise, Reverb, ReverbConfig, energies_of
-from wespeaker_lite.data.simulation import make_session, make_speaker, simulate_utterance
-from wespeaker_lite.features.fbank import FbankConfig, acoustics_of, fbank
+from wespeaker_lite.audio.fbank import FbankConfig, acoustics_of, fbank
+from wespeaker_lite.audio.reading import read_audio
+from wespeaker_lite.corpora.augmented_copies import at_snr, in_room, simulated_response
+from wespeaker_lite.corpora.corpus import audio_below
+from wespeaker_lite.corpora.simulation import make_session, make_speaker, simulate_utterance
+from wespeaker_lite.data.mel_augmentation import NAT, Noise, Reverb, ReverbConfig, energies_of
 
 RATE, FRAMES = 16000, 200
 SAMPLES = (FRAMES - 1) * RATE // 100 + RATE // 40

@@ -27,12 +27,12 @@ import torchaudio.functional
 from torch.utils.data import DataLoader
 from torchaudio.compliance import kaldi
 
-from wespeaker_lite.data.arks import ArkWriter
-from wespeaker_lite.data.augment import SpecAugmentConfig
-from wespeaker_lite.data.copies import at_snr, simulated_response
+from wespeaker_lite.corpora.augmented_copies import at_snr, simulated_response
+from wespeaker_lite.data.augmentation import SpecAugmentConfig
 from wespeaker_lite.data.crops import Batch, CropConfig, CropDataset, EpochSampler, Request
-from wespeaker_lite.data.distortion import NoiseConfig, ReverbConfig
-from wespeaker_lite.data.tables import write_table
+from wespeaker_lite.data.mel_augmentation import NoiseConfig, ReverbConfig
+from wespeaker_lite.kaldi.arks import ArkWriter
+from wespeaker_lite.kaldi.tables import write_table
 
 FRAMES, CROP, MELS, RATE = 798, 200, 80, 16000
 FILES = 40  # of each kind that is read on the fly, so few that they stay in memory

@@ -9,10 +9,10 @@ import time
 
 import torch
 
-from wespeaker_lite import trained_model
-from wespeaker_lite.config import to_mapping
-from wespeaker_lite.experiment import load
-from wespeaker_lite.scoring.extraction import Batching, batches_of_like_length, embed
+from wespeaker_lite.core.config import to_mapping
+from wespeaker_lite.extraction.extract import Batching, batches_of_like_length, embed
+from wespeaker_lite.recipe import trained_model
+from wespeaker_lite.recipe.experiment import load
 
 UTTERANCES, ROUNDS = 120, 3
 

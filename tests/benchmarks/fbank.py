@@ -17,9 +17,9 @@ import soundfile
 import torch
 from torchaudio.compliance import kaldi
 
-from wespeaker_lite.data.arks import ArkWriter
-from wespeaker_lite.data.audio import read_audio
-from wespeaker_lite.features.fbank import FbankConfig, fbank
+from wespeaker_lite.audio.fbank import FbankConfig, fbank
+from wespeaker_lite.audio.reading import read_audio
+from wespeaker_lite.kaldi.arks import ArkWriter
 
 SECONDS, RATE = 8, 16000
 

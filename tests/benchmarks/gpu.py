@@ -24,13 +24,14 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from tests.models.plain_bc_cmt import PlainNetwork
 from tests.training.learners import TERMS, Teacher
-from wespeaker_lite import distill, models, plugins
-from wespeaker_lite.devices import HALF, allow_tf32, precision_on
+from wespeaker_lite import distill, models
+from wespeaker_lite.core import plugins
+from wespeaker_lite.core.devices import HALF, allow_tf32, precision_on
+from wespeaker_lite.core.errors import InputError
 from wespeaker_lite.distill.outputs import outputs_for_silence
 from wespeaker_lite.distill.term import Partners
-from wespeaker_lite.errors import InputError
-from wespeaker_lite.experiment import Experiment, load
 from wespeaker_lite.models.margin import build_head
+from wespeaker_lite.recipe.experiment import Experiment, load
 from wespeaker_lite.training.job import build_learner
 from wespeaker_lite.training.learner import Learner
 from wespeaker_lite.training.optimiser import build_optimiser

@@ -20,13 +20,14 @@ from pathlib import Path
 
 import numpy as np
 
-from wespeaker_lite.data import data_dir, voxceleb
-from wespeaker_lite.data.arks import ArkWriter
-from wespeaker_lite.data.audio_list import list_audio
-from wespeaker_lite.data.copies import Copy
+from wespeaker_lite.audio.audio_list import list_audio
+from wespeaker_lite.corpora import voxceleb
+from wespeaker_lite.corpora.augmented_copies import Copy
+from wespeaker_lite.corpora.voxceleb import Options, Video
 from wespeaker_lite.data.crops import CropConfig, CropDataset
-from wespeaker_lite.data.tables import iter_table, spk2utt_of, write_lines
-from wespeaker_lite.data.voxceleb import Options, Video
+from wespeaker_lite.kaldi import data_dir
+from wespeaker_lite.kaldi.arks import ArkWriter
+from wespeaker_lite.kaldi.tables import iter_table, spk2utt_of, write_lines
 
 SPEAKERS, ARKS, JOBS, MELS = 5994, 64, 32, 80
 COPIES = ("0.9", "1.1")

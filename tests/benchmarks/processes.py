@@ -13,7 +13,7 @@ from types import SimpleNamespace
 
 import torch
 
-from wespeaker_lite.experiment import load
+from wespeaker_lite.recipe.experiment import load
 from wespeaker_lite.training.distributed import GradientSum, Ranks, joined_ranks
 from wespeaker_lite.training.job import build_learner
 from wespeaker_lite.training.optimiser import build_optimiser

@@ -25,8 +25,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from wespeaker_lite.extraction.embeddings import Embeddings
 from wespeaker_lite.scoring.cosine import cosine_scores
-from wespeaker_lite.scoring.embeddings import Embeddings
 from wespeaker_lite.scoring.normalisation import cohort_statistics, normalise_scores
 
 SIZE, COHORT, TOP_N, TURNS = 192, 6000, 300, 7

@@ -17,8 +17,8 @@ from types import SimpleNamespace
 
 import torch
 
-from wespeaker_lite.devices import HALF
-from wespeaker_lite.experiment import load
+from wespeaker_lite.core.devices import HALF
+from wespeaker_lite.recipe.experiment import load
 from wespeaker_lite.training.job import build_learner
 from wespeaker_lite.training.optimiser import build_optimiser
 

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from wespeaker_lite import resolved, stamps, trained_model
-from wespeaker_lite.config import to_mapping
-from wespeaker_lite.data.arks import ArkWriter
-from wespeaker_lite.experiment import from_given
+from wespeaker_lite.core.config import to_mapping
+from wespeaker_lite.kaldi.arks import ArkWriter
+from wespeaker_lite.recipe import resolved, stamps, trained_model
+from wespeaker_lite.recipe.experiment import from_given
 
 BC_CMT = {"name": "bc_cmt", "channels": [8], "depth": [1], "strides": [1], "embed_dim": 8}
 ECAPA = {"name": "ecapa_tdnn", "channels": 16, "embed_dim": 8, "mfa_channels": 24}

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from wespeaker_lite.bin import run
-from wespeaker_lite.errors import InputError, Stopped
+from wespeaker_lite.core.errors import InputError, Stopped
 
 
 def ending(error: BaseException, monkeypatch: pytest.MonkeyPatch) -> object:

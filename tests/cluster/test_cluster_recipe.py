@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from tests.cluster.schedulers import Cluster, wait_until
-from tests.recipe.checkout import Checkout, make_checkout
+from tests.end_to_end.checkout import Checkout, make_checkout
 
 # Two CPUs and 4 GB are all that a node of theirs has.
 OPTIONS = ("--nj", "2", "--set", "train.optimiser.name=sgd")

@@ -14,12 +14,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
-from wespeaker_lite.config import from_mapping
-from wespeaker_lite.data.arks import ArkWriter
-from wespeaker_lite.data.augment import SpecAugmentConfig
+from wespeaker_lite.core.config import from_mapping
+from wespeaker_lite.core.errors import InputError
+from wespeaker_lite.data.augmentation import SpecAugmentConfig
 from wespeaker_lite.data.crops import Batch, CropConfig, CropDataset, EpochSampler, Request
-from wespeaker_lite.data.tables import read_table, write_lines, write_table
-from wespeaker_lite.errors import InputError
+from wespeaker_lite.kaldi.arks import ArkWriter
+from wespeaker_lite.kaldi.tables import read_table, write_lines, write_table
 
 MELS = 20
 LENGTHS = {"B-1": 120, "B-2": 50, "A-1": 31, "C-1": 80, "A-2": 50, "C-2": 200}

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from wespeaker_lite import trained_model
-from wespeaker_lite.config import to_mapping
-from wespeaker_lite.experiment import from_given
+from wespeaker_lite.core.config import to_mapping
+from wespeaker_lite.recipe import trained_model
+from wespeaker_lite.recipe.experiment import from_given
 
 SMALL = {"name": "bc_cmt", "channels": [8, 8], "depth": [1, 1], "strides": [2, 2], "embed_dim": 8}
 

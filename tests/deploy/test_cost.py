@@ -6,8 +6,8 @@ import torch
 from torch import nn
 
 from wespeaker_lite import models
+from wespeaker_lite.core.errors import InputError
 from wespeaker_lite.deploy.cost import LatencyOptions, count_macs, count_parameters, latency, report
-from wespeaker_lite.errors import InputError
 from wespeaker_lite.models.margin import build_head
 
 

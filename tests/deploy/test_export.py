@@ -12,11 +12,12 @@ import soundfile
 import torch
 
 from tests.deploy.models import make_model, with_statistics
-from wespeaker_lite import SpeakerModel, experiment, models, trained_model
-from wespeaker_lite.config import to_mapping
+from wespeaker_lite import SpeakerModel, models
+from wespeaker_lite.audio.fbank import FbankConfig
+from wespeaker_lite.core.config import to_mapping
+from wespeaker_lite.core.errors import InputError
 from wespeaker_lite.deploy.front_end import SHERPA, FrontEnd
-from wespeaker_lite.errors import InputError
-from wespeaker_lite.features.fbank import FbankConfig
+from wespeaker_lite.recipe import experiment, trained_model
 
 onnx = pytest.importorskip("onnx", reason="needs tools/install.sh --extras export")
 ort = pytest.importorskip("onnxruntime", reason="needs tools/install.sh --extras export")

@@ -9,10 +9,10 @@ import pytest
 pytest.importorskip("onnxruntime", reason="needs tools/install.sh --extras export")
 
 from wespeaker_lite.bin import cost
+from wespeaker_lite.core.errors import InputError
 from wespeaker_lite.deploy.cost import LatencyOptions, times_side_by_side
 from wespeaker_lite.deploy.runtimes import compare
-from wespeaker_lite.errors import InputError
-from wespeaker_lite.experiment import from_given
+from wespeaker_lite.recipe.experiment import from_given
 
 
 def small(channels: int) -> object:

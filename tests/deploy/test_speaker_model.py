@@ -12,13 +12,13 @@ from scipy.signal import resample_poly
 
 from tests.deploy.models import make_model
 from wespeaker_lite import SpeakerModel
-from wespeaker_lite.data.arks import read_array, read_scp
-from wespeaker_lite.data.tables import write_table
+from wespeaker_lite.audio.fbank import FbankConfig
+from wespeaker_lite.core.errors import InputError
+from wespeaker_lite.corpora.fbank_job import FbankJob, make_fbanks
 from wespeaker_lite.deploy import front_end, speaker_model
-from wespeaker_lite.errors import InputError
-from wespeaker_lite.features.fbank import FbankConfig
-from wespeaker_lite.features.job import FbankJob, make_fbanks
-from wespeaker_lite.scoring.extraction import Batching, extract
+from wespeaker_lite.extraction.extract import Batching, extract
+from wespeaker_lite.kaldi.arks import read_array, read_scp
+from wespeaker_lite.kaldi.tables import write_table
 
 RATE = 16000
 

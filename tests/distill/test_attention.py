@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from wespeaker_lite import distill, models
+from wespeaker_lite.core.errors import InputError
 from wespeaker_lite.distill.outputs import Outputs, outputs_of
 from wespeaker_lite.distill.term import Partners, Term
-from wespeaker_lite.errors import InputError
 from wespeaker_lite.models.activations import Attention
 from wespeaker_lite.models.margin import HeadConfig
 

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from wespeaker_lite import distill
+from wespeaker_lite.core.errors import InputError
 from wespeaker_lite.distill.hint import Term
 from wespeaker_lite.distill.outputs import Outputs
 from wespeaker_lite.distill.term import Partners
-from wespeaker_lite.errors import InputError
 from wespeaker_lite.models.margin import HeadConfig
 
 LABELS = torch.arange(2)

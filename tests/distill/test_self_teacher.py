@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from wespeaker_lite import distill, models
+from wespeaker_lite.core.errors import InputError
 from wespeaker_lite.distill.label import softened_kl
 from wespeaker_lite.distill.outputs import Outputs, outputs_of
 from wespeaker_lite.distill.self_teacher import DISTANCES, Config, Enhancement, Term, refine
 from wespeaker_lite.distill.term import Partners
-from wespeaker_lite.errors import InputError
 from wespeaker_lite.models.margin import HeadConfig, build_head
 
 FRAMES, MELS, CLASSES, EMBED_DIM = 26, 16, 5, 6

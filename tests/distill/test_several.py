@@ -5,11 +5,11 @@ import torch
 
 from tests.distill.test_terms import LABELS, outputs, partners
 from wespeaker_lite import distill
+from wespeaker_lite.core.errors import InputError
 from wespeaker_lite.distill import DistillConfig
 from wespeaker_lite.distill.outputs import Outputs
 from wespeaker_lite.distill.several import Several
 from wespeaker_lite.distill.term import Partners
-from wespeaker_lite.errors import InputError
 from wespeaker_lite.models.margin import HeadConfig
 
 TWO = ("conf/a.yaml", "conf/b.yaml")

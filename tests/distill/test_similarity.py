@@ -8,8 +8,8 @@ import torch
 from tests.distill.test_relational import cosine, length
 from tests.distill.test_terms import loss_of, outputs, partners, term
 from wespeaker_lite import distill
+from wespeaker_lite.core.errors import InputError
 from wespeaker_lite.distill.term import Partners
-from wespeaker_lite.errors import InputError
 
 Matrix = list[list[float]]
 

@@ -5,11 +5,11 @@ import torch
 from torch.nn import functional as F
 
 from wespeaker_lite import distill
+from wespeaker_lite.core.errors import InputError
 from wespeaker_lite.distill.outputs import Outputs
 from wespeaker_lite.distill.term import Partners, Term, ramp
-from wespeaker_lite.errors import InputError
-from wespeaker_lite.experiment import from_given
 from wespeaker_lite.models.margin import HeadConfig
+from wespeaker_lite.recipe.experiment import from_given
 
 FIELDS = ("embedding", "cosine_logits", "margin_logits")
 LABELS = torch.arange(5)

@@ -17,11 +17,12 @@ import soundfile
 
 from tests.egs.test_prepare import Prepare
 from tests.voxceleb_tree import LAYOUTS, Tree, make_musan, make_rirs, make_tree
-from wespeaker_lite.data import data_dir, voxceleb
-from wespeaker_lite.data.audio import read_audio
-from wespeaker_lite.data.tables import read_table
-from wespeaker_lite.data.voxceleb import Options, get, prepare
-from wespeaker_lite.errors import InputError
+from wespeaker_lite.audio.reading import read_audio
+from wespeaker_lite.core.errors import InputError
+from wespeaker_lite.corpora import voxceleb
+from wespeaker_lite.corpora.voxceleb import Options, get, prepare
+from wespeaker_lite.kaldi import data_dir
+from wespeaker_lite.kaldi.tables import read_table
 
 LISTS = list(voxceleb.LISTS.values())
 

@@ -7,7 +7,7 @@ from typing import TypeVar
 from hypothesis import settings
 from hypothesis import strategies as st
 
-from wespeaker_lite.errors import InputError
+from wespeaker_lite.core.errors import InputError
 
 Result = TypeVar("Result")
 _SECONDS = 20  # what takes longer hangs

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 
 from tests.fuzz.common import damaged, examples, outcome
-from wespeaker_lite.data.download import unpack
-from wespeaker_lite.errors import InputError
+from wespeaker_lite.core.errors import InputError
+from wespeaker_lite.corpora.download import unpack
 
 
 def archive(*members: tarfile.TarInfo) -> bytes:

@@ -12,10 +12,18 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tests.fuzz.common import damaged, examples, outcome
-from wespeaker_lite.data.arks import ByteMatrix, Location, MatrixArk, iter_scp, iter_vectors, merge, read_array
-from wespeaker_lite.data.lines import read_lines
-from wespeaker_lite.errors import InputError
-from wespeaker_lite.scoring.embeddings import read_embeddings
+from wespeaker_lite.core.errors import InputError
+from wespeaker_lite.extraction.embeddings import read_embeddings
+from wespeaker_lite.kaldi.arks import (
+    ByteMatrix,
+    Location,
+    MatrixArk,
+    iter_scp,
+    iter_vectors,
+    merge,
+    read_array,
+)
+from wespeaker_lite.kaldi.block_table import read_lines
 
 RNG = np.random.default_rng(5)
 MATRIX = RNG.normal(3, 2, (4, 3)).astype(np.float32)

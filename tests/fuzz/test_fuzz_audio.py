@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tests.deploy.models import make_model
 from tests.fuzz.common import damaged, examples, outcome
 from wespeaker_lite.bin import embed, make_fbank, verify
-from wespeaker_lite.data.tables import write_table
+from wespeaker_lite.kaldi.tables import write_table
 
 CODECS = {
     "wav": ("WAV", "PCM_16"),

@@ -12,10 +12,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tests.fuzz.common import damaged, examples, outcome
-from wespeaker_lite import resolved, trained_model
-from wespeaker_lite.config import given as givens
-from wespeaker_lite.config import parse_assignments, to_mapping
-from wespeaker_lite.experiment import Experiment, from_given, load
+from wespeaker_lite.core.config import given as givens
+from wespeaker_lite.core.config import parse_assignments, to_mapping
+from wespeaker_lite.recipe import resolved, trained_model
+from wespeaker_lite.recipe.experiment import Experiment, from_given, load
 from wespeaker_lite.training.checkpoint import CheckpointStore
 
 CONF = b"""\

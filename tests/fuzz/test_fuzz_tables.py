@@ -7,11 +7,11 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tests.fuzz.common import damaged, examples, outcome
-from wespeaker_lite.data import data_dir
-from wespeaker_lite.data.corpora import CorpusSet, read_kaldi_dir, write_data_dir
-from wespeaker_lite.data.data_dir import iter_segments
-from wespeaker_lite.data.lines import decimals, read_lines
-from wespeaker_lite.data.tables import iter_counts, iter_table, read_table, write_table
+from wespeaker_lite.corpora.corpus import CorpusSet, read_kaldi_dir, write_data_dir
+from wespeaker_lite.kaldi import data_dir
+from wespeaker_lite.kaldi.block_table import decimals, read_lines
+from wespeaker_lite.kaldi.data_dir import iter_segments
+from wespeaker_lite.kaldi.tables import iter_counts, iter_table, read_table, write_table
 
 PIECES = st.sampled_from(
     [b"a", b"b", b"a-1", b"a-2", b"b-1", b"B", b"1", b"0.5", b"1e3", b"nan", b"inf", b"-1", b"1_0", b" ", b" ", b"  ",

@@ -6,7 +6,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tests.fuzz.common import damaged, examples, outcome
-from wespeaker_lite.data.trials import Trials, match_ids, read_trials, write_trials
+from wespeaker_lite.kaldi.trials import Trials, match_ids, read_trials, write_trials
 from wespeaker_lite.scoring.scores import read_scores
 
 WORDS = [

@@ -13,9 +13,9 @@ import pytest
 import torch
 
 from tests.training.runs import run_here
-from wespeaker_lite import resolved
-from wespeaker_lite.config import to_mapping
-from wespeaker_lite.experiment import Experiment
+from wespeaker_lite.core.config import to_mapping
+from wespeaker_lite.recipe import resolved
+from wespeaker_lite.recipe.experiment import Experiment
 
 Small = Callable[..., Experiment]
 

@@ -10,11 +10,11 @@ import torch
 
 from tests.training.learners import NETWORKS, TERMS, batch_of, learner_of
 from wespeaker_lite import models
+from wespeaker_lite.core.devices import memory_full_said
+from wespeaker_lite.core.errors import InputError
 from wespeaker_lite.data.crops import CropDataset, Request
-from wespeaker_lite.devices import memory_full_said
-from wespeaker_lite.errors import InputError
-from wespeaker_lite.experiment import Experiment
-from wespeaker_lite.scoring.extraction import embed
+from wespeaker_lite.extraction.extract import embed
+from wespeaker_lite.recipe.experiment import Experiment
 from wespeaker_lite.training.learner import Learner
 
 Small = Callable[..., Experiment]

@@ -11,8 +11,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from tests.models.plain_bc_cmt import PlainNetwork
 from wespeaker_lite import models
+from wespeaker_lite.core.errors import InputError
 from wespeaker_lite.deploy.cost import count_macs, count_parameters
-from wespeaker_lite.errors import InputError
 from wespeaker_lite.models.bc_cmt import Config, FeedForward, FrequencyPooling, MapAttention, Model, TimeAttention
 from wespeaker_lite.models.broadcasting import BroadcastResidual, FreqResidual, PointwiseNorm, shifted_products
 

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from wespeaker_lite.errors import InputError
+from wespeaker_lite.core.errors import InputError
 from wespeaker_lite.models.margin import build_head
 
 CLASSES, DIM = 7, 5

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from wespeaker_lite.errors import InputError
+from wespeaker_lite.core.errors import InputError
 from wespeaker_lite.models.masking import apply_mask, mean_over_time, time_mask
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from wespeaker_lite import models
-from wespeaker_lite.errors import InputError
+from wespeaker_lite.core.errors import InputError
 
 SMALL = [
     ("ecapa_tdnn", {"channels": 32, "embed_dim": 24, "mfa_channels": 48}),

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize
 
-from wespeaker_lite.config import from_mapping
-from wespeaker_lite.errors import InputError
+from wespeaker_lite.core.config import from_mapping
+from wespeaker_lite.core.errors import InputError
 from wespeaker_lite.scoring.calibration import (
     QUALITY_INPUTS,
     CalibrationOptions,

@@ -6,13 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from wespeaker_lite.data.arks import ArkWriter
-from wespeaker_lite.data.tables import write_table
-from wespeaker_lite.data.trials import Trials
-from wespeaker_lite.errors import InputError
+from wespeaker_lite.core.errors import InputError
+from wespeaker_lite.extraction.embeddings import Cohort, Embeddings
+from wespeaker_lite.kaldi.arks import ArkWriter
+from wespeaker_lite.kaldi.tables import write_table
+from wespeaker_lite.kaldi.trials import Trials
 from wespeaker_lite.scoring.backend import ScoringOptions, Training, read_options
 from wespeaker_lite.scoring.calibration import CalibrationOptions, draw_calibration_trials, train_calibration
-from wespeaker_lite.scoring.embeddings import Cohort, Embeddings
 from wespeaker_lite.scoring.evaluate import read_training, read_trial_lists, score_lists
 from wespeaker_lite.scoring.plda import PldaOptions, train_plda
 from wespeaker_lite.scoring.results import summarise

@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from wespeaker_lite.data.trials import Trials
-from wespeaker_lite.errors import InputError
+from wespeaker_lite.core.errors import InputError
+from wespeaker_lite.kaldi.trials import Trials
+from wespeaker_lite.report.report import BootstrapOptions, write_report
 from wespeaker_lite.scoring.fusion import fuse
-from wespeaker_lite.scoring.report import BootstrapOptions, write_report
 from wespeaker_lite.scoring.results import read_results, summarise, write_results
 from wespeaker_lite.scoring.scores import read_scores, score_file, write_scores
 

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wespeaker_lite.data.trials import Trials
-from wespeaker_lite.errors import InputError
+from wespeaker_lite.core.errors import InputError
+from wespeaker_lite.kaldi.trials import Trials
 from wespeaker_lite.scoring.metrics import (
     act_dcf,
     check_scores,

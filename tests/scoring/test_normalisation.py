@@ -6,7 +6,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from wespeaker_lite.errors import InputError
+from wespeaker_lite.core.errors import InputError
 from wespeaker_lite.scoring.normalisation import cohort_statistics, normalise_scores
 
 

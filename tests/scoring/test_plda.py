@@ -5,8 +5,8 @@ import pytest
 from scipy.linalg import block_diag
 from scipy.stats import multivariate_normal
 
-from wespeaker_lite.config import from_mapping
-from wespeaker_lite.errors import InputError
+from wespeaker_lite.core.config import from_mapping
+from wespeaker_lite.core.errors import InputError
 from wespeaker_lite.scoring.metrics import cllr, min_cllr
 from wespeaker_lite.scoring.plda import (
     PldaOptions,

@@ -20,9 +20,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.recipe.checkout import Checkout, make_checkout
-from tests.recipe.damage import DAMAGES, artefacts
-from tests.recipe.kills import products, run_and_kill
+from tests.end_to_end.checkout import Checkout, make_checkout
+from tests.end_to_end.damage import DAMAGES, artefacts
+from tests.end_to_end.kills import products, run_and_kill
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from wespeaker_lite.config import merge
-from wespeaker_lite.data.arks import ArkWriter
-from wespeaker_lite.data.tables import write_table
-from wespeaker_lite.experiment import Experiment, from_given
+from wespeaker_lite.core.config import merge
+from wespeaker_lite.kaldi.arks import ArkWriter
+from wespeaker_lite.kaldi.tables import write_table
+from wespeaker_lite.recipe.experiment import Experiment, from_given
 
 SMALL = {
     "model": {"name": "ecapa_tdnn", "channels": 16, "embed_dim": 8, "se_bottleneck": 8, "mfa_channels": 24,

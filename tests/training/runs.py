@@ -4,9 +4,9 @@ from pathlib import Path
 
 import torch
 
-from wespeaker_lite import trained_model
 from wespeaker_lite.data.crops import CropDataset
-from wespeaker_lite.experiment import Experiment
+from wespeaker_lite.recipe import trained_model
+from wespeaker_lite.recipe.experiment import Experiment
 from wespeaker_lite.training.job import build_learner
 from wespeaker_lite.training.trainer import Trainer
 

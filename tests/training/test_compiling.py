@@ -9,7 +9,7 @@ import torch
 
 from tests.training.learners import batch_of, learner_of
 from tests.training.runs import assert_same, run_here
-from wespeaker_lite.experiment import Experiment
+from wespeaker_lite.recipe.experiment import Experiment
 from wespeaker_lite.training import compiling
 
 Small = Callable[..., Experiment]

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from tests.training.runs import assert_same, run_here
-from wespeaker_lite.devices import device_of, memory_full_said, precision_on
-from wespeaker_lite.errors import InputError
-from wespeaker_lite.experiment import Experiment
+from wespeaker_lite.core.devices import device_of, memory_full_said, precision_on
+from wespeaker_lite.core.errors import InputError
+from wespeaker_lite.recipe.experiment import Experiment
 from wespeaker_lite.training.distributed import _take_gpu
 from wespeaker_lite.training.trainer import Trainer
 

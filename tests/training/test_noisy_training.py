@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 import torch
 
-from wespeaker_lite import resolved, trained_model
-from wespeaker_lite.config import to_mapping
+from wespeaker_lite.core.config import to_mapping
+from wespeaker_lite.core.errors import InputError
 from wespeaker_lite.data import resident
-from wespeaker_lite.data.arks import ArkWriter
 from wespeaker_lite.data.crops import CropDataset, Request
-from wespeaker_lite.data.distortion import Tensors
-from wespeaker_lite.data.tables import write_table
-from wespeaker_lite.errors import InputError
-from wespeaker_lite.experiment import Experiment
+from wespeaker_lite.data.mel_augmentation import Tensors
+from wespeaker_lite.kaldi.arks import ArkWriter
+from wespeaker_lite.kaldi.tables import write_table
+from wespeaker_lite.recipe import resolved, trained_model
+from wespeaker_lite.recipe.experiment import Experiment
 from wespeaker_lite.training.job import Job, train
 from wespeaker_lite.training.trainer import Trainer
 

@@ -7,7 +7,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.training.learners import NETWORKS, TERMS, batch_of, learner_of
-from wespeaker_lite.errors import InputError
+from wespeaker_lite.core.errors import InputError
 from wespeaker_lite.training.distributed import Ranks
 from wespeaker_lite.training.learner import Losses
 from wespeaker_lite.training.readings import Readings

@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from wespeaker_lite.config import from_mapping
-from wespeaker_lite.errors import InputError
+from wespeaker_lite.core.config import from_mapping
+from wespeaker_lite.core.errors import InputError
 from wespeaker_lite.training.schedule import LearningRateConfig, MarginConfig, learning_rate, margin
 
 

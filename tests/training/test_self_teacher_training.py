@@ -8,11 +8,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from wespeaker_lite import trained_model
-from wespeaker_lite.config import to_mapping
+from wespeaker_lite.core.config import to_mapping
 from wespeaker_lite.data.crops import CropDataset
 from wespeaker_lite.deploy.cost import count_macs, count_parameters
-from wespeaker_lite.experiment import Experiment, load
+from wespeaker_lite.recipe import trained_model
+from wespeaker_lite.recipe.experiment import Experiment, load
 from wespeaker_lite.training.job import build_learner
 from wespeaker_lite.training.learner import Learner
 from wespeaker_lite.training.trainer import Trainer

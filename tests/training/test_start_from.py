@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from wespeaker_lite import trained_model
-from wespeaker_lite.config import to_mapping
+from wespeaker_lite.core.config import to_mapping
+from wespeaker_lite.core.errors import InputError
 from wespeaker_lite.data.crops import CropDataset
-from wespeaker_lite.errors import InputError
-from wespeaker_lite.experiment import Experiment
+from wespeaker_lite.recipe import trained_model
+from wespeaker_lite.recipe.experiment import Experiment
 from wespeaker_lite.training.job import build_learner, start_from
 
 Small = Callable[..., Experiment]

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from tests.training.runs import assert_same, run_here
-from wespeaker_lite import resolved
-from wespeaker_lite.config import to_mapping
-from wespeaker_lite.errors import Stopped
-from wespeaker_lite.experiment import Experiment
+from wespeaker_lite.core.config import to_mapping
+from wespeaker_lite.core.errors import Stopped
+from wespeaker_lite.recipe import resolved
+from wespeaker_lite.recipe.experiment import Experiment
 from wespeaker_lite.training.stopping import SIGNALS, StopRequest
 from wespeaker_lite.training.trainer import Trainer
 

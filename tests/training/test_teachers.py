@@ -9,13 +9,13 @@ import pytest
 import torch
 
 from tests.training.conftest import SMALL
-from wespeaker_lite import trained_model
-from wespeaker_lite.config import to_mapping
-from wespeaker_lite.data.arks import ArkWriter
+from wespeaker_lite.core.config import to_mapping
+from wespeaker_lite.core.errors import InputError
 from wespeaker_lite.data.crops import CropDataset
 from wespeaker_lite.distill.outputs import outputs_of
-from wespeaker_lite.errors import InputError
-from wespeaker_lite.experiment import Experiment, from_given
+from wespeaker_lite.kaldi.arks import ArkWriter
+from wespeaker_lite.recipe import trained_model
+from wespeaker_lite.recipe.experiment import Experiment, from_given
 from wespeaker_lite.training.job import build_learner
 from wespeaker_lite.training.learner import Learner
 from wespeaker_lite.training.trainer import Trainer

@@ -13,11 +13,11 @@ import pytest
 import torch
 
 from tests.training.runs import assert_same, run_here
-from wespeaker_lite import resolved, trained_model
-from wespeaker_lite.config import to_mapping
+from wespeaker_lite.core.config import to_mapping
+from wespeaker_lite.core.errors import InputError
 from wespeaker_lite.data.crops import CropDataset
-from wespeaker_lite.errors import InputError
-from wespeaker_lite.experiment import Experiment
+from wespeaker_lite.recipe import resolved, trained_model
+from wespeaker_lite.recipe.experiment import Experiment
 from wespeaker_lite.training.checkpoint import CheckpointStore
 from wespeaker_lite.training.job import build_learner
 from wespeaker_lite.training.trainer import Trainer

@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Callable
 
-from wespeaker_lite.errors import InputError, Stopped
+from wespeaker_lite.core.errors import InputError, Stopped
 
 
 def run(main: Callable[[], None]) -> None:

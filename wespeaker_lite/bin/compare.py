@@ -10,9 +10,9 @@ Example:
 import argparse
 
 from wespeaker_lite.bin import run
-from wespeaker_lite.data.tables import read_table
-from wespeaker_lite.scoring.compare import compare, parse_system
-from wespeaker_lite.scoring.report import BootstrapOptions
+from wespeaker_lite.kaldi.tables import read_table
+from wespeaker_lite.report.compare import compare, parse_system
+from wespeaker_lite.report.report import BootstrapOptions
 
 
 def main() -> None:

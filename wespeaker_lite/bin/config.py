@@ -2,12 +2,12 @@
 
 import argparse
 
-from wespeaker_lite import resolved
 from wespeaker_lite.bin import run
+from wespeaker_lite.recipe import resolved
 
 
 def main() -> None:
-    """Parse the arguments and ask `wespeaker_lite.resolved`."""
+    """Parse the arguments and ask `wespeaker_lite.recipe.resolved`."""
     parser = argparse.ArgumentParser(description=__doc__)
     actions = parser.add_subparsers(dest="action", required=True)
     resolving = actions.add_parser("resolve", help="fill in defaults, check every key, write OUT")

@@ -12,10 +12,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-from wespeaker_lite import experiment, models
+from wespeaker_lite import models
 from wespeaker_lite.bin import run
+from wespeaker_lite.core.errors import InputError
 from wespeaker_lite.deploy.cost import LatencyOptions, report, training_parts
-from wespeaker_lite.errors import InputError
+from wespeaker_lite.recipe import experiment
 
 
 def main() -> None:

@@ -3,7 +3,7 @@
 import argparse
 
 from wespeaker_lite.bin import run
-from wespeaker_lite.data import data_dir
+from wespeaker_lite.kaldi import data_dir
 
 
 def main() -> None:

@@ -2,8 +2,8 @@
 
 import argparse
 
+from wespeaker_lite.audio.ffmpeg import decode_listed
 from wespeaker_lite.bin import run
-from wespeaker_lite.data.ffmpeg import decode_listed
 
 
 def main() -> None:

@@ -12,7 +12,7 @@ Example:
 import argparse
 
 from wespeaker_lite.bin import run
-from wespeaker_lite.scoring.twins import find_twin
+from wespeaker_lite.report.without_kd import find_twin
 
 
 def main() -> None:
@@ -31,7 +31,7 @@ def main() -> None:
     if not options.data or not options.out:
         parser.error("--system needs --data and --out")
     # Here, since it imports torch, and a report that is done already only asks for the twin.
-    from wespeaker_lite.scoring.attention_maps import Excerpt, load_systems, write_attention
+    from wespeaker_lite.report.attention_maps import Excerpt, load_systems, write_attention
 
     excerpt = Excerpt(options.utterances, options.seconds)
     write_attention(load_systems(options.system), options.data, options.out, excerpt)

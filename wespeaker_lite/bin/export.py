@@ -10,7 +10,7 @@ import argparse
 from pathlib import Path
 
 from wespeaker_lite.bin import run
-from wespeaker_lite.errors import InputError
+from wespeaker_lite.core.errors import InputError
 
 
 def main() -> None:

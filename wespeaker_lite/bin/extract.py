@@ -19,7 +19,7 @@ def main() -> None:
     args = parser.parse_args()
     import torch
 
-    from wespeaker_lite.scoring.extraction import Batching, extract
+    from wespeaker_lite.extraction.extract import Batching, extract
 
     torch.set_num_threads(args.threads)
     extract(args.model, Path(args.data), args.out, Batching(frames=args.batch_frames), args.device, args.config)

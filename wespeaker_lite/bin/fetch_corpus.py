@@ -3,7 +3,7 @@
 import argparse
 
 from wespeaker_lite.bin import run
-from wespeaker_lite.data.download import Source, fetch_corpus
+from wespeaker_lite.corpora.download import Source, fetch_corpus
 
 
 def main() -> None:

@@ -4,8 +4,8 @@ import argparse
 from pathlib import Path
 
 from wespeaker_lite.bin import run
-from wespeaker_lite.data.copies import Copy
-from wespeaker_lite.features.gather import gather
+from wespeaker_lite.corpora.augmented_copies import Copy
+from wespeaker_lite.corpora.gather_fbanks import gather
 
 
 def main() -> None:

@@ -12,7 +12,7 @@ def main() -> None:
     parser.add_argument("--config", required=True, help="a resolved config whose `pretrained` names the weights")
     parser.add_argument("--out", required=True, help="the experiment's folder")
     args = parser.parse_args()
-    from wespeaker_lite.pretrained import import_weights
+    from wespeaker_lite.recipe.pretrained import import_weights
 
     import_weights(Path(args.config), Path(args.out))
 

@@ -2,8 +2,8 @@
 
 import argparse
 
+from wespeaker_lite.audio.audio_list import list_audio
 from wespeaker_lite.bin import run
-from wespeaker_lite.data.audio_list import list_audio
 
 
 def main() -> None:

@@ -3,8 +3,8 @@
 import argparse
 
 from wespeaker_lite.bin import run
-from wespeaker_lite.data.copies import write_clips
-from wespeaker_lite.data.noise_corpora import read_musan, read_rirs
+from wespeaker_lite.corpora.augmented_copies import write_clips
+from wespeaker_lite.corpora.musan_rirs import read_musan, read_rirs
 
 
 def main() -> None:

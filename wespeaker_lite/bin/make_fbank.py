@@ -3,9 +3,9 @@
 import argparse
 from pathlib import Path
 
-from wespeaker_lite import resolved
 from wespeaker_lite.bin import run
-from wespeaker_lite.config import from_mapping
+from wespeaker_lite.core.config import from_mapping
+from wespeaker_lite.recipe import resolved
 
 
 def main() -> None:
@@ -25,9 +25,9 @@ def main() -> None:
     args = parser.parse_args()
     import torch
 
-    from wespeaker_lite.data.copies import Copy
-    from wespeaker_lite.features.fbank import FbankConfig
-    from wespeaker_lite.features.job import FbankJob, make_fbanks
+    from wespeaker_lite.audio.fbank import FbankConfig
+    from wespeaker_lite.corpora.augmented_copies import Copy
+    from wespeaker_lite.corpora.fbank_job import FbankJob, make_fbanks
 
     torch.set_num_threads(1)  # jobs run side by side
     section = resolved.read(args.config).get("features", {}) if args.config else {}

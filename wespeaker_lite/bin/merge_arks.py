@@ -3,7 +3,7 @@
 import argparse
 
 from wespeaker_lite.bin import run
-from wespeaker_lite.data.arks import merge
+from wespeaker_lite.kaldi.arks import merge
 
 
 def main() -> None:

@@ -4,11 +4,11 @@ import argparse
 from pathlib import Path
 
 from wespeaker_lite.bin import run
-from wespeaker_lite.data.voxceleb import Options, get, prepare
+from wespeaker_lite.corpora.voxceleb import Options, get, prepare
 
 
 def main() -> None:
-    """Parse the arguments and call `wespeaker_lite.data.voxceleb`."""
+    """Parse the arguments and call `wespeaker_lite.corpora.voxceleb`."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--corpus-dir", required=True, type=Path, help="holds vox1/ and vox2/, may hold lists/")
     parser.add_argument(

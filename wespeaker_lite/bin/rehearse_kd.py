@@ -4,11 +4,11 @@ import argparse
 from pathlib import Path
 
 from wespeaker_lite.bin import run
-from wespeaker_lite.distill.rehearsal import rehearse
+from wespeaker_lite.distill.compatibility import rehearse
 
 
 def main() -> None:
-    """Parse the arguments and ask `wespeaker_lite.distill.rehearsal`."""
+    """Parse the arguments and ask `wespeaker_lite.distill.compatibility`."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--student", required=True, type=Path, metavar="YAML", help="resolved config")
     parser.add_argument("--teacher", required=True, type=Path, metavar="YAML", help="resolved config")

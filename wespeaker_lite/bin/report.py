@@ -7,8 +7,8 @@ Example:
 import argparse
 
 from wespeaker_lite.bin import run
-from wespeaker_lite.data.tables import read_table
-from wespeaker_lite.scoring.report import BootstrapOptions, write_report
+from wespeaker_lite.kaldi.tables import read_table
+from wespeaker_lite.report.report import BootstrapOptions, write_report
 
 
 def main() -> None:

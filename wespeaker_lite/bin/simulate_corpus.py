@@ -4,7 +4,7 @@ import argparse
 import os
 
 from wespeaker_lite.bin import run
-from wespeaker_lite.data.simulation import SimulationOptions, simulate_corpus
+from wespeaker_lite.corpora.simulation import SimulationOptions, simulate_corpus
 
 
 def main() -> None:

@@ -9,14 +9,14 @@ input that is not there. `accept` takes outputs as a user has changed them:
 import argparse
 import sys
 
-from wespeaker_lite import stamps
 from wespeaker_lite.bin import run
+from wespeaker_lite.recipe import stamps
 
 TO_BE_DONE = 3
 
 
 def main() -> None:
-    """Parse the arguments and ask `wespeaker_lite.stamps`."""
+    """Parse the arguments and ask `wespeaker_lite.recipe.stamps`."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("action", choices=["check", "write", "accept"])
     parser.add_argument("stamp")

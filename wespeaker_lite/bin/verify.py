@@ -14,7 +14,7 @@ import sys
 from typing import Any
 
 from wespeaker_lite.bin import run
-from wespeaker_lite.errors import InputError
+from wespeaker_lite.core.errors import InputError
 
 
 def main() -> None:

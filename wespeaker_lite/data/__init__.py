@@ -1,1 +1,1 @@
-"""Kaldi tables, arks, data directories, audio, crops and augmentation."""
+"""What training reads: crops, samplers, augmentation."""

@@ -12,10 +12,16 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from wespeaker_lite.config import bounded
-from wespeaker_lite.data.arks import ByteMatrix, MatrixArk, iter_scp
-from wespeaker_lite.data.augment import SpecAugmentConfig, pick, spec_augment, uniforms, unperturbed
-from wespeaker_lite.data.distortion import (
+from wespeaker_lite.core.config import bounded
+from wespeaker_lite.core.errors import InputError
+from wespeaker_lite.data.augmentation import (
+    SpecAugmentConfig,
+    pick,
+    spec_augment,
+    uniforms,
+    unperturbed,
+)
+from wespeaker_lite.data.mel_augmentation import (
     LOG_OF_BITS_0,
     NAT,
     NOISE_KINDS,
@@ -30,9 +36,9 @@ from wespeaker_lite.data.distortion import (
     draw_snr,
     energies_of,
 )  # fmt: skip
-from wespeaker_lite.data.lines import Lines, decimals, numbered, read_lines
 from wespeaker_lite.data.resident import ResidentFeatures
-from wespeaker_lite.errors import InputError
+from wespeaker_lite.kaldi.arks import ByteMatrix, MatrixArk, iter_scp
+from wespeaker_lite.kaldi.block_table import Lines, decimals, numbered, read_lines
 
 log = logging.getLogger(__name__)
 

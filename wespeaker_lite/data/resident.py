@@ -6,7 +6,7 @@ from collections.abc import Iterable
 import numpy as np
 import torch
 
-from wespeaker_lite.data.arks import ByteMatrix
+from wespeaker_lite.kaldi.arks import ByteMatrix
 
 log = logging.getLogger(__name__)
 

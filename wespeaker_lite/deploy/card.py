@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from wespeaker_lite.config import to_mapping
+from wespeaker_lite.core.config import to_mapping
 from wespeaker_lite.deploy.front_end import FrontEnd, sherpa_differences
+from wespeaker_lite.recipe.trained_model import TrainedModel
 from wespeaker_lite.scoring.results import results_table
-from wespeaker_lite.trained_model import TrainedModel
 
 _INPUTS = {
     "model.onnx": "`feats` (B, T, {mels})",

@@ -12,13 +12,14 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from wespeaker_lite import distill, plugins
-from wespeaker_lite.config import to_mapping
+from wespeaker_lite import distill
+from wespeaker_lite.core import plugins
+from wespeaker_lite.core.config import to_mapping
+from wespeaker_lite.core.errors import InputError
 from wespeaker_lite.distill.outputs import outputs_for_silence
 from wespeaker_lite.distill.term import Partners
-from wespeaker_lite.errors import InputError
-from wespeaker_lite.experiment import Experiment
 from wespeaker_lite.models.margin import build_head
+from wespeaker_lite.recipe.experiment import Experiment
 
 FRAMES_PER_SECOND = 100  # frames of 10 ms; 1 s of audio without context gives 98, peers count 100
 

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from wespeaker_lite.errors import InputError
+from wespeaker_lite.core.errors import InputError
 from wespeaker_lite.scoring.calibration import Calibration
 from wespeaker_lite.scoring.verification import Verification
 

@@ -11,16 +11,16 @@ import numpy as np
 import onnx
 import torch
 
-from wespeaker_lite import trained_model
-from wespeaker_lite.config import from_mapping, to_mapping
-from wespeaker_lite.data.audio import convert
-from wespeaker_lite.data.simulation import SAMPLE_RATE, make_session, make_speaker, simulate_utterance
+from wespeaker_lite.audio.fbank import FbankConfig
+from wespeaker_lite.audio.reading import convert
+from wespeaker_lite.core.config import from_mapping, to_mapping
+from wespeaker_lite.core.errors import InputError
+from wespeaker_lite.corpora.simulation import SAMPLE_RATE, make_session, make_speaker, simulate_utterance
 from wespeaker_lite.deploy import card, graphs
 from wespeaker_lite.deploy.card import About
 from wespeaker_lite.deploy.front_end import FrontEnd, sherpa_differences
 from wespeaker_lite.deploy.onnx_model import METADATA, OnnxNetwork
-from wespeaker_lite.errors import InputError
-from wespeaker_lite.features.fbank import FbankConfig
+from wespeaker_lite.recipe import trained_model
 from wespeaker_lite.scoring.results import read_results
 
 log = logging.getLogger(__name__)

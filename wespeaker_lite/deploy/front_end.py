@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wespeaker_lite.data.arks import as_in_ark
-from wespeaker_lite.features.fbank import FbankConfig, fbank
+from wespeaker_lite.audio.fbank import FbankConfig, fbank
+from wespeaker_lite.kaldi.arks import as_in_ark
 
 # What sherpa-onnx computes for a speaker model; it also subtracts the mean of the recording.
 SHERPA = FbankConfig(high_freq=-400.0, snip_edges=False)

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from wespeaker_lite.config import from_mapping
+from wespeaker_lite.audio.fbank import FbankConfig
+from wespeaker_lite.core.config import from_mapping
+from wespeaker_lite.core.errors import InputError
 from wespeaker_lite.deploy.front_end import FrontEnd
-from wespeaker_lite.errors import InputError
-from wespeaker_lite.features.fbank import FbankConfig
 
 METADATA = "wespeaker_lite"  # the key under which ours say, as JSON, what is to be fed to them
 INSTALL = "tools/install.sh --extras export"

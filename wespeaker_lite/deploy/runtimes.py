@@ -16,12 +16,12 @@ import torch
 from torch import Tensor, nn
 
 from wespeaker_lite import models
+from wespeaker_lite.core.errors import InputError
 from wespeaker_lite.deploy import graphs
 from wespeaker_lite.deploy.cost import FRAMES_PER_SECOND, LatencyOptions, times_side_by_side
 from wespeaker_lite.deploy.front_end import FrontEnd
 from wespeaker_lite.deploy.onnx_model import OnnxNetwork
-from wespeaker_lite.errors import InputError
-from wespeaker_lite.experiment import Experiment
+from wespeaker_lite.recipe.experiment import Experiment
 
 RUNTIMES = ("torch", "onnx")
 

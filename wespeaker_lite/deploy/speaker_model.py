@@ -10,15 +10,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from wespeaker_lite import trained_model
-from wespeaker_lite.config import from_mapping
-from wespeaker_lite.data.audio import Recording, check_values, convert, open_recording
-from wespeaker_lite.data.resample import check_rate, equal_parts
+from wespeaker_lite.audio.fbank import FbankConfig
+from wespeaker_lite.audio.reading import Recording, check_values, convert, open_recording
+from wespeaker_lite.audio.resample import check_rate, equal_parts
+from wespeaker_lite.core.config import from_mapping
+from wespeaker_lite.core.errors import InputError
 from wespeaker_lite.deploy import onnx_model
 from wespeaker_lite.deploy.front_end import FrontEnd
-from wespeaker_lite.errors import InputError
-from wespeaker_lite.features.fbank import FbankConfig
-from wespeaker_lite.scoring.extraction import embed
+from wespeaker_lite.extraction.extract import embed
+from wespeaker_lite.recipe import trained_model
 from wespeaker_lite.scoring.verification import Verification, read_verification
 
 DEFAULT_MODEL = "bc_cmt_tiny.pt"

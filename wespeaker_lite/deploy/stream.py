@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from wespeaker_lite.data.audio import audio_seconds, read_audio
+from wespeaker_lite.audio.reading import audio_seconds, read_audio
+from wespeaker_lite.core.errors import InputError
 from wespeaker_lite.deploy.speaker_model import LONGEST, SHORTEST, SpeakerModel, check_length, is_silent
-from wespeaker_lite.errors import InputError
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ from typing import Any, Literal
 
 from torch import nn
 
-from wespeaker_lite import plugins
-from wespeaker_lite.config import bounded
+from wespeaker_lite.core import plugins
+from wespeaker_lite.core.config import bounded
 from wespeaker_lite.distill.several import Several
 from wespeaker_lite.distill.term import Partners
 

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from wespeaker_lite.core.errors import InputError
 from wespeaker_lite.distill.outputs import Outputs
 from wespeaker_lite.distill.term import Partners, TermConfig
 from wespeaker_lite.distill.term import Term as Base
-from wespeaker_lite.errors import InputError
 from wespeaker_lite.models.activations import Attention
 from wespeaker_lite.models.masking import full_precision
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from wespeaker_lite.config import bounded
+from wespeaker_lite.core.config import bounded
 from wespeaker_lite.distill.label import softened_kl
 from wespeaker_lite.distill.logits import LogitsConfig, LogitsTerm
 

@@ -6,7 +6,7 @@ from typing import Literal
 from torch import Tensor
 from torch.nn import functional as F
 
-from wespeaker_lite.config import bounded
+from wespeaker_lite.core.config import bounded
 from wespeaker_lite.distill.outputs import Outputs
 from wespeaker_lite.distill.projection import projector
 from wespeaker_lite.distill.term import Partners, TermConfig

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from wespeaker_lite.core.errors import InputError
 from wespeaker_lite.distill.maps import as_planes, attention_transfer, normalised_mse
 from wespeaker_lite.distill.outputs import Outputs
 from wespeaker_lite.distill.term import Partners, TermConfig
 from wespeaker_lite.distill.term import Term as Base
-from wespeaker_lite.errors import InputError
 from wespeaker_lite.models.masking import full_precision
 
 DISTANCES = {"mse": F.mse_loss, "normalised": normalised_mse, "attention": attention_transfer}

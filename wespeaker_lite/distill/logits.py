@@ -6,10 +6,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from wespeaker_lite.config import bounded
+from wespeaker_lite.core.config import bounded
+from wespeaker_lite.core.errors import InputError
 from wespeaker_lite.distill.outputs import Outputs
 from wespeaker_lite.distill.term import TEMPERATURES, Partners, Term, TermConfig
-from wespeaker_lite.errors import InputError
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from wespeaker_lite.config import bounded
+from wespeaker_lite.core.config import bounded
 from wespeaker_lite.distill.outputs import Outputs
 from wespeaker_lite.distill.term import Term as Base
 from wespeaker_lite.distill.term import TermConfig

@@ -15,13 +15,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from wespeaker_lite.config import bounded, to_mapping
+from wespeaker_lite.core.config import bounded, to_mapping
+from wespeaker_lite.core.errors import InputError
 from wespeaker_lite.distill.label import softened_kl
 from wespeaker_lite.distill.maps import as_planes, attention_transfer, cosine
 from wespeaker_lite.distill.outputs import Outputs, logits_of
 from wespeaker_lite.distill.term import TEMPERATURES, Partners, ramp
 from wespeaker_lite.distill.term import Term as Base
-from wespeaker_lite.errors import InputError
 from wespeaker_lite.models.margin import build_head
 from wespeaker_lite.models.masking import full_precision
 from wespeaker_lite.models.pooling import build_pooling

@@ -10,13 +10,13 @@ from typing import Literal
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from wespeaker_lite.config import bounded
+from wespeaker_lite.core.config import bounded
+from wespeaker_lite.core.errors import InputError
 from wespeaker_lite.distill.label import softened_kl
 from wespeaker_lite.distill.outputs import Outputs
 from wespeaker_lite.distill.projection import projector
 from wespeaker_lite.distill.term import TEMPERATURES, Partners, TermConfig
 from wespeaker_lite.distill.term import Term as Base
-from wespeaker_lite.errors import InputError
 
 
 @dataclass(frozen=True)

@@ -11,15 +11,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from wespeaker_lite import trained_model
-from wespeaker_lite.config import to_mapping
-from wespeaker_lite.data.arks import read_array, read_scp
-from wespeaker_lite.data.augment import unperturbed
+from wespeaker_lite.core.config import to_mapping
+from wespeaker_lite.core.errors import InputError
+from wespeaker_lite.data.augmentation import unperturbed
 from wespeaker_lite.distill.outputs import Outputs, logits_of, outputs_of
-from wespeaker_lite.errors import InputError
+from wespeaker_lite.kaldi.arks import read_array, read_scp
 from wespeaker_lite.models import margin
 from wespeaker_lite.models.margin import HeadConfig, MarginHead
-from wespeaker_lite.trained_model import TrainedModel, build_head, shared_classes
+from wespeaker_lite.recipe import trained_model
+from wespeaker_lite.recipe.trained_model import TrainedModel, build_head, shared_classes
 
 log = logging.getLogger(__name__)
 

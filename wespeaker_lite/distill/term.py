@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from wespeaker_lite.config import bounded
+from wespeaker_lite.core.config import bounded
 from wespeaker_lite.distill.outputs import Outputs
 from wespeaker_lite.models.margin import HeadConfig
 

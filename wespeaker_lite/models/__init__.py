@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from wespeaker_lite import plugins
+from wespeaker_lite.core import plugins
 
 
 def build(name: str, options: Mapping[str, Any], num_mels: int) -> nn.Module:

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from wespeaker_lite.config import bounded
-from wespeaker_lite.errors import InputError
+from wespeaker_lite.core.config import bounded
+from wespeaker_lite.core.errors import InputError
 from wespeaker_lite.models.activations import Activations, Attention
 from wespeaker_lite.models.broadcasting import (
     BroadcastResidual,

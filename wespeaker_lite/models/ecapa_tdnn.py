@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from wespeaker_lite.config import bounded
+from wespeaker_lite.core.config import bounded
 from wespeaker_lite.models.activations import Activations
 from wespeaker_lite.models.masking import apply_mask, mean_over_time, time_mask
 from wespeaker_lite.models.pooling import build_pooling

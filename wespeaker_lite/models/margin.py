@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from wespeaker_lite.config import bounded, from_mapping
-from wespeaker_lite.errors import InputError
+from wespeaker_lite.core.config import bounded, from_mapping
+from wespeaker_lite.core.errors import InputError
 
 # Floor of the squared sine: the slope of the angle stays finite where a cosine is 1 or -1.
 SINE_SQUARE_FLOOR = 1e-6

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from wespeaker_lite.errors import InputError
+from wespeaker_lite.core.errors import InputError
 
 
 def time_mask(lengths: Tensor, frames: int) -> Tensor:

@@ -1,1 +1,1 @@
-"""Embeddings, trial scores, score normalisation, metrics and plots."""
+"""Scores of trials, their normalisation, calibration and metrics: numbers only."""

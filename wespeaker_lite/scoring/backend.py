@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from wespeaker_lite import resolved
-from wespeaker_lite.config import bounded, from_mapping
-from wespeaker_lite.data.trials import Trials, check_known
-from wespeaker_lite.errors import InputError
+from wespeaker_lite.core.config import bounded, from_mapping
+from wespeaker_lite.core.errors import InputError
+from wespeaker_lite.extraction.embeddings import Cohort, Embeddings
+from wespeaker_lite.kaldi.trials import Trials, check_known
+from wespeaker_lite.recipe import resolved
 from wespeaker_lite.scoring.calibration import (
     QUALITY_INPUTS,
     Calibration,
@@ -20,7 +21,6 @@ from wespeaker_lite.scoring.calibration import (
     train_calibration,
 )
 from wespeaker_lite.scoring.cosine import Rows, cosine_scores
-from wespeaker_lite.scoring.embeddings import Cohort, Embeddings
 from wespeaker_lite.scoring.metrics import check_scores
 from wespeaker_lite.scoring.normalisation import CohortStatistics, cohort_statistics, normalise_scores
 from wespeaker_lite.scoring.plda import Plda, PldaOptions, PldaVectors, train_plda

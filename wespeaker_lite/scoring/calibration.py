@@ -22,10 +22,10 @@ import numpy as np
 from scipy.optimize import minimize
 from scipy.special import expit, logit
 
-from wespeaker_lite.config import LARGEST_SEED, bounded
-from wespeaker_lite.data.tables import sorted_keys
-from wespeaker_lite.data.trials import Trials, make_trials
-from wespeaker_lite.errors import InputError
+from wespeaker_lite.core.config import LARGEST_SEED, bounded
+from wespeaker_lite.core.errors import InputError
+from wespeaker_lite.kaldi.tables import sorted_keys
+from wespeaker_lite.kaldi.trials import Trials, make_trials
 
 log = logging.getLogger(__name__)
 

@@ -5,12 +5,12 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from wespeaker_lite.data.tables import read_table
-from wespeaker_lite.data.trials import Trials, check_known, read_trials
-from wespeaker_lite.errors import InputError
+from wespeaker_lite.core.errors import InputError
+from wespeaker_lite.extraction.embeddings import Cohort, Embeddings, cohort_of, read_cohort, read_embeddings
+from wespeaker_lite.kaldi.tables import read_table
+from wespeaker_lite.kaldi.trials import Trials, check_known, read_trials
 from wespeaker_lite.scoring.backend import Backend, ScoringOptions, Training, select_used
 from wespeaker_lite.scoring.calibration import draw_calibration_trials
-from wespeaker_lite.scoring.embeddings import Cohort, Embeddings, cohort_of, read_cohort, read_embeddings
 from wespeaker_lite.scoring.results import summarise
 from wespeaker_lite.scoring.scores import CALIBRATION_LIST, score_file, write_scores
 from wespeaker_lite.scoring.scorings import is_calibrated

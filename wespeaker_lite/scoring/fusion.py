@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from wespeaker_lite.data.trials import Trials
-from wespeaker_lite.errors import InputError
+from wespeaker_lite.core.errors import InputError
+from wespeaker_lite.kaldi.trials import Trials
 from wespeaker_lite.scoring.calibration import Calibration, train_calibration
 from wespeaker_lite.scoring.metrics import check_scores
 from wespeaker_lite.scoring.results import COST_KEYS, read_results, results_table, summarise, write_results

@@ -6,8 +6,8 @@ import numpy as np
 from scipy.optimize import isotonic_regression
 from scipy.special import xlogy
 
-from wespeaker_lite.data.trials import Trials
-from wespeaker_lite.errors import InputError
+from wespeaker_lite.core.errors import InputError
+from wespeaker_lite.kaldi.trials import Trials
 
 # Priors of a target trial at which the detection cost is reported, with both kinds of error costing 1.
 P_TARGETS = (0.01, 0.05)

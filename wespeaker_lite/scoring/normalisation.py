@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from wespeaker_lite.errors import InputError
+from wespeaker_lite.core.errors import InputError
 
 log = logging.getLogger(__name__)
 

@@ -17,8 +17,8 @@ import numpy as np
 from scipy.linalg import eigh
 from scipy.sparse import csr_array
 
-from wespeaker_lite.config import bounded
-from wespeaker_lite.errors import InputError
+from wespeaker_lite.core.config import bounded
+from wespeaker_lite.core.errors import InputError
 from wespeaker_lite.scoring.cosine import cosine_scores
 
 log = logging.getLogger(__name__)

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from wespeaker_lite.data.tables import write_text
-from wespeaker_lite.data.trials import Trials
-from wespeaker_lite.errors import InputError
+from wespeaker_lite.core.errors import InputError
+from wespeaker_lite.kaldi.tables import write_text
+from wespeaker_lite.kaldi.trials import Trials
 from wespeaker_lite.scoring.metrics import (
     P_TARGETS,
     check_scores,

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from wespeaker_lite.data.tables import write_lines
-from wespeaker_lite.data.trials import KALDI_LABELS, Trials, read_rows
-from wespeaker_lite.errors import InputError
+from wespeaker_lite.core.errors import InputError
+from wespeaker_lite.kaldi.tables import write_lines
+from wespeaker_lite.kaldi.trials import KALDI_LABELS, Trials, read_rows
 
 DECIMALS = 6
 CALIBRATION_LIST = "calibration"

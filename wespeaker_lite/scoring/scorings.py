@@ -5,8 +5,8 @@ calibration of its scores to log-likelihood ratios, by a logistic regression on 
 quality measures: `asnorm_qmf`.
 """
 
-from wespeaker_lite.config import nearest
-from wespeaker_lite.errors import InputError
+from wespeaker_lite.core.config import nearest
+from wespeaker_lite.core.errors import InputError
 
 COMPARISONS = ("cosine", "snorm", "asnorm", "plda")
 CALIBRATIONS = ("linear", "qmf")

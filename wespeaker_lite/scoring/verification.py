@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from wespeaker_lite.data.tables import write_text
-from wespeaker_lite.errors import InputError
+from wespeaker_lite.core.errors import InputError
+from wespeaker_lite.extraction.embeddings import Cohort
+from wespeaker_lite.kaldi.tables import write_text
 from wespeaker_lite.scoring.calibration import Calibration
-from wespeaker_lite.scoring.embeddings import Cohort
 from wespeaker_lite.scoring.results import read_json
 
 

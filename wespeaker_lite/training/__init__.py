@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Literal
 
-from wespeaker_lite.config import bounded
+from wespeaker_lite.core.config import bounded
 from wespeaker_lite.training.optimiser import OptimiserConfig
 from wespeaker_lite.training.schedule import LearningRateConfig, MarginConfig
 

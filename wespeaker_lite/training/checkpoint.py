@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from wespeaker_lite.errors import InputError
-from wespeaker_lite.files import load_tensors, save_tensors
+from wespeaker_lite.core.errors import InputError
+from wespeaker_lite.core.tensor_files import load_tensors, save_tensors
 
 log = logging.getLogger(__name__)
 

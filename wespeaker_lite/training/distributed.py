@@ -16,7 +16,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from wespeaker_lite.errors import InputError
+from wespeaker_lite.core.errors import InputError
 from wespeaker_lite.models.broadcasting import SubSpectralNorm
 from wespeaker_lite.training.watch import Watch
 

@@ -13,17 +13,18 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from wespeaker_lite import distill, trained_model
-from wespeaker_lite.config import to_mapping
+from wespeaker_lite import distill
+from wespeaker_lite.audio.fbank import acoustics_of
+from wespeaker_lite.core.config import to_mapping
+from wespeaker_lite.core.errors import InputError
 from wespeaker_lite.data.crops import CropDataset
 from wespeaker_lite.distill.outputs import Outputs, outputs_for_silence
 from wespeaker_lite.distill.several import Teachers
 from wespeaker_lite.distill.teacher import ArkTeacher, NetworkTeacher
 from wespeaker_lite.distill.term import Partners
-from wespeaker_lite.errors import InputError
-from wespeaker_lite.experiment import Experiment, load
-from wespeaker_lite.features.fbank import acoustics_of
-from wespeaker_lite.stamps import Inputs
+from wespeaker_lite.recipe import trained_model
+from wespeaker_lite.recipe.experiment import Experiment, load
+from wespeaker_lite.recipe.stamps import Inputs
 from wespeaker_lite.training.distributed import Ranks, joined_ranks
 from wespeaker_lite.training.learner import Learner
 from wespeaker_lite.training.trainer import Trainer

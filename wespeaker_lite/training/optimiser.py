@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import nn
 
-from wespeaker_lite.config import bounded
+from wespeaker_lite.core.config import bounded
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from wespeaker_lite.config import bounded
+from wespeaker_lite.core.config import bounded
 from wespeaker_lite.models.margin import LARGEST_MARGIN
 
 

@@ -13,12 +13,12 @@ import torch
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from wespeaker_lite import trained_model
-from wespeaker_lite.config import to_mapping
+from wespeaker_lite.core.config import to_mapping
+from wespeaker_lite.core.devices import HALF, allow_tf32, device_of, memory_full_said, precision_on
+from wespeaker_lite.core.errors import InputError, Stopped
 from wespeaker_lite.data.crops import Batch, CropDataset, EpochSampler
-from wespeaker_lite.devices import HALF, allow_tf32, device_of, memory_full_said, precision_on
-from wespeaker_lite.errors import InputError, Stopped
-from wespeaker_lite.experiment import Experiment
+from wespeaker_lite.recipe import trained_model
+from wespeaker_lite.recipe.experiment import Experiment
 from wespeaker_lite.training import schedule
 from wespeaker_lite.training.checkpoint import CheckpointStore, random_states, set_random_states
 from wespeaker_lite.training.compiling import compile_where_it_pays

@@ -12,10 +12,10 @@ import onnx
 import torch
 from torch import nn
 
+from wespeaker_lite.audio.fbank import FbankConfig
+from wespeaker_lite.core.errors import InputError
 from wespeaker_lite.deploy.graphs.builder import Graph
 from wespeaker_lite.deploy.graphs.front_end import fbank
-from wespeaker_lite.errors import InputError
-from wespeaker_lite.features.fbank import FbankConfig
 
 
 @torch.no_grad()

@@ -4,8 +4,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from wespeaker_lite.audio.fbank import FLOOR, FbankConfig, mel_banks, windowed_frames
 from wespeaker_lite.deploy.graphs.builder import Graph
-from wespeaker_lite.features.fbank import FLOOR, FbankConfig, mel_banks, windowed_frames
 
 
 def fbank(graph: Graph, samples: str, config: FbankConfig, cmn: bool) -> str:

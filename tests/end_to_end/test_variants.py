@@ -1,0 +1,200 @@
+"""The recipe as its users vary it: other training sets, models from elsewhere, runners, names."""
+
+import json
+import os
+import re
+import shutil
+from pathlib import Path
+
+import kaldiio
+import numpy as np
+import pytest
+import soundfile
+import yaml
+
+from tests.end_to_end.checkout import Checkout
+from wespeaker_lite.kaldi.tables import read_table, write_table
+
+RECORDER = '#!/bin/bash\nprintf \'%s\\0\' "$@" >> "$0.words"\nexec tools/run.pl "$@"\n'
+
+
+def test_fine_tuning_starts_from_a_model_that_also_knew_perturbed_speakers(checkout: Checkout) -> None:
+    (checkout.folder / "conf/perturbed.yaml").write_text("base: teacher.yaml\naugment: {speeds: [0.9, 1.1]}\n")
+    (checkout.folder / "conf/tuned.yaml").write_text(
+        "start_from: conf/perturbed.yaml\naugment: {speeds: []}\nhead: {margin: 0.5}\ntrain: {epochs: 1}\n"
+        "distill: {teacher: conf/perturbed.yaml, terms: [{name: label}]}\n"
+    )
+    checkout.good("--config", "conf/tuned.yaml", "--stage", "2", "--stop-stage", "4")
+    speakers = (checkout.folder / "data/mini/train_aug_sp0.9-1.1/spk2utt").read_text().splitlines()
+    assert len(speakers) == 18
+    said = (checkout.folder / "exp/mini/perturbed/train.log").read_text()
+    assert "72 utterances of 18 speakers" in said
+    said = (checkout.folder / "exp/mini/tuned/train.log").read_text()
+    assert "24 utterances of 6 speakers" in said
+    assert "exp/mini/perturbed/final.pt: of its 18 classes 6 are kept, 0 are new" in said
+    assert "the teacher's 18 classes and the student's 6 both know 6" in said
+    tuned = yaml.safe_load((checkout.folder / "exp/mini/tuned/config.yaml").read_text())
+    assert tuned["train"]["epochs"] == 1
+    assert tuned["crop"]["frames"] == 60
+    assert tuned["head"]["margin"] == 0.5
+
+
+def test_a_student_with_a_front_end_of_its_own_learns_from_embeddings(checkout: Checkout) -> None:
+    (checkout.folder / "conf/device.yaml").write_text(
+        "base: teacher.yaml\nfeatures: {high_freq: -400.0, snip_edges: false}\naugment: {speeds: [1.1]}\n"
+        "distill: {teacher: conf/teacher.yaml, source: utterance, terms: [{name: embedding}]}\n"
+    )
+    options = ("--config", "conf/device.yaml", "--stage", "2")
+    data = checkout.folder / "data/mini"
+    before = {path: path.read_bytes() for path in (data / "test").glob("*") if path.is_file()}
+    checkout.good(*options)
+    assert all(path.read_bytes() == content for path, content in before.items())
+    (own,) = data.glob("features_*")
+    frames = [read_table(folder / "train_aug_sp1.1/utt2num_frames") for folder in (data, own)]
+    assert frames[0].keys() == frames[1].keys()
+    assert {int(frames[1][key]) - int(frames[0][key]) for key in frames[0]} <= {2, 3}  # at 10 ms: with 15 ms more
+    embeddings = read_table(checkout.folder / "exp/mini/teacher/embeddings/train_aug_sp1.1/xvector.scp")
+    assert embeddings.keys() == frames[0].keys()
+    assert "epoch" not in checkout.good(*options)  # all is done already
+
+
+def test_no_teacher_is_trained_that_does_not_fit(checkout: Checkout) -> None:
+    (checkout.folder / "conf/two_heads.yaml").write_text("base: teacher.yaml\nmodel: {heads: 2}\n")
+    said = checkout.bad("--set", "distill.teacher=conf/two_heads.yaml", "--stage", "3", "--stop-stage", "3")
+    assert "the student has 4 and the teacher 2: set heads: mean" in said
+    assert not (checkout.folder / "exp/mini/two_heads/train.log").exists()
+
+
+def test_teachers_may_be_trained_files_and_several(checkout: Checkout, tmp_path: Path) -> None:
+    stages = ("--stage", "3", "--stop-stage", "4")
+    alone = ("--set", "distill.terms=[{name: label}, {name: embedding}]", "--set", "train.epochs=1")
+    shutil.copytree(checkout.exp.parent / "teacher", tmp_path / "given")
+    given = str(tmp_path / "given/final.pt")
+    said = checkout.good(*stages, *alone, "--name", "by_file", "--set", f"distill.teacher={given}")
+    assert f"the teacher of by_file is {given}" in said
+    assert "done already" in checkout.good(*stages, *alone, "--name", "by_file", "--set", f"distill.teacher={given}")
+    both = ("--set", "distill.teacher=''", "--set", f"distill.teachers=[conf/teacher.yaml, {given}]")
+    checkout.good(*stages, *alone, *both, "--set", "distill.source=utterance", "--name", "by_two")
+    folder = f"{tmp_path.name}_given"
+    assert (checkout.folder / f"exp/mini/{folder}/embeddings/train/xvector.scp").exists()
+    lines = (checkout.folder / "exp/mini/by_two/metrics.jsonl").read_text().splitlines()
+    assert {"label", "embedding"} <= json.loads(lines[-1]).keys()
+    (tmp_path / "given/final.pt").unlink()
+    said = checkout.bad(*stages, *alone, "--name", "by_file", "--set", f"distill.teacher={given}")
+    assert f"{given}: no such file" in said
+
+
+def test_copies_with_noise_and_in_rooms_and_noise_in_crops(checkout: Checkout, tmp_path: Path) -> None:
+    for number in range(3):
+        noise = np.random.default_rng(number).normal(0, 0.1, 8000)
+        (tmp_path / "musan/noise/hum").mkdir(parents=True, exist_ok=True)
+        soundfile.write(tmp_path / f"musan/noise/hum/{number}.wav", noise, 16000)
+    options = [
+        "--config", "conf/teacher.yaml", "--name", "noisy", "--stage", "2", "--set", "augment.copies=[noise, reverb]",
+        "--set", "augment.share=0.5", "--set", "crop.noise={probability: 0.4, kinds: [noise]}",
+        "--set", "crop.reverb.probability=0.3",
+    ]  # fmt: skip
+    musan = ("--musan-dir", str(tmp_path / "musan"))
+    assert "name the folder of MUSAN, or one like it, by --musan-dir" in checkout.bad(*options)
+    assert "rooms are simulated" in checkout.good(*options, *musan, "--stop-stage", "4")
+    data = checkout.folder / "data/mini"
+    utt2spk = read_table(data / "train_aug_noise-reverb_0.5/utt2spk")
+    assert len(set(utt2spk.values())) == 6
+    clean = read_table(data / "train/utt2spk").keys()
+    copied = {kind: {key for key in utt2spk if key.endswith(f"-{kind}")} for kind in ("noise", "reverb")}
+    assert [len(keys) for keys in copied.values()] == [12, 12]
+    assert len({key.rpartition("-")[0] for key in copied["noise"] | copied["reverb"]}) > 12  # not the same half
+    assert utt2spk.keys() == clean | copied["noise"] | copied["reverb"]
+    assert "48 utterances of 6 speakers" in (checkout.folder / "exp/mini/noisy/train.log").read_text()
+    # done already, with other jobs the same, and only with other noise anew
+    assert "fbanks of" not in checkout.good(*options, "--stop-stage", "4")
+    read = lambda: dict(kaldiio.load_scp(str(data / "train_noise_0.5/feats.scp")).items())  # noqa: E731
+    before = read()
+    (data / "train_noise_0.5/.fbank.stamp").unlink()
+    checkout.good(*options, "--stop-stage", "2", "--nj", "3")
+    after = read()
+    assert all((before[key] == after[key]).all() for key in before.keys() | after)
+    (tmp_path / "musan/noise/hum/3.wav").touch()
+    assert "hum/3.wav: empty (0 bytes)" in checkout.bad(*options, *musan)
+    (tmp_path / "musan/noise/hum/3.wav").unlink()
+    said = checkout.bad(*options, *musan, "--set", "augment.copies=[babble]")
+    assert "data/mini/musan lists no speech, only noise" in said
+
+
+def test_a_trained_model_is_evaluated_elsewhere_without_training(checkout: Checkout, tmp_path: Path) -> None:
+    shutil.copytree(checkout.folder / "data/mini/corpus/test", tmp_path / "speech/test")
+    model = str(checkout.exp / "final.pt")
+    options = ("--corpus", "own", "--corpus-dir", str(tmp_path / "speech"), "--model", model)
+    said = checkout.good(*options)
+    assert "own has no cohort" in said
+    results = json.loads((checkout.folder / "exp/own/mini_student/results.json").read_text())
+    assert set(results["trials"]["trials_O"]) == {"cosine"}
+    assert not (checkout.folder / "exp/own/mini_student/final.pt").exists()
+    # the same model, the same audio: the same raw embeddings
+    ours = kaldiio.load_scp(str(checkout.folder / "exp/own/mini_student/embeddings/test/xvector.scp"))
+    theirs = kaldiio.load_scp(str(checkout.exp / "embeddings/test/xvector.scp"))
+    assert all(abs(ours[name] - theirs[name]).max() < 1e-4 for name in theirs)
+    said = checkout.bad("--corpus", "own", "--corpus-dir", str(tmp_path / "speech"), "--stage", "4")
+    assert "own has no training set" in said
+
+
+@pytest.mark.parametrize("origin", ["elsewhere", "Kaldi"])
+def test_a_runner_that_is_not_ours_is_given_plain_words(checkout: Checkout, tmp_path: Path, origin: str) -> None:
+    """Kaldi's run.pl hands bash a word without spaces as it stands, and one with spaces in double quotes."""
+    runner = tmp_path / "mine.pl"
+    runner.write_text(RECORDER)
+    runner.chmod(0o755)
+    if origin == "Kaldi":
+        if "KALDI_ROOT" not in os.environ:
+            pytest.skip("the variable KALDI_ROOT names no Kaldi whose run.pl could be tried")
+        runner = Path(os.environ["KALDI_ROOT"]) / "egs/wsj/s5/utils/parallel/run.pl"
+    vectors = checkout.exp / "embeddings/test"
+    before = dict(kaldiio.load_scp(str(vectors / "xvector.scp")).items())
+    for done in (checkout.folder / "data/mini/test/.fbank.stamp", vectors / ".embed.stamp"):
+        done.unlink()
+    checkout.good("--cmd", f"{runner} --max-jobs-run 1", "--stage", "2", "--stop-stage", "5")
+    after = kaldiio.load_scp(str(vectors / "xvector.scp"))
+    assert all((after[key] == before[key]).all() for key in before)
+    if origin != "Kaldi":
+        words = Path(f"{runner}.words").read_text().split("\0")
+        assert {f"wespeaker_lite.bin.{name}" for name in ("make_fbank", "extract")} <= set(words)
+        assert all(re.fullmatch(r"[\w./:=,+@%-]*", word) for word in words)
+    odd = ("--name", "a $(touch BAD)", "--set", "train.epochs=1")
+    assert "cannot be given 'exp/mini/a $(touch BAD)/" in checkout.bad("--cmd", str(runner), "--stage", "3", *odd)
+    assert not (checkout.folder / "BAD").exists()
+
+
+def test_odd_names_are_taken_as_they_are_and_pipes_can_be_forbidden(checkout: Checkout, tmp_path: Path) -> None:
+    corpus = tmp_path / 'it\'s a $(touch BAD) "folder" *'
+    model = tmp_path / "it's `touch BAD`;" / "final.pt"
+    wavs = read_table(checkout.folder / "data/mini/test/wav.scp")
+    for folder in (corpus / "test", model.parent):
+        folder.mkdir(parents=True)
+    for key, path in wavs.items():
+        shutil.copyfile(checkout.folder / path, corpus / f"test/$(touch BAD) {key}.flac")
+    shutil.copyfile(checkout.exp / "final.pt", model)
+    lines = {key: f"$(touch BAD) {key}.flac" for key in wavs}
+    first = min(lines)
+    lines[first] = f"cat '{checkout.folder / wavs[first]}' && touch {tmp_path}/RAN |"
+    write_table(corpus / "test/wav.scp", lines)
+    shutil.copyfile(checkout.folder / "data/mini/test/utt2spk", corpus / "test/utt2spk")
+    own = ["--corpus", "own", "--corpus-dir", str(corpus), "--model", str(model), "--name", 'it\'s $(touch BAD) "*" ;']
+    refused = f"test/wav.scp:1: '{first}' is a command, which --no-pipes forbids: "
+    assert refused in checkout.bad(*own, "--no-pipes", "true")
+    checkout.good(*own, "--stop-stage", "1")
+    assert refused.replace("test/", "test/split/1/") in checkout.bad(*own, "--stage", "2", "--no-pipes", "true")
+    assert not (tmp_path / "RAN").exists()
+    checkout.good(*own, "--stage", "2")
+    assert (tmp_path / "RAN").exists()
+    assert (checkout.folder / 'exp/own/it\'s $(touch BAD) "*" ;/results.json').exists()
+    assert not list(checkout.folder.rglob("BAD"))
+    for options, message in (
+        (("--name", "../x"), "--name '../x': expected the name of a folder"),
+        (("--name", "-x"), "--name '-x': expected the name of a folder"),
+        (("--name", "x\ny"), "expected the name of a folder"),
+        (("--name", "xJOB"), "without / or = or JOB"),
+        (("--corpus", "../egs/mini"), "--corpus ../egs/mini: no egs"),
+        (("--set", "--overrides=/dev/null"), "unknown key '--overrides'"),
+        (("--set", 'start_from="x\\nmodel\\t$(touch BAD)"'), "config.yaml: start_from: a line break"),
+    ):
+        assert message in checkout.bad(*options), options

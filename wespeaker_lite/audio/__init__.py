@@ -1,0 +1,1 @@
+"""Samples in, features out: reading, decoding, resampling, fbanks."""

@@ -1,0 +1,1 @@
+"""What every package uses: errors, typed configs, files that appear whole or not at all."""

@@ -1,0 +1,54 @@
+"""Tensor files that appear whole or not at all, and that run no code when read."""
+
+import errno
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from wespeaker_lite.core.errors import InputError
+from wespeaker_lite.kaldi.tables import replacing
+
+
+def save_tensors(path: str | Path, record: dict[str, Any]) -> None:
+    """Write tensors and plain values with `torch.save`, beside the target first, then moved into place.
+
+    Raises:
+        OSError: with the path, where the disk is full or read-only; the old file stays and no part of the new one does.
+    """
+    with replacing(path) as file:
+        try:
+            torch.save(record, file)
+        except RuntimeError as error:  # torch's zip writer hides the system's own error behind this one
+            code = getattr(error.__context__, "errno", None) or errno.ENOSPC
+            raise OSError(code, "cannot be written (disk full?)") from error
+
+
+def load_tensors(path: str | Path) -> dict[str, Any]:
+    """Read a file of `save_tensors` onto the CPU, with `weights_only`.
+
+    Raises:
+        InputError: where the file is missing, cut, damaged, or holds anything but tensors and plain values.
+    """
+    try:
+        _check_sums(path)
+        record = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file") from error
+    except Exception as error:  # reading unknown bytes can fail in any way
+        if getattr(error, "filename", None):  # the system's own word, such as no permission
+            raise
+        cause = str(error).partition("\n")[0]
+        raise InputError(f"{path}: cut or not a file of ours ({type(error).__name__}: {cause})") from error
+    if not isinstance(record, dict):
+        raise InputError(f"{path}: not a file of ours")
+    return record
+
+
+def _check_sums(path: str | Path) -> None:
+    """Compare the file with the CRCs that torch.save has written into it, and that torch.load does not look at."""
+    with zipfile.ZipFile(path) as archive:
+        damaged = archive.testzip()
+    if damaged is not None:
+        raise ValueError(f"the checksum of {damaged} is wrong: the file was damaged after it was written")

@@ -1,0 +1,1 @@
+"""Corpora and data sets: lists, downloads, augmented copies, feature jobs."""

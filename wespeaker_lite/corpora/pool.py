@@ -1,0 +1,203 @@
+"""A pool of corpora: folders of one folder, of which pool.yaml says which train, which test, and how much of each."""
+
+import logging
+import re
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import reduce
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from wespeaker_lite.audio.reading import audio_seconds
+from wespeaker_lite.core.config import bounded, from_mapping, read_yaml
+from wespeaker_lite.core.errors import InputError
+from wespeaker_lite.corpora.corpus import (
+    Clips,
+    CorpusSet,
+    ListOptions,
+    made_trials,
+    read_clips,
+    read_set,
+    trial_files,
+    write_data_dir,
+    write_lists,
+)
+from wespeaker_lite.data.augmentation import unperturbed
+from wespeaker_lite.kaldi.tables import spk2utt_of, write_text
+from wespeaker_lite.kaldi.trials import Trials, check_known, match_ids, read_trials
+
+log = logging.getLogger(__name__)
+
+SETS = "test_sets"  # lines `set list`, the main list of a set first
+
+
+@dataclass(frozen=True)
+class PoolEntry:
+    """One set of a pool.
+
+    folder: in the pool, by default the set's name. corpus: the prefix of its ids, by default the set's name; sets of
+    one corpus may not share speakers. layout: `clips` are files SPEAKER-*.opus, of which one for each speaker is taken.
+    max_utterances, max_seconds: of each speaker, drawn by seed; 0 for all. trials: lists, relative to the pool; without
+    any those in the set's folder, or else made.
+    """
+
+    folder: str = ""
+    corpus: str = ""
+    layout: Literal["speakers", "clips"] = "speakers"
+    max_utterances: int = bounded(0, 0, 10**10)
+    max_seconds: float = bounded(0.0, 0, 10**10)
+    trials: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class PoolConfig:
+    """What pool.yaml says: the sets for training and for tests, by name."""
+
+    train: dict[str, Any] = field(default_factory=dict)
+    test: dict[str, Any] = field(default_factory=dict)
+
+
+def read_pool(
+    pool: str | Path, config: str | Path, options: ListOptions
+) -> tuple[dict[str, CorpusSet], dict[str, dict[str, Trials]]]:
+    """Read a pool: its sets `train` and `test` (those that it has), and of each test set its trial lists by name.
+
+    Ids begin with the corpus: utterance `CORPUS-speaker-utterance` of `CORPUS-speaker`. Names of lists end with that of
+    their set: `trials_O_SET`.
+
+    Raises:
+        InputError: as the readers of corpora do; where a speaker is in a training and in a test set of one corpus.
+    """
+    pool, config = Path(pool), Path(config)
+    given = from_mapping(PoolConfig, read_yaml(config), str(config))
+    if not given.train and not given.test:
+        raise InputError(f"{config}: names no set; expected train: and test:, with a folder of the pool under each")
+    sets: dict[str, CorpusSet] = {}
+    lists: dict[str, dict[str, Trials]] = {}
+    for role in ("train", "test"):
+        parts = {}
+        for name, mapping in getattr(given, role).items():
+            where = f"{config}: {role}.{name}"
+            entry = _entry(name, mapping, where)
+            if role == "train" and entry.trials:
+                raise InputError(f"{where}: trials are of test sets")
+            part = _read(pool, entry, options)
+            if role == "test":
+                lists[name] = {f"{kind}_{name}": trials for kind, trials in _lists(pool, entry, part, options).items()}
+            parts[name] = _with_prefix(part, entry.corpus)
+            log.info("%s: %d utterances of %d speakers", where, len(part.utt2spk), len(set(part.utt2spk.values())))
+        if parts:
+            sets[role] = reduce(lambda one, other: one.joined(other), parts.values())
+    shared = set.intersection(*(set(part.utt2spk.values()) for part in sets.values())) if len(sets) == 2 else set()
+    if shared:
+        raise InputError(
+            f"{config}: speaker {min(shared)!r} is in a training and in a test set ({len(shared)} such); "
+            "take the set out of train:, or remove these speakers from one of them"
+        )
+    return sets, lists
+
+
+def _entry(name: str, mapping: Any, where: str) -> PoolEntry:
+    entry = from_mapping(PoolEntry, {} if mapping is None else mapping, where)
+    entry = replace(entry, folder=entry.folder or name, corpus=entry.corpus or name)
+    for word in (name, entry.corpus):
+        if not re.fullmatch(r"\w+", word, re.ASCII) or unperturbed(f"{word}-") != f"{word}-":
+            raise InputError(
+                f"{where}: {word!r} is part of ids: take letters, digits and _, and nothing like sp0 or sp1"
+            )
+    return entry
+
+
+def _read(pool: Path, entry: PoolEntry, options: ListOptions) -> CorpusSet:
+    folder = pool / entry.folder
+    part = read_clips(Clips(str(folder))) if entry.layout == "clips" else read_set(folder)
+    if not entry.max_utterances and not entry.max_seconds:
+        return part
+    kept: set[str] = set()
+    for speaker, utterances in spk2utt_of(part.utt2spk).items():
+        # The draws of a speaker depend on no other: a speaker more changes nothing for those who were there.
+        rng = np.random.default_rng((options.seed, zlib.crc32(speaker.encode())))
+        drawn = rng.permutation(utterances).tolist()[: entry.max_utterances or None]
+        kept.update(_up_to(drawn, entry.max_seconds, part) if entry.max_seconds else drawn)
+    return part.of_utterances(kept)
+
+
+def _up_to(utterances: list[str], seconds: float, part: CorpusSet) -> list[str]:
+    """The first utterances that fit into so many seconds, at least one."""
+    total, kept = 0.0, []
+    for utterance in utterances:
+        total += _seconds(utterance, part)
+        if kept and total > seconds:
+            break
+        kept.append(utterance)
+    return kept
+
+
+def _seconds(utterance: str, part: CorpusSet) -> float:
+    if part.segments:
+        _, start, end = part.segments[utterance].split(" ")
+        return float(end) - float(start)
+    audio = part.wavs[utterance]
+    if audio.endswith("|"):
+        raise InputError(
+            f"utterance {utterance!r} is a command, whose length is not known: take max_utterances instead"
+        )
+    return audio_seconds(audio)
+
+
+def _lists(pool: Path, entry: PoolEntry, part: CorpusSet, options: ListOptions) -> dict[str, Trials]:
+    """A test set's lists by kind, with the ids of the pool; the first is the main one."""
+    found = [pool / path for path in entry.trials] or trial_files(pool / entry.folder)
+    if found and (entry.max_utterances or entry.max_seconds):
+        raise InputError(f"{found[0]}: a set with a limit of utterances or seconds cannot have trials that are given")
+    if len({path.name for path in found}) < len(found):
+        raise InputError(f"{entry.folder}: two trial lists have one name; rename one")
+    lists = {}
+    for path in found:
+        trials = match_ids(read_trials(path), set(part.utt2spk), part.aliases)
+        check_known(trials, part.utt2spk)
+        lists[path.name if path.name.startswith("trials") else f"trials_{path.name}"] = trials
+    lists = lists or made_trials(part, options)
+    prefix = f"{entry.corpus}-"
+    return {
+        name: replace(trials, enroll=[prefix + u for u in trials.enroll], test=[prefix + u for u in trials.test])
+        for name, trials in sorted(lists.items(), key=lambda item: (item[0].endswith("_H"), item[0]))
+    }
+
+
+def _with_prefix(part: CorpusSet, corpus: str) -> CorpusSet:
+    def renamed(table: Mapping[str, str], values: bool = False) -> dict[str, str]:
+        return {f"{corpus}-{key}": f"{corpus}-{value}" if values else value for key, value in table.items()}
+
+    return CorpusSet(
+        wavs=renamed(part.wavs),
+        utt2spk=renamed(part.utt2spk, values=True),
+        segments=renamed(part.segments, values=True),
+        spk2gender=renamed(part.spk2gender),
+        spk2age=renamed(part.spk2age),
+        sessions=renamed(part.sessions),
+    )
+
+
+def make_pool_lists(pool: str | Path, config: str | Path, data: str | Path, options: ListOptions) -> None:
+    """Write `data/{train,test}`, `data/trials/<list>_<set>`, and `data/test_sets`: lines `set list`, main lists first.
+
+    Raises:
+        InputError: as `read_pool` does; where `data` has a set of an earlier pool that this one has not.
+    """
+    data = Path(data)
+    sets, lists = read_pool(pool, config, options)
+    stale = [name for name in ("train", "test") if name not in sets and (data / name).exists()]
+    if stale:
+        raise InputError(f"{data / stale[0]} is of another pool: {config} has no {stale[0]} set; remove it first")
+    for name, part in sets.items():
+        write_data_dir(data / name, part)
+    named = {name: trials for of_set in lists.values() for name, trials in of_set.items()}
+    earlier = (data / SETS).read_text().split()[1::2] if (data / SETS).exists() else []
+    for name in set(earlier) - set(named):  # of sets that the pool had, whose utterances are gone
+        (data / "trials" / name).unlink(missing_ok=True)
+    write_lists(data / "trials", named, options.seed)
+    write_text(data / SETS, "".join(f"{name} {one}\n" for name, of_set in lists.items() for one in of_set))

@@ -1,0 +1,133 @@
+"""Augmentation: copies of a training set, SpecAugment on crops, and the random draws that crops are made with."""
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from wespeaker_lite.audio.resample import joined, resampled
+from wespeaker_lite.core.config import LARGEST_SEED, bounded
+from wespeaker_lite.core.errors import InputError
+
+_GOLDEN = 0x9E3779B97F4A7C15
+_MASK = (1 << 64) - 1
+_SPEED_PREFIX = re.compile(r"^sp\d+(\.\d+)?(e[-+]\d+)?-")
+
+
+def uniforms(seed: int, epoch: int, indices: np.ndarray, count: int) -> np.ndarray:
+    """Draw `count` numbers in [0, 1) for every index: (len(indices), count) float64.
+
+    A row depends on (seed, epoch, index) alone, not on its neighbours, so that a crop is the same whatever worker,
+    batch or resumed run makes it. One call serves a batch, where a numpy generator for each crop would cost more than
+    the reading. The bits are SplitMix64's (Steele et al., OOPSLA 2014), as a hash of the counters.
+    """
+    stream = np.array([seed & _MASK], dtype=np.uint64)
+    for counter in (np.array([epoch]), indices[:, None], np.arange(count)[None, :]):
+        stream = _mixed(_mixed(stream) + (counter.astype(np.uint64) + np.uint64(1)) * np.uint64(_GOLDEN))
+    return (stream >> np.uint64(11)) * 2.0**-53
+
+
+def _mixed(bits: np.ndarray) -> np.ndarray:
+    """SplitMix64's finaliser."""
+    bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return bits ^ (bits >> np.uint64(31))
+
+
+def pick(draws: np.ndarray, choices: np.ndarray | int) -> np.ndarray:
+    """Turn draws in [0, 1) into integers in [0, choices)."""
+    return np.minimum(draws * choices, np.asarray(choices) - 1).astype(np.int64)
+
+
+@dataclass(frozen=True)
+class SpecAugmentConfig:
+    """Masks of a crop: how many along mel bands and along frames, and how wide each is at most.
+
+    narrow_band: the probability that the upper `narrow_band_width` bands of a crop are masked, as a telephone cuts them
+    off: of 80 bands up to 7,600 Hz, 20 lie above 3,800 Hz.
+    """
+
+    freq_masks: int = bounded(0, 0, 100)
+    freq_width: int = bounded(8, 0, 1000)
+    time_masks: int = bounded(0, 0, 100)
+    time_width: int = bounded(10, 0, 100_000)
+    narrow_band: float = bounded(0.0, 0, 1)
+    narrow_band_width: int = bounded(20, 0, 1000)
+
+    @property
+    def num_draws(self) -> int:
+        """Draws that a crop needs: width and place of each mask, and whether it is of a narrow band."""
+        return 2 * (self.freq_masks + self.time_masks) + (self.narrow_band > 0)
+
+
+def spec_augment(draws: np.ndarray, frames: int, mels: int, config: SpecAugmentConfig) -> tuple[np.ndarray, np.ndarray]:
+    """Choose what is masked of crops: frames (B, frames) and mel bands (B, mels), bool.
+
+    Widths are uniform in [0, width]; `draws` is (B, config.num_draws) in [0, 1). What is masked is to take the mean of
+    the crop in its band. Source: Park et al., SpecAugment, Interspeech 2019, section 2, without the warp.
+    """
+    time, freq, narrow = np.split(draws, np.cumsum([2 * config.time_masks, 2 * config.freq_masks]), axis=1)
+    bands = _stretches(freq, mels, config.freq_width)
+    if config.narrow_band > 0:
+        bands |= (narrow < config.narrow_band) & (np.arange(mels) >= mels - config.narrow_band_width)
+    return _stretches(time, frames, config.time_width), bands
+
+
+def _stretches(draws: np.ndarray, size: int, width: int) -> np.ndarray:
+    """Stretches of [0, size) for each row, from two draws a stretch: its width and its place."""
+    widths = pick(draws[:, 0::2, None], min(width, size) + 1)
+    starts = pick(draws[:, 1::2, None], size - widths + 1)
+    places = np.arange(size)
+    return ((starts <= places) & (places < starts + widths)).any(axis=1)
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """Copies of the training set that stage 2 makes: at `speeds`, such as 0.9 and 1.1, with speakers of their own.
+
+    At each speed, 1 included, there are further `copies` with noise, music, babble or in rooms, of the same speakers;
+    each is of a `share` of the utterances. What is drawn for them hangs on `seed`, not on that of the experiment.
+    """
+
+    speeds: tuple[float, ...] = bounded((), 0.1, 10)
+    copies: tuple[Literal["reverb", "noise", "music", "babble"], ...] = ()
+    share: float = bounded(1.0, 1e-6, 1)
+    seed: int = bounded(0, 0, LARGEST_SEED)
+
+    def __post_init__(self) -> None:
+        if len(set(self.copies)) != len(self.copies):
+            raise ValueError("expected copies, each once")
+        if len({1.0, *self.speeds}) != len(self.speeds) + 1:
+            raise ValueError("expected speeds, each once, without 1 (which is always there)")
+
+
+def speed_perturb(samples: np.ndarray, factor: float, sample_rate: int = 16000) -> np.ndarray:
+    """Play samples (n,) `factor` times as fast, pitch and all: (about n / factor,) float32, as sox's `speed`.
+
+    Raises:
+        InputError: as `rate_of_speed`.
+    """
+    return joined(resampled([samples], rate_of_speed(factor, sample_rate), sample_rate))
+
+
+def rate_of_speed(factor: float, sample_rate: int) -> int:
+    """The rate from which samples are converted to `sample_rate`, to be played `factor` times as fast.
+
+    Raises:
+        InputError: where the factor is not positive or does not lead to a whole sampling rate.
+    """
+    source_rate = round(sample_rate * factor)
+    if source_rate < 1 or abs(source_rate - sample_rate * factor) > 1e-6:
+        raise InputError(f"speed {factor}: {factor} x {sample_rate} Hz is no whole rate; take fewer decimals")
+    return source_rate
+
+
+def speed_prefix(factor: float) -> str:
+    """What stands before the ids of a copy, of utterances and speakers alike: sp0.9-, and nothing at speed 1."""
+    return "" if factor == 1 else f"sp{factor:g}-"
+
+
+def unperturbed(name: str) -> str:
+    """The id at its own speed: what `speed_prefix` put before it is taken away."""
+    return _SPEED_PREFIX.sub("", name)

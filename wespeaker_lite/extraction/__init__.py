@@ -1,0 +1,1 @@
+"""Embeddings: extraction from features, sets of them in memory."""

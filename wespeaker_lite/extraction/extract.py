@@ -1,0 +1,113 @@
+"""Embeddings of whole utterances, in batches of like length; batching changes no embedding (1e-5)."""
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from wespeaker_lite.core.devices import device_of, memory_full_said
+from wespeaker_lite.core.errors import InputError
+from wespeaker_lite.core.progress import with_progress
+from wespeaker_lite.kaldi.arks import ArkWriter, Location, read_array, read_scp
+from wespeaker_lite.kaldi.tables import iter_counts, sorted_keys
+from wespeaker_lite.recipe import resolved, trained_model
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Batching:
+    """`frames`: of a batch, padding included. `padding`: the largest share of a batch that may be padding."""
+
+    frames: int = 6000
+    padding: float = 0.1
+
+
+def extract(
+    model: str | Path, data: Path, prefix: str | Path, batching: Batching, device: str = "cpu", config: str = ""
+) -> None:
+    """Write PREFIX.ark and PREFIX.scp with an embedding, float32, of every utterance of a data dir.
+
+    config: the resolved config that the model must have been trained with; empty for any.
+
+    Raises:
+        InputError: where model or features are missing, do not fit each other or the config, or an embedding is not
+            finite.
+    """
+    trained = trained_model.load(model)
+    if config:
+        _check_config(model, trained, config)
+    network = trained.model.to(device_of(device, "--device"))
+    places = read_scp(data / "feats.scp")
+    frames = dict(iter_counts(data / "utt2num_frames"))
+    if frames.keys() != places.keys():
+        raise InputError(f"{data}: feats.scp and utt2num_frames do not list the same utterances; run stage 2 again")
+    embeddings: dict[str, np.ndarray] = {}
+    for utterances in with_progress(batches_of_like_length(frames, batching), len(frames), "utterances", len):
+        crops = [read_features(utterance, places[utterance], trained) for utterance in utterances]
+        for utterance, vector in zip(utterances, embed(network, crops, device), strict=True):
+            if not vector.isfinite().all():
+                raise InputError(f"{utterance}: its embedding is not finite")
+            embeddings[utterance] = vector.numpy()
+    with ArkWriter(prefix) as writer:
+        for utterance in sorted_keys(embeddings):
+            writer.write(utterance, embeddings[utterance])
+    log.info("%d embeddings in %s.ark", len(embeddings), prefix)
+
+
+@torch.inference_mode()
+def embed(network: nn.Module, feats: list[Tensor], device: str | torch.device = "cpu") -> Tensor:
+    """Features (T_i, F), mean-subtracted, to embeddings (B, D) on the CPU; unlike lengths are padded and masked.
+
+    Raises:
+        InputError: where memory does not suffice.
+    """
+    lengths = torch.tensor([len(feat) for feat in feats])
+    unlike = bool((lengths != lengths[0]).any())
+    batch = f"{len(feats)} utterances of up to {int(lengths.max())} frames"
+    with memory_full_said(batch, "take smaller batches (--batch-frames), or cut long recordings"):
+        padded = nn.utils.rnn.pad_sequence(feats, batch_first=True).to(device)
+        return network(padded, lengths.to(device) if unlike else None).float().cpu()
+
+
+def batches_of_like_length(frames: dict[str, int], batching: Batching) -> Iterator[list[str]]:
+    """Group utterances, by falling length, so that no batch exceeds its frames or its share of padding."""
+    batch: list[str] = []
+    filled = 0
+    for utterance in sorted(frames, key=lambda key: (-frames[key], key)):
+        longest = frames[batch[0]] if batch else 0
+        padded = (len(batch) + 1) * longest
+        full = padded > batching.frames or filled + frames[utterance] < (1 - batching.padding) * padded
+        if batch and full:
+            yield batch
+            batch, filled = [], 0
+        batch.append(utterance)
+        filled += frames[utterance]
+    if batch:
+        yield batch
+
+
+def _check_config(model: str | Path, trained: trained_model.TrainedModel, config: str) -> None:
+    theirs, ours = trained.config, resolved.read(config)
+    sections = (theirs.keys() | ours.keys()) - {"runtime", "scoring"}
+    different = sorted(name for name in sections if theirs.get(name) != ours.get(name))
+    if different:
+        raise InputError(
+            f"{model} was made with another config than {config} ({', '.join(different)}): run stage 4 first"
+        )
+
+
+def read_features(utterance: str, place: Location, trained: trained_model.TrainedModel) -> Tensor:
+    """The features (T, F) of a whole utterance as a trained model wants them, mean-subtracted if it was so trained.
+
+    Raises:
+        InputError: naming the utterance, where it has not the mel bins that the model reads, or cannot be read.
+    """
+    feats = torch.from_numpy(read_array(utterance, place))
+    if feats.shape[1] != trained.num_mels:
+        raise InputError(f"{utterance}: {feats.shape[1]} mel bins, but the model reads {trained.num_mels}")
+    return feats - feats.mean(0) if trained.config["crop"]["cmn"] else feats

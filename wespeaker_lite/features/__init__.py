@@ -1,1 +1,0 @@
-"""Acoustic features."""

@@ -1,0 +1,1 @@
+"""Kaldi's formats: tables, arks, data directories, trial lists."""

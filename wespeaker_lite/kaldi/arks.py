@@ -1,0 +1,344 @@
+"""Kaldi archives: matrices of one byte per value that are read by rows from a memory map, and everything else."""
+
+import hashlib
+import io
+import itertools
+import math
+import mmap
+import os
+import re
+import shutil
+import struct
+import tempfile
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import BinaryIO, NamedTuple, Self
+
+import kaldiio
+import kaldiio.matio
+import numpy as np
+from kaldiio.compression_header import GlobalHeader
+
+from wespeaker_lite.core.errors import InputError
+from wespeaker_lite.kaldi.tables import iter_table, replacing, sorted_keys
+
+ONE_BYTE = 5  # the number that Kaldi and kaldiio give to "one byte per value, row by row, one range for the matrix"
+_MARK = b"\0BCM3 "
+_HEADER = struct.Struct("<6sffii")  # mark, minimum, range, rows, columns; rows * columns bytes follow
+_VECTOR = struct.Struct("<5sBi")  # mark, bytes in a size, size; that many floats follow
+_OFFSET = re.compile(r"\d{1,18}", re.ASCII)
+_LAYOUTS = {  # mark -> header (mark and sizes), bytes of a value, bytes that precede them for each column
+    b"\0BFV ": (struct.Struct("<5sxi"), 4, 0),
+    b"\0BDV ": (struct.Struct("<5sxi"), 8, 0),
+    b"\0BFM ": (struct.Struct("<5sxixi"), 4, 0),
+    b"\0BDM ": (struct.Struct("<5sxixi"), 8, 0),
+    b"\0BCM ": (struct.Struct("<5s8xii"), 1, 8),
+    b"\0BCM2 ": (struct.Struct("<6s8xii"), 2, 0),
+    _MARK: (struct.Struct("<6s8xii"), 1, 0),
+}
+
+
+class Location(NamedTuple):
+    """Where the value of a key begins: an ark and a byte offset in it."""
+
+    ark: str
+    offset: int
+
+
+class ArkWriter:
+    """Write `prefix`.ark and `prefix`.scp: matrices with one byte per value, vectors as float32.
+
+    A context manager: both files appear when the block ends well, and nothing is left when it does not. The scp names
+    the ark by its absolute path and is sorted by key, whatever the order of writing. `sum` tells what has been written,
+    in whatever order: the SHA-256 of all entries, as numbers, added up; sums of several arks may be added too. `digest`
+    is the SHA-256 of the ark as a file.
+
+    Raises:
+        InputError: where a key is written twice, or an array is empty or not finite.
+        OSError: naming the file, where the disk is full.
+    """
+
+    def __init__(self, prefix: str | Path) -> None:
+        self.ark = os.path.abspath(f"{prefix}.ark")
+        self.scp = os.path.abspath(f"{prefix}.scp")
+        self.sum = 0
+        self.digest = hashlib.sha256()
+        self._offsets: dict[str, int] = {}
+
+    def __enter__(self) -> Self:
+        self._pair = _ark_and_scp(self.ark, self.scp, self._offsets)
+        self._file = self._pair.__enter__()
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        self._pair.__exit__(*failure)
+
+    def write(self, key: str, array: np.ndarray) -> None:
+        """Append a matrix (rows, columns) or a vector (size,)."""
+        self._check(key, array)
+        method = ONE_BYTE if array.ndim == 2 else None
+        entry = io.BytesIO()
+        kaldiio.save_ark(entry, {key: array.astype(np.float32, copy=False)}, compression_method=method)
+        self._append(key, [entry.getbuffer()])
+
+    def write_blocks(self, key: str, blocks: Iterable[np.ndarray]) -> int:
+        """Append a matrix whose rows come in blocks (rows, columns), of which one is in memory; return how many rows.
+
+        The bytes are those of `write`. All the range of the values is known at the end only: until then the blocks
+        lie in a file beside the ark. What `blocks` raises leaves nothing in the ark.
+        """
+        blocks = iter(blocks)
+        first = list(itertools.islice(blocks, 2))
+        if len(first) == 1:
+            self.write(key, first[0])
+            return len(first[0])
+        with tempfile.TemporaryFile(dir=os.path.dirname(self.ark)) as file:
+            low, high, sizes = math.inf, -math.inf, []
+            for block in itertools.chain(first, blocks):
+                self._check(key, block)
+                low, high = min(low, block.min()), max(high, block.max())
+                sizes.append(block.shape)
+                file.write(np.ascontiguousarray(block, np.float32))
+            file.seek(0)
+            self._append(key, _compressed(key, file, sizes, np.array([[low, high]], np.float32)))
+        return sum(rows for rows, _ in sizes)
+
+    def _check(self, key: str, array: np.ndarray) -> None:
+        if key in self._offsets:
+            raise InputError(f"{self.ark}: {key!r} is written twice")
+        if array.size == 0 or not np.isfinite(array).all():
+            raise InputError(f"{self.ark}: the array of {key!r} is empty or holds values that are not finite")
+
+    def _append(self, key: str, entry: Iterable[bytes | memoryview]) -> None:
+        """Write the parts of an entry, which begins with the key."""
+        self._offsets[key] = self._file.tell() + len(key.encode()) + 1
+        digest = hashlib.sha256()
+        for part in entry:
+            self._file.write(part)
+            digest.update(part)
+            self.digest.update(part)
+        self.sum += int.from_bytes(digest.digest())
+
+
+def _compressed(key: str, file: BinaryIO, sizes: list[tuple[int, int]], ends: np.ndarray) -> Iterator[bytes]:
+    """The entry of a matrix whose rows lie in a file, in blocks of these sizes; `ends` (1, 2): its range of values."""
+    header = GlobalHeader.compute(ends, ONE_BYTE)
+    header.rows, header.cols = sum(rows for rows, _ in sizes), sizes[0][1]
+    head = io.BytesIO()
+    header.write(head)
+    yield f"{key} \0B".encode() + head.getvalue()
+    for rows, columns in sizes:
+        block = np.frombuffer(file.read(4 * rows * columns), np.float32).reshape(rows, columns)
+        yield header.float_to_uint(block).tobytes()
+
+
+def as_in_ark(matrix: np.ndarray) -> np.ndarray:
+    """A matrix (rows, columns) as it is read back from an ark, one byte per value: float32 of the same shape."""
+    entry = io.BytesIO()
+    kaldiio.save_ark(entry, {"x": matrix.astype(np.float32, copy=False)}, compression_method=ONE_BYTE)
+    entry.seek(len(b"x "))
+    return np.array(kaldiio.matio.read_matrix_or_vector(entry), dtype=np.float32)
+
+
+@contextmanager
+def _ark_and_scp(ark: str, scp: str, offsets: dict[str, int]) -> Iterator:
+    """Open both files; at the end write the scp from `offsets` and put both in place."""
+    with replacing(scp) as scp_file, replacing(ark) as ark_file:
+        yield ark_file
+        scp_file.writelines(f"{key} {ark}:{offsets[key]}\n".encode() for key in sorted_keys(offsets))
+        for file in (ark_file, scp_file):  # a full disk must show before anything old is touched
+            file.flush()
+            os.fsync(file.fileno())
+        Path(scp).unlink(missing_ok=True)  # an old scp must never stand beside a new ark
+
+
+def merge(parts: Sequence[str | Path], prefix: str | Path) -> None:
+    """Join the arks of several jobs, given by their prefixes, into `prefix`.ark and `prefix`.scp; the parts stay.
+
+    Raises:
+        InputError: where two parts hold the same key, or a part's ark is missing or cut.
+    """
+    ark, scp = os.path.abspath(f"{prefix}.ark"), os.path.abspath(f"{prefix}.scp")
+    offsets: dict[str, int] = {}
+    with _ark_and_scp(ark, scp, offsets) as joined:
+        for part in parts:
+            base = joined.tell()
+            for key, (_, offset) in read_scp(f"{part}.scp").items():
+                if key in offsets:
+                    raise InputError(f"{part}.scp: {key!r} stands in another part too")
+                _check_offset(key, f"{part}.ark", offset)
+                offsets[key] = base + offset
+            with open(f"{part}.ark", "rb") as file:
+                shutil.copyfileobj(file, joined, 1 << 24)
+
+
+def _check_offset(key: str, ark: str, offset: int) -> None:
+    if not os.path.exists(ark):
+        raise InputError(f"{ark}: no such ark; utterance {key!r} is said to be in it")
+    if offset >= os.path.getsize(ark):
+        raise _cut(key, ark)
+
+
+def _cut(key: str, ark: str | Path) -> InputError:
+    return InputError(f"{ark}: the ark was cut: utterance {key!r} ends beyond the end of the file; make the ark again")
+
+
+def iter_scp(path: str | Path) -> Iterator[tuple[int, str, Location]]:
+    """Yield line number, key and location of every entry of an scp file.
+
+    Raises:
+        InputError: naming file and line, as `iter_table`, and for pipes and ranges, which have no place in memory.
+    """
+    for number, key, value in iter_table(path):
+        ark, _, offset = value.rpartition(":")
+        if value.endswith(("|", "]")):
+            raise InputError(f"{path}:{number}: {value!r} is a pipe or a range; only `ark:offset` can be read here")
+        yield number, key, Location(ark, int(offset)) if _OFFSET.fullmatch(offset) and ark else Location(value, 0)
+
+
+def read_scp(path: str | Path) -> dict[str, Location]:
+    """Read an scp file into a dict of key to location.
+
+    Raises:
+        InputError: as `iter_scp`.
+    """
+    return {key: location for _, key, location in iter_scp(path)}
+
+
+def read_array(key: str, location: Location) -> np.ndarray:
+    """Read a whole matrix or vector of any of Kaldi's binary formats, as float32.
+
+    Raises:
+        InputError: naming utterance and ark, where the ark is missing, cut, or holds something else there.
+    """
+    _check_offset(key, *location)
+    with open(location.ark, "rb") as file:
+        return _read_array(file, os.path.getsize(location.ark), key, location)
+
+
+def _read_array(file: BinaryIO, end: int, key: str, location: Location) -> np.ndarray:
+    """Show kaldiio the bytes of one array: of a name or a file it would also take a command or a pickle, and run it."""
+    file.seek(location.offset)
+    size = _size(file.read(_HEADER.size))
+    if location.offset + size > end:
+        raise _cut(key, location.ark)
+    file.seek(location.offset)
+    try:
+        array = kaldiio.matio.read_matrix_or_vector(io.BytesIO(file.read(size)))
+    except (ValueError, AssertionError, struct.error) as error:
+        raise InputError(
+            f"{location.ark}: cannot read {key!r}: no binary matrix or vector of Kaldi's at {location.offset}, or the "
+            "ark was cut; make it again (of a text ark, copy-matrix and copy-vector make a binary one)"
+        ) from error
+    return np.array(array, dtype=np.float32)
+
+
+def _size(head: bytes) -> int:
+    """How many bytes an array takes whose first ones are `head`; 0 where no array, or an empty one, begins so."""
+    header, value, column = _LAYOUTS.get(head[: head.find(b" ") + 1], (_HEADER, 0, 0))
+    if not value or len(head) < header.size:
+        return 0
+    _, *shape = header.unpack_from(head)
+    return header.size + value * math.prod(shape) + column * shape[-1] if min(shape) > 0 else 0
+
+
+def iter_vectors(scp: str | Path, only: Collection[str] | None = None) -> Iterator[tuple[int, str, np.ndarray]]:
+    """Yield line number, key and array, float32, of every entry of an scp file, or of those whose key is in `only`.
+
+    Float vectors are read straight from the ark, which is kept open from one entry to the next: ten times faster than
+    `read_array`, which serves for whatever else stands there.
+
+    Raises:
+        InputError: as `iter_scp` and `read_array`.
+    """
+    with ExitStack() as opened:
+        ark, end, file = "", 0, None
+        for number, key, location in iter_scp(scp):
+            if only is not None and key not in only:
+                continue
+            if location.ark != ark or location.offset >= end:
+                _check_offset(key, *location)
+                opened.close()
+                end = os.path.getsize(location.ark)
+                ark, file = location.ark, opened.enter_context(open(location.ark, "rb", buffering=1 << 16))
+            yield number, key, _read_vector(file, end, key, location)
+
+
+def _read_vector(file: BinaryIO, end: int, key: str, location: Location) -> np.ndarray:
+    file.seek(location.offset)
+    header = file.read(_VECTOR.size)
+    if len(header) == _VECTOR.size:
+        mark, width, size = _VECTOR.unpack(header)
+        if mark == b"\0BFV " and width == 4 and size > 0:
+            if location.offset + _VECTOR.size + 4 * size > end:
+                raise _cut(key, location.ark)
+            values = file.read(4 * size)
+            return np.frombuffer(values, "<f4")
+    return _read_array(file, end, key, location)
+
+
+class ByteMatrix(NamedTuple):
+    """A matrix of one byte per value where it lies in a memory map: value = low + step * byte."""
+
+    low: float
+    step: float
+    rows: int
+    columns: int
+    data: np.ndarray  # (rows * columns,) uint8, a view: nothing is read until it is used
+
+
+class MatrixArk:
+    """Random access to the matrices of an ark through a memory map; only the rows asked for are read.
+
+    The layout is that of Kaldi's CompressedMatrix with one byte per value (token CM3).
+
+    Raises:
+        InputError: where the ark is missing or empty.
+    """
+
+    def __init__(self, ark: str | Path) -> None:
+        self.ark = ark
+        try:
+            with open(ark, "rb") as file:
+                self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        except FileNotFoundError:
+            raise InputError(f"{ark}: no such ark; run the feature stage again") from None
+        except ValueError as error:  # a file of no bytes cannot be mapped
+            raise InputError(f"{ark}: the ark is empty; run the feature stage again") from error
+        self._bytes = np.frombuffer(self._map, dtype=np.uint8)
+
+    def matrix(self, key: str, offset: int) -> ByteMatrix:
+        """Find the matrix of `key` at `offset`.
+
+        Raises:
+            InputError: where the ark ends before it does, or something else lies there.
+        """
+        begin = offset + _HEADER.size
+        if begin > len(self._bytes):
+            raise _cut(key, self.ark)
+        mark, low, span, rows, columns = _HEADER.unpack_from(self._map, offset)
+        if mark != _MARK or rows < 1 or columns < 1 or not math.isfinite(low + span):
+            raise InputError(
+                f"{self.ark}: no matrix of one byte per value at {offset}, where utterance {key!r} should be: "
+                "run the feature stage again, or copy-feats --compression-method=5"
+            )
+        end = begin + rows * columns
+        if end > len(self._bytes):
+            raise _cut(key, self.ark)
+        return ByteMatrix(low, span / 255.0, rows, columns, self._bytes[begin:end])
+
+    def rows(self, key: str, offset: int, start: int = 0, count: int | None = None) -> np.ndarray:
+        """Decode rows [start, start + count), by default all from `start`, to float32 (count, columns).
+
+        Raises:
+            InputError: as `matrix`, and where the matrix has fewer rows.
+        """
+        low, step, rows, columns, data = self.matrix(key, offset)
+        stop = rows if count is None else start + count
+        if not 0 <= start <= stop <= rows:
+            raise InputError(f"{self.ark}: utterance {key!r} has {rows} frames, [{start}, {stop}) were asked for")
+        values = data[start * columns : stop * columns].reshape(-1, columns).astype(np.float32)
+        values *= np.float32(step)
+        values += np.float32(low)
+        return values

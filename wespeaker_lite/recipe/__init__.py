@@ -1,0 +1,1 @@
+"""What ties a run together: the experiment's config, stamps, trained models."""

@@ -1,0 +1,100 @@
+"""An experiment's whole config: the rooms' own dataclasses, joined and checked."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from wespeaker_lite.audio.fbank import FbankConfig
+from wespeaker_lite.core import plugins
+from wespeaker_lite.core.config import (
+    LARGEST_SEED,
+    bounded,
+    from_mapping,
+    given,
+    read_yaml,
+    to_mapping,
+)
+from wespeaker_lite.core.errors import InputError
+from wespeaker_lite.data.augmentation import AugmentConfig
+from wespeaker_lite.data.crops import CropConfig
+from wespeaker_lite.distill import DistillConfig
+from wespeaker_lite.models.margin import HeadConfig
+from wespeaker_lite.scoring.backend import ScoringOptions
+from wespeaker_lite.training import RuntimeConfig, TrainConfig
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Everything that a YAML of conf/ can say.
+
+    pretrained: weights from outside, fetched and not trained. start_from: a conf that is trained first, or the final.pt
+    of a trained model; its weights are what training begins with.
+    """
+
+    model: dict[str, Any]
+    seed: int = bounded(0, 0, LARGEST_SEED)
+    pretrained: str = ""
+    start_from: str = ""
+    features: FbankConfig = field(default_factory=FbankConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    crop: CropConfig = field(default_factory=CropConfig)
+    head: HeadConfig = field(default_factory=HeadConfig)
+    distill: DistillConfig = field(default_factory=DistillConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
+    scoring: ScoringOptions = field(default_factory=ScoringOptions)
+
+    def training_part(self) -> dict[str, Any]:
+        """The sections that trained weights depend on."""
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("runtime", "scoring")}
+
+
+def from_given(mapping: Mapping[str, Any], where: str) -> Experiment:
+    """Fill in the defaults and check every key, those of the network and of the KD terms included.
+
+    Raises:
+        InputError: naming `where` and the key, with the nearest known one.
+    """
+    experiment = from_mapping(Experiment, mapping, where)
+    _, model = _filled("wespeaker_lite.models", experiment.model, f"{where}: model")
+    terms, taught = [], False
+    for number, section in enumerate(experiment.distill.terms):
+        module, term = _filled("wespeaker_lite.distill", section, f"{where}: distill.terms[{number}]")
+        if term["name"] in (other["name"] for other in terms):
+            raise InputError(f"{where}: distill.terms[{number}]: the term {term['name']!r} stands twice")
+        if experiment.head.name == "softmax" and term.get("logits") == "cosine":
+            raise InputError(f"{where}: distill.terms[{number}]: a softmax head trains no cosines; set logits: margin")
+        terms.append(term)
+        taught = taught or module.Term.needs_teacher
+    if experiment.pretrained and terms:
+        raise InputError(f"{where}: pretrained weights are not trained, so that distill.terms would do nothing")
+    if taught != bool(experiment.distill.all_teachers or experiment.distill.embeddings):
+        raise InputError(f"{where}: distill: a teacher (or embeddings) and terms that learn from it go together")
+    _check_sizes(experiment, model, where)
+    return replace(experiment, model=model, distill=replace(experiment.distill, terms=tuple(terms)))
+
+
+def _check_sizes(experiment: Experiment, model: Mapping[str, Any], where: str) -> None:
+    """Compare numbers of one section with those of another."""
+    lda_dim, masks = experiment.scoring.plda.lda_dim, experiment.crop.spec_augment
+    if lda_dim is not None and lda_dim > model.get("embed_dim", lda_dim):
+        raise InputError(f"{where}: scoring.plda.lda_dim {lda_dim} is more than the {model['embed_dim']} of embeddings")
+    if masks.narrow_band and masks.narrow_band_width >= experiment.features.num_mels:
+        raise InputError(
+            f"{where}: crop.spec_augment.narrow_band_width {masks.narrow_band_width} masks all of the "
+            f"{experiment.features.num_mels} mel bands"
+        )
+
+
+def load(path: str | Path) -> Experiment:
+    """Read a conf YAML, or a resolved config, as an experiment; the latter has every section, and stands alone."""
+    mapping = read_yaml(path)
+    is_resolved = mapping.keys() >= {section.name for section in fields(Experiment)}
+    return from_given(mapping if is_resolved else given(path), str(path))
+
+
+def _filled(package: str, section: Mapping[str, Any], where: str) -> tuple[ModuleType, dict[str, Any]]:
+    module, config = plugins.find(package, section, where)
+    return module, {"name": section["name"], **to_mapping(config)}

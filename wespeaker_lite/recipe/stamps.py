@@ -1,0 +1,314 @@
+"""Stamps: small files that say from which inputs a stage made which outputs, so that a second run can skip it.
+
+A stamp's text depends on the contents of inputs and outputs only. It can therefore be the input of the next stage, in
+the place of arks and checkpoints, which are then compared with it. `<stamp>.seen` remembers digests of files.
+"""
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from wespeaker_lite.core.digests import Digests, beside
+from wespeaker_lite.core.errors import InputError
+from wespeaker_lite.kaldi.tables import write_text
+from wespeaker_lite.recipe import resolved
+
+log = logging.getLogger(__name__)
+
+# The ends of paths and the stages that make them, for the messages about inputs that are gone or damaged.
+MADE_BY = {
+    ".get.stamp": "stage 0",
+    ".lists.stamp": "stage 1",
+    ".list.stamp": "stage 2 with --musan-dir or --rirs-dir",
+    ".fbank.stamp": "stage 2",
+    "wav.scp": "stage 1",
+    "utt2spk": "stage 1",
+    "audio.list": "stage 1",
+    "utt2num_frames": "stage 2",
+    "feats.sum": "stage 2",
+    ".train.stamp": "stage 4 (stage 3 for a teacher)",
+    "final.pt": "stage 4 (stage 3 for a teacher)",
+    ".embed.stamp": "stage 5 (stage 3 for a teacher's)",
+    ".score.stamp": "stage 6",
+    ".report.stamp": "stage 7",
+    "results.json": "stage 6",
+}
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a stage depends on: files by content, trees by names, sizes and times, the rest by value.
+
+    `current`: stamps of what the stage reads without an input that tells it all, such as arks. What they say must hold,
+    and their own inputs must be as they were, but their text is no input. Of `folders`, which are trees of a million
+    files, only the folders in them are looked at: their times tell of files that came, went or were replaced by
+    renaming, but not of one that was written over in its place.
+    """
+
+    files: tuple[str, ...] = ()
+    trees: tuple[str, ...] = ()
+    folders: tuple[str, ...] = ()
+    config: str = ""
+    sections: tuple[str, ...] = ()
+    words: tuple[str, ...] = ()
+    current: tuple[str, ...] = ()
+
+    def digests(self, files: Digests | None = None) -> dict[str, str]:
+        """Name each input and give its SHA-256; `files` remembers those of files.
+
+        Raises:
+            InputError: naming an input that is not there and, where known, the stage that makes it.
+        """
+        of_file = files.of if files else _sha256_of_file
+        digests = {f"word {number}": _sha256(word.encode()) for number, word in enumerate(self.words)}
+        for path in self.files:
+            _check_is_file(path)
+            digests[path] = of_file(path)
+        for tree in self.trees:
+            digests[f"{tree}/"] = _sha256("\n".join(_listing(Path(tree))).encode())
+        for tree in self.folders:
+            _check_is_folder(Path(tree))
+            digests[f"{tree}/"] = _sha256(os.fsencode("\n".join(_folders(tree, set()))))
+        sections = _sections(self.config, self.sections) if self.sections else {}
+        for section, value in sections.items():
+            digests[f"config {section}"] = _sha256(json.dumps(value, sort_keys=True).encode())
+        return digests
+
+
+@dataclass(frozen=True)
+class Record:
+    """What a stamp says: digests of inputs by name and of outputs by path (of a folder the number of files), and which
+    outputs users may edit."""
+
+    inputs: dict[str, str]
+    outputs: dict[str, str | int]
+    editable: tuple[str, ...] = ()
+
+
+def is_fresh(stamp: str | Path, inputs: Inputs) -> bool:
+    """Tell whether the stamp stands, was made from these very inputs, and its outputs are what was made then.
+
+    Raises:
+        InputError: where an input is missing, or is not what another stamp says that was made; where an output that
+            users may edit was changed, since it is not to be made again over their heads.
+    """
+    seen = Digests(f"{stamp}.seen")
+    digests = inputs.digests(seen)
+    _check_inputs(inputs, seen)
+    if not os.path.exists(stamp):
+        return False
+    record = read(stamp)
+    if record is None:
+        log.warning("%s cannot be read; its stage is done again", stamp)
+        return False
+    changed = sorted(name for name in digests.keys() | record.inputs if digests.get(name) != record.inputs.get(name))
+    for path, made in sorted(record.outputs.items()):
+        if not _is_as_made(path, made, seen):
+            changed.append(path)
+            if path in record.editable and _size(path):
+                raise InputError(_fault(path, stamp, record))
+    seen.save()
+    if changed:
+        more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
+        log.info("%s%s changed since %s was made; doing it again", changed[0], more, stamp)
+    return not changed
+
+
+def write(stamp: str | Path, inputs: Inputs, outputs: Iterable[str], editable: Iterable[str] = ()) -> None:
+    """Leave the stamp of a stage that has just ended well; `editable` are outputs too.
+
+    Raises:
+        InputError: where an output is missing or empty, although the stage said that it made it.
+    """
+    seen = Digests(f"{stamp}.seen")
+    editable = tuple(editable)
+    made = {path: _made(path, seen) for path in (*outputs, *editable)}
+    _write(stamp, Record(inputs.digests(seen), made, editable), seen)
+
+
+def accept(stamp: str | Path, outputs: Iterable[str]) -> None:
+    """Take outputs as a user has made them since: the stamp then says that its stage made them so.
+
+    Raises:
+        InputError: where the stamp cannot be read or does not know an output.
+    """
+    record = _read(stamp)
+    seen = Digests(f"{stamp}.seen")
+    for path in outputs:
+        if path not in record.outputs:
+            raise InputError(f"{stamp} knows no output {path}, only {', '.join(record.outputs)}")
+        record.outputs[path] = _made(path, seen)
+    _write(stamp, record, seen)
+
+
+def read(stamp: str | Path) -> Record | None:
+    """Read a stamp; None where there is none, or something else."""
+    try:
+        found = json.loads(Path(stamp).read_text(encoding="utf-8"))
+        return Record(dict(found["inputs"]), dict(found["outputs"]), tuple(found.get("editable", ())))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _read(stamp: str | Path) -> Record:
+    _check_is_file(stamp)
+    record = read(stamp)
+    if record is None:
+        raise InputError(f"{stamp} cannot be read: run {_stage(stamp)} again")
+    return record
+
+
+def _write(stamp: str | Path, record: Record, seen: Digests) -> None:
+    seen.save(forget=True)
+    write_text(stamp, json.dumps(asdict(record), indent=1, sort_keys=True) + "\n")
+
+
+def _made(path: str, seen: Digests) -> str | int:
+    if not _size(path):
+        raise InputError(f"{path} was to be made, but is missing or empty")
+    return _size(path) if os.path.isdir(path) else seen.of(path)
+
+
+def _is_as_made(path: str, made: str | int, seen: Digests) -> bool:
+    """Whether an output is what its stamp says, or else what another stamp beside it says: a later stage may make it
+    anew, as stage 2 does with tables of stage 1 from which it drops what cannot be read."""
+    if isinstance(made, int):  # of a folder, or in a stamp of before there were digests
+        return _size(path) == made
+    return os.path.isfile(path) and (
+        seen.agree(path, made) or any(record.outputs[path] == seen.of(path) for _, record in _stamps_of(path))
+    )
+
+
+def _stamps_of(path: str) -> Iterator[tuple[Path, Record]]:
+    """The stamps beside a file, or in the folder above, that have it among their outputs."""
+    for stamp in beside(path, ".*.stamp"):
+        record = read(stamp)
+        if record and path in record.outputs:
+            yield stamp, record
+
+
+def _check_inputs(inputs: Inputs, seen: Digests) -> None:
+    """Compare what a stage reads with what the stamps of the stages say that made it."""
+    for path in inputs.files:
+        if path.endswith(".stamp"):
+            _check_stamp(path)
+        for stamp, record in _stamps_of(path):
+            if not _is_as_made(path, record.outputs[path], seen):
+                raise InputError(_fault(path, stamp, record))
+    for stamp in inputs.current:
+        _check_stamp(stamp)
+        for path, digest in sorted(_read(stamp).inputs.items()):
+            if os.path.isfile(path) and not seen.agree(path, digest):
+                raise InputError(f"{path} has changed since {stamp} was made from it: run {_stage(stamp)} again")
+
+
+def _check_stamp(stamp: str) -> None:
+    """Check that the outputs of a stamp are what it says.
+
+    Raises:
+        InputError: naming the first that is not, and the stage to run again.
+    """
+    record, seen = _read(stamp), Digests(f"{stamp}.seen")
+    for path, made in sorted(record.outputs.items()):
+        if path not in record.editable and not _is_as_made(path, made, seen):
+            raise InputError(_fault(path, stamp, record))
+    seen.save()
+
+
+def _fault(path: str, stamp: str | Path, record: Record) -> str:
+    """What to say of an output that is not as it was made."""
+    if not _size(path):
+        return f"{path} is missing or empty: run {_stage(path)} again"
+    if path not in record.editable:
+        return f"{path} was damaged or changed after {stamp} was written: run {_stage(path)} again"
+    return (
+        f"{path} is not as {_stage(path)} made it. If you changed it, keep that by: "
+        f"python -m wespeaker_lite.bin.stamp accept {stamp} --outputs {path}; if not, remove it, and it is made again"
+    )
+
+
+def _stage(path: str | Path) -> str:
+    """The stage that makes a file, or its stamp: the first one of which a stamp beside the file tells."""
+    stamps = [str(stamp) for stamp, _ in _stamps_of(str(path))]
+    names = [stage for known in (*stamps[-1:], str(path)) for end, stage in MADE_BY.items() if known.endswith(end)]
+    return next(iter(names), "")
+
+
+def _check_is_file(path: str | Path) -> None:
+    if not Path(path).is_file():
+        stage = _stage(path)
+        raise InputError(f"{path} is not there" + (f": run {stage} first" if stage else ""))
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _sha256_of_file(path: str) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _size(path: str) -> int:
+    """Size in bytes; of a folder, the number of files in it; 0 where there is nothing."""
+    place = Path(path)
+    if place.is_dir():
+        return sum(1 for _ in place.rglob("*"))
+    return place.stat().st_size if place.exists() else 0
+
+
+def _check_is_folder(tree: Path) -> None:
+    if not tree.is_dir():
+        raise InputError(f"{tree}: no such folder")
+
+
+def _listing(tree: Path) -> list[str]:
+    """Each file of a tree with its size and time of change; links to folders are followed, once each."""
+    _check_is_folder(tree)
+    lines: list[str] = []
+    seen: set[str] = set()
+    for folder, folders, names in os.walk(tree, followlinks=True):
+        folders[:] = [name for name in folders if not _met(os.path.join(folder, name), seen)]
+        for name in names:
+            status = os.stat(os.path.join(folder, name))
+            lines.append(f"{os.path.relpath(folder, tree)}/{name} {status.st_size} {status.st_mtime_ns}")
+    return sorted(lines)
+
+
+def _folders(tree: str, seen: set[tuple[int, int]]) -> Iterator[str]:
+    """Each folder of a tree with its time of change; links to folders are followed, once each.
+
+    A folder of two links (`.` and its name above) has no folder in it but a linked one. Such are not opened if the
+    first of their kind beside them has none of these either: opening the videos of VoxCeleb takes six times as long.
+    """
+    with os.scandir(tree) as entries:
+        folders = sorted((entry for entry in entries if entry.is_dir()), key=lambda entry: entry.name)
+    leaves_are_empty = False
+    for folder in folders:
+        status = folder.stat()
+        yield f"{folder.path} {status.st_mtime_ns}"
+        is_leaf = status.st_nlink == 2
+        if (status.st_dev, status.st_ino) in seen or (is_leaf and leaves_are_empty):
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        inside = list(_folders(folder.path, seen))
+        yield from inside
+        leaves_are_empty = leaves_are_empty or (is_leaf and not inside)
+
+
+def _met(folder: str, seen: set[str]) -> bool:
+    """Whether a folder was met before, by whatever name."""
+    real = os.path.realpath(folder)
+    known = real in seen
+    seen.add(real)
+    return known
+
+
+def _sections(config: str, sections: Iterable[str]) -> dict[str, Any]:
+    found = resolved.read(config)
+    return {section: found.get(section) for section in sections}  # that of an older model lacks what came later

@@ -1,0 +1,143 @@
+"""How near the self-attention maps of students are to their teacher's: a picture, and a figure for each stage."""
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from wespeaker_lite.core.errors import InputError
+from wespeaker_lite.extraction.extract import read_features
+from wespeaker_lite.kaldi.arks import read_scp
+from wespeaker_lite.kaldi.tables import write_text
+from wespeaker_lite.recipe import trained_model
+from wespeaker_lite.recipe.trained_model import TrainedModel
+from wespeaker_lite.report.plots import draw_attention_maps
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Excerpt:
+    """What of a test set is looked at: the first `utterances` by key, and of each at most the first `seconds`."""
+
+    utterances: int = 20
+    seconds: float = 3.0
+
+    def __post_init__(self) -> None:
+        if self.utterances < 1 or not self.seconds > 0:
+            raise InputError("--utterances and --seconds must be more than 0")
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What a system shows: the attention maps of each utterance by stage, and of the first its frames and seconds."""
+
+    name: str
+    maps: list[list[Tensor]]
+    frames: int
+    seconds: float
+
+
+def load_systems(texts: Sequence[str]) -> dict[str, TrainedModel]:
+    """Load `NAME=final.pt` each; the first is the teacher.
+
+    Raises:
+        InputError: where a part is missing, a name stands twice, or there are less than two.
+    """
+    pairs = [text.partition("=") for text in texts]
+    names = {name for name, _, _ in pairs}
+    if len(pairs) < 2 or len(names) < len(pairs) or not all(name and path for name, _, path in pairs):
+        raise InputError("--system: expected NAME=final.pt of the teacher and then of each student, no name twice")
+    return {name: trained_model.load(path) for name, _, path in pairs}
+
+
+def write_attention(
+    systems: Mapping[str, TrainedModel], data: str | Path, picture: str | Path, excerpt: Excerpt
+) -> dict[str, Any]:
+    """Draw the maps of the first utterance, and write beside the picture, as .json, what is given back.
+
+    `kl` is, by student and stage, the mean over rows and utterances of KL(teacher's row || student's row) in nats, for
+    the maps of the last blocks, averaged over heads; `flat` is that of a student that attends to all alike. Maps that
+    are not over time alone are measured, but not drawn.
+
+    Raises:
+        InputError: where a network has no self-attention, its maps have not the size of the teacher's, or features are
+            missing.
+    """
+    picture = Path(picture)
+    teacher, *students = (_show(name, trained, Path(data), excerpt) for name, trained in systems.items())
+    figures = {
+        "teacher": teacher.name,
+        "utterances": len(teacher.maps),
+        "seconds": excerpt.seconds,
+        "kl": {student.name: _divergences(teacher, student) for student in students},
+        "flat": _divergences(teacher, _flat(teacher)),
+        "utterance": next(iter(read_scp(Path(data) / "feats.scp"))),
+        "picture": picture.name if _draw(picture, [teacher, *students]) else None,
+    }
+    write_text(picture.with_suffix(".json"), json.dumps(figures, indent=2) + "\n")
+    return figures
+
+
+def stage_maps(name: str, trained: TrainedModel, feats: Tensor) -> list[Tensor]:
+    """The attention map of each stage's last block for feats (T, F), averaged over heads: (T', T') each, float64.
+
+    Raises:
+        InputError: naming the system, where its network has no self-attention.
+    """
+    with torch.inference_mode():
+        stages = trained.model.activations(feats[None]).attention
+        maps = [stage[-1].scores()[0].double().softmax(-1).mean(0) for stage in stages]
+    if not maps:
+        raise InputError(f"{name}: its network ({trained.config['model']['name']}) has no self-attention to show")
+    return maps
+
+
+def row_divergence(teacher: Tensor, student: Tensor) -> float:
+    """The mean over rows of KL(teacher's row || student's row), in nats, of two maps (rows, columns)."""
+    log_rows = student.clamp(min=torch.finfo(student.dtype).tiny).log()
+    return float(F.kl_div(log_rows, teacher, reduction="batchmean"))
+
+
+def _show(name: str, trained: TrainedModel, data: Path, excerpt: Excerpt) -> Shown:
+    """The features are cut after their mean is subtracted: it is that of the whole utterance, as in extraction."""
+    shift = trained.config["features"]["frame_shift_ms"] / 1000
+    frames = max(1, round(excerpt.seconds / shift))
+    places = list(read_scp(data / "feats.scp").items())[: excerpt.utterances]
+    crops = [read_features(*place, trained)[:frames] for place in places]
+    maps = [stage_maps(name, trained, crop) for crop in crops]
+    return Shown(name, maps, len(crops[0]), len(crops[0]) * shift)
+
+
+def _flat(system: Shown) -> Shown:
+    maps = [[torch.full_like(stage, 1 / stage.shape[1]) for stage in utterance] for utterance in system.maps]
+    return replace(system, name="flat", maps=maps)
+
+
+def _divergences(teacher: Shown, student: Shown) -> list[float]:
+    sizes = [[tuple(stage.shape) for stage in system.maps[0]] for system in (teacher, student)]
+    if sizes[0] != sizes[1]:
+        raise InputError(
+            f"{teacher.name} and {student.name}: their attention maps do not compare; for one utterance the sizes by "
+            f"stage are {sizes[0]} and {sizes[1]}"
+        )
+    utterances = zip(teacher.maps, student.maps, strict=True)
+    divergences = [[row_divergence(*pair) for pair in zip(*maps, strict=True)] for maps in utterances]
+    return np.mean(divergences, axis=0).tolist()
+
+
+def _draw(picture: Path, systems: Sequence[Shown]) -> bool:
+    """Draw the maps of the first utterance, if they are over time alone: no frame of the input asks twice."""
+    teacher = systems[0]
+    if not all(rows == columns <= teacher.frames for rows, columns in (each.shape for each in teacher.maps[0])):
+        log.warning("%s not drawn: the attention of %s is not over time alone", picture, teacher.name)
+        return False
+    maps = {system.name: [stage.numpy() for stage in system.maps[0]] for system in systems}
+    return draw_attention_maps(picture, maps, teacher.seconds)
