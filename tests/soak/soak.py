@@ -23,6 +23,7 @@ from pathlib import Path
 from tests.end_to_end.checkout import Checkout, make_checkout
 from tests.end_to_end.damage import DAMAGES, artefacts
 from tests.end_to_end.kills import products, run_and_kill
+from tests.soak.server import serving
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -45,7 +46,8 @@ def main() -> None:
     print(f"{len(expected)} files in {time.monotonic() - started:.0f} s", flush=True)
     chance = random.Random(args.seed)
     if args.corruptions:
-        corrupt(checkout, expected, args.corruptions, chance)
+        with serving(checkout.folder) as variables:
+            corrupt(checkout, expected, args.corruptions, chance, variables)
     else:
         soak(checkout, expected, args.kills, args.seconds, chance)
     shutil.rmtree(folder)
@@ -83,15 +85,17 @@ STAMPS = {
 }
 
 
-def corrupt(checkout: Checkout, expected: dict[str, str], corruptions: int, chance: random.Random) -> None:
+def corrupt(
+    checkout: Checkout, expected: dict[str, str], corruptions: int, chance: random.Random, variables: dict[str, str]
+) -> None:
     """Damage one file at a time; a run that neither leaves what it should nor fails ends the program at the end."""
     counts = {"healed": 0, "unread": 0, "error": 0, "WRONG": 0}
     whole = checkout.folder.with_name("whole")
     copy_products(checkout.folder, whole)
     for number in range(1, corruptions + 1):
-        told, outcome, last = damage_one(checkout, expected, chance)
+        told, outcome, last = damage_one(checkout, expected, chance, variables)
         counts[outcome] += 1
-        print(f"{number:4d} {told}: {outcome} {last}", flush=True)
+        print(f"{number:4d} {told}: {outcome} {last}; so far {counts}", flush=True)
         wipe(checkout)
         copy_products(whole, checkout.folder)
     print(f"{corruptions} corruptions: {', '.join(f'{count} {outcome}' for outcome, count in counts.items())}")
@@ -99,7 +103,9 @@ def corrupt(checkout: Checkout, expected: dict[str, str], corruptions: int, chan
         sys.exit(1)
 
 
-def damage_one(checkout: Checkout, expected: dict[str, str], chance: random.Random) -> tuple[str, str, str]:
+def damage_one(
+    checkout: Checkout, expected: dict[str, str], chance: random.Random, variables: dict[str, str]
+) -> tuple[str, str, str]:
     """Damage a file and run; tell what was done, what came of it, and of an error the line that names it."""
     files = artefacts(checkout)
     path, damage = chance.choice(files), chance.choice(DAMAGES)
@@ -113,7 +119,7 @@ def damage_one(checkout: Checkout, expected: dict[str, str], chance: random.Rand
         told += " without its stamp"
         for stamp in STAMPS[stage]:
             (checkout.folder / stamp).unlink(missing_ok=True)
-    done = checkout.run(*(("--stage", str(stage), "--stop-stage", str(stage)) if stage else ()))
+    done = checkout.run(*(("--stage", str(stage), "--stop-stage", str(stage)) if stage else ()), **variables)
     last = [line for line in done.stderr.splitlines() if not line.startswith("run.sh: stage ")][-1:]
     if done.returncode:
         return told, "WRONG" if "Traceback" in done.stderr else "error", " ".join(last)
