@@ -168,7 +168,9 @@ def _attend(graph: Graph, layer: TimeAttention | MapAttention, query: str, key: 
     query = graph.add("Mul", query, np.array((channels // layer.heads) ** -0.5))
     scores = graph.add("MatMul", graph.add("Transpose", query, perm=[0, 1, 3, 2]), key)
     weights = graph.add("Softmax", scores, axis=-1)
-    attended = graph.add("MatMul", value, graph.add("Transpose", weights, perm=[0, 1, 3, 2]))
+    # With few columns on the right, the large matrix of weights is read once, as it lies.
+    attended = graph.add("MatMul", weights, graph.add("Transpose", value, perm=[0, 1, 3, 2]))
+    attended = graph.add("Transpose", attended, perm=[0, 1, 3, 2])
     return graph.conv(graph.shape(attended, 0, channels, -1), *_dense(layer.out))
 
 
@@ -207,7 +209,9 @@ def _shrunk(graph: Graph, layer: MapAttention, maps: str) -> str:
 def _frequency_pooling(graph: Graph, layer: FrequencyPooling, maps: str) -> str:
     """Maps (B, C, F, T) -> (B, 2C, T)."""
     scores = graph.conv(maps, layer.score.weight[..., None, None], layer.score.bias)
-    weights = graph.add("Softmax", scores, axis=2)
+    largest = graph.add("ReduceMax", scores, axes=[2], keepdims=1)
+    weights = graph.add("Exp", graph.add("Sub", scores, largest))
+    weights = graph.add("Div", weights, graph.sum(weights, 2))
     mean = graph.sum(graph.add("Mul", weights, maps), 2)
     centred = graph.add("Sub", maps, mean)
     variance = graph.sum(graph.add("Mul", weights, graph.add("Mul", centred, centred)), 2)
