@@ -243,7 +243,7 @@ def test_every_number_of_a_config_has_bounds_and_a_default_within() -> None:
     parts = [
         importlib.import_module(f"{package}.{name}").Config
         for package in ("wespeaker_lite.models", "wespeaker_lite.distill")
-        for name in plugins._known(package)
+        for name in plugins.names(package)
     ]
     for cls in (Experiment, PoolEntry, *parts):
         for entry in numbers_of(cls):

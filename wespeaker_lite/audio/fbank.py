@@ -26,10 +26,19 @@ _WINDOWS = {
 
 @dataclass(frozen=True)
 class FbankConfig:
-    """Kaldi's options of the same names; frequencies in Hz, a high_freq of 0 or less counts down from the Nyquist.
+    """Kaldi's options of the same names.
 
-    With `snip_edges` only whole frames count; without, frames are centred every frame shift, and the signal is mirrored
-    at its ends. sherpa-onnx, which runs speaker models on phones, has `high_freq` -400 and no `snip_edges`.
+    Attributes:
+        sample_rate: in Hz. Audio of another rate is resampled.
+        num_mels: number of mel bands.
+        frame_length_ms: length of a frame in milliseconds.
+        frame_shift_ms: from the start of a frame to the start of the next, in milliseconds.
+        window: `povey`, `hanning`, `hamming` or `rectangular`.
+        dither: standard deviation of the noise that is added to samples of 16 bits. 0 for none.
+        low_freq: lower end of the mel bands in Hz.
+        high_freq: upper end of the mel bands in Hz. 0 or less counts down from the Nyquist frequency.
+        snip_edges: count only whole frames. Otherwise frames are centred in each shift, and the signal is mirrored at
+            its ends. sherpa-onnx, which runs speaker models on phones, has no `snip_edges`, and `high_freq: -400`.
     """
 
     sample_rate: int = bounded(16000, 1000, 384_000)

@@ -19,14 +19,20 @@ def find(package: str, section: Mapping[str, Any], where: str) -> tuple[ModuleTy
     options = dict(section)
     name = options.pop("name", None)
     if not isinstance(name, str):
-        raise InputError(f"{where}: 'name' is missing; known: {', '.join(_known(package))}")
-    known = _known(package)
+        raise InputError(f"{where}: 'name' is missing; known: {', '.join(names(package))}")
+    known = names(package)
     if name not in known:
         raise InputError(f"{where}: unknown name {name!r}{nearest(name, known)}")
     module = importlib.import_module(f"{package}.{name}")
     return module, from_mapping(module.Config, options, f"{where} ({name})")
 
 
-def _known(package: str) -> list[str]:
-    names = [info.name for info in pkgutil.iter_modules(importlib.import_module(package).__path__)]
-    return [name for name in names if hasattr(importlib.import_module(f"{package}.{name}"), "Config")]
+def names(package: str) -> list[str]:
+    """The names that `find` knows in a package."""
+    modules = [info.name for info in pkgutil.iter_modules(importlib.import_module(package).__path__)]
+    return [name for name in modules if hasattr(importlib.import_module(f"{package}.{name}"), "Config")]
+
+
+def config_class(package: str, name: str) -> type:
+    """The dataclass of the options of a part that `names` gives."""
+    return importlib.import_module(f"{package}.{name}").Config

@@ -42,10 +42,15 @@ def pick(draws: np.ndarray, choices: np.ndarray | int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class SpecAugmentConfig:
-    """Masks of a crop: how many along mel bands and along frames, and how wide each is at most.
+    """Masks of a crop, drawn anew for each.
 
-    narrow_band: the probability that the upper `narrow_band_width` bands of a crop are masked, as a telephone cuts them
-    off: of 80 bands up to 7,600 Hz, 20 lie above 3,800 Hz.
+    Attributes:
+        freq_masks: number of masks over mel bands.
+        freq_width: the largest number of bands that a mask covers.
+        time_masks: number of masks over frames.
+        time_width: the largest number of frames that a mask covers.
+        narrow_band: probability that the upper bands are masked, as a telephone cuts them off.
+        narrow_band_width: number of these upper bands. Of 80 bands up to 7,600 Hz, 20 lie above 3,800 Hz.
     """
 
     freq_masks: int = bounded(0, 0, 100)
@@ -84,10 +89,13 @@ def _stretches(draws: np.ndarray, size: int, width: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class AugmentConfig:
-    """Copies of the training set that stage 2 makes: at `speeds`, such as 0.9 and 1.1, with speakers of their own.
+    """Copies of the training set that stage 2 makes.
 
-    At each speed, 1 included, there are further `copies` with noise, music, babble or in rooms, of the same speakers;
-    each is of a `share` of the utterances. What is drawn for them hangs on `seed`, not on that of the experiment.
+    Attributes:
+        speeds: a copy is made at each speed, such as 0.9 and 1.1. Its speakers count as new speakers.
+        copies: a copy of each kind is made at each speed, 1 included. Its speakers are those of the original.
+        share: the share of the utterances that each of `copies` has.
+        seed: of what is drawn for `copies`. The seed of the experiment has no effect on them.
     """
 
     speeds: tuple[float, ...] = bounded((), 0.1, 10)

@@ -47,9 +47,16 @@ _BLOCK = 32  # crops that are decoded at a time on a CPU: as many as stay in its
 
 @dataclass(frozen=True)
 class CropConfig:
-    """A crop: its length in frames, whether its mean is subtracted, its masks, and how often it is noisy or in a room.
+    """A crop: a part of fixed length of an utterance's features.
 
-    A crop gets noise or a room, not both, as in the published recipes.
+    A crop gets noise or reverberation, not both, as in the published recipes.
+
+    Attributes:
+        frames: length in frames. Shorter utterances are repeated.
+        cmn: subtract the mean of the crop from each mel band. In extraction it is the mean of the utterance.
+        spec_augment: masks over mel bands and frames.
+        noise: noise that is mixed into crops.
+        reverb: reverberation that is simulated on crops.
     """
 
     frames: int = bounded(200, 1, 100_000)

@@ -29,7 +29,13 @@ _FAINT = 1e-4  # of a tail: what has decayed to less is left out
 
 @dataclass(frozen=True)
 class SnrConfig:
-    """Ratios of speech to noise in dB, from and to, for every kind of noise; the defaults are wespeaker's."""
+    """Ratios of speech to noise; the defaults are wespeaker's.
+
+    Attributes:
+        noise: lowest and highest ratio for clips of `noise`, in dB.
+        music: lowest and highest ratio for clips of `music`, in dB.
+        speech: lowest and highest ratio for clips of `speech`, in dB.
+    """
 
     noise: tuple[float, ...] = bounded((0.0, 15.0), -50, 50)
     music: tuple[float, ...] = bounded((5.0, 15.0), -50, 50)
@@ -42,7 +48,13 @@ class SnrConfig:
 
 @dataclass(frozen=True)
 class NoiseConfig:
-    """Noise mixed into a share of the crops, each with one clip of the `kinds`, at a ratio drawn for its kind."""
+    """Noise that is mixed into crops in the mel domain.
+
+    Attributes:
+        probability: that a crop gets noise.
+        kinds: folders of MUSAN that clips are drawn from, one clip for each crop.
+        snr: ratio of speech to noise for each kind.
+    """
 
     probability: float = bounded(0.0, 0, 1)
     kinds: tuple[Literal["noise", "music", "speech"], ...] = NOISE_KINDS
@@ -55,10 +67,15 @@ class NoiseConfig:
 
 @dataclass(frozen=True)
 class ReverbConfig:
-    """Rooms for a share of the crops: their T60 in seconds and direct-to-reverberant ratio in dB, from and to.
+    """Reverberation that is simulated on crops in the mel domain.
 
     The defaults are about what Sabine's formula and the critical distance give for the small and medium rooms of
     RIRS_NOISES (1 to 30 m wide, absorption 0.2 to 0.8; Ko et al. 2017).
+
+    Attributes:
+        probability: that a crop gets reverberation.
+        t60: lowest and highest reverberation time T60, in seconds.
+        drr: lowest and highest ratio of direct to reverberant energy, in dB.
     """
 
     probability: float = bounded(0.0, 0, 1)

@@ -16,15 +16,16 @@ from wespeaker_lite.distill.term import Partners
 class DistillConfig:
     """From whom a student learns, and what.
 
-    teacher: a conf file that stage 3 trains (or fetches), or the final.pt of a trained model; empty for none. teachers:
-    several, each as `teacher`. combine, teacher_weights: how a term's losses become one, see `Several`.
-
-    source: `crop`, where the teacher sees the student's own crop, or `utterance`, where its embeddings of whole
-    utterances are made once and read from an ark. embeddings: such an ark's .scp made elsewhere, in the place of a
-    teacher. classifier: of embeddings made once, the teacher's own `head`, or `centroids`, the mean of each training
-    speaker's embeddings: then the teacher needs neither a head nor the student's speakers.
-
-    terms: `{name: label, weight: 1.0, ...}` each; those that need no teacher do without.
+    Attributes:
+        teacher: a conf that stage 3 trains or fetches, or the final.pt of a trained model. Empty for none.
+        source: `crop`: the teacher sees the student's crop. `utterance`: embeddings of whole utterances are made once.
+        embeddings: the .scp of embeddings made elsewhere, in place of a teacher. Empty for none.
+        teachers: several teachers, each as in `teacher`.
+        combine: of several teachers, the `mean` of each term's losses, or for each batch the lowest (`best`).
+        teacher_weights: weights of the teachers in the mean. Empty for equal weights.
+        classifier: with embeddings made once, the teacher's own `head`, or `centroids`: the mean embedding of each
+            training speaker. With centroids the teacher needs no head, and may know other speakers.
+        terms: the KD terms, each with its name and options: `{name: label, weight: 1.0}`.
     """
 
     teacher: str = ""

@@ -22,11 +22,14 @@ from wespeaker_lite.models.masking import full_precision
 
 @dataclass(frozen=True)
 class Config(TermConfig):
-    """How the maps are compared.
+    """How self-attention maps are compared.
 
-    distance: `kl` of the maps' rows; `scores`, the mean squared difference before the softmax; `values`, the kl of
-    value relations softmax(v v^T / sqrt(d)). pairs: `stage`, the last blocks of each stage; `uniform`, each block of
-    the student with the teacher's at the same relative depth. heads: `match` them one by one, or compare their `mean`.
+    Attributes:
+        distance: `kl` of the maps' rows. `scores`: the mean squared difference before the softmax. `values`: the kl of
+            value relations softmax(v v^T / sqrt(d)).
+        pairs: `stage`: the last block of each stage. `uniform`: each block of the student with the teacher's at the
+            same relative depth.
+        heads: `match` them one by one, or compare their `mean`.
     """
 
     distance: Literal["kl", "scores", "values"] = "kl"

@@ -16,7 +16,12 @@ from wespeaker_lite.distill.logits import LogitsConfig, LogitsTerm
 
 @dataclass(frozen=True)
 class Config(LogitsConfig):
-    """target, nontarget: the weights of the two parts (alpha and beta in DKD, which takes 1 and 8 on CIFAR-100)."""
+    """The weights of the two parts; DKD takes 1 and 8 on CIFAR-100.
+
+    Attributes:
+        target: weight of the part on the target speaker (alpha in DKD).
+        nontarget: weight of the part on the other speakers (beta in DKD).
+    """
 
     target: float = bounded(1.0, 0, 1e6)
     nontarget: float = bounded(8.0, 0, 1e6)

@@ -15,7 +15,13 @@ from wespeaker_lite.distill.term import Term as Base
 
 @dataclass(frozen=True)
 class Config(TermConfig):
-    """`projection`: a learned map from the student's width to the teacher's; auto: where they differ. depth: of it."""
+    """How embeddings are compared.
+
+    Attributes:
+        distance: one minus the cosine, or the mean squared difference.
+        projection: a learned map from the student's size to the teacher's, `always` or only where they differ (`auto`).
+        depth: layers of this projection.
+    """
 
     distance: Literal["cosine", "mse"] = "cosine"
     projection: Literal["auto", "always"] = "auto"

@@ -23,9 +23,13 @@ DISTANCES = {"mse": F.mse_loss, "normalised": normalised_mse, "attention": atten
 
 @dataclass(frozen=True)
 class Config(TermConfig):
-    """layers: pairs [of the student, of the teacher], numbers in the order of the networks' `activations`, from 1;
-    none given: the last of each. distance: `mse`, `normalised` (each channel to mean 0 and variance 1), both through a
-    trained 1x1 adaptor, or `attention` (energy maps, without adaptor).
+    """Which layers are compared, and how.
+
+    Attributes:
+        distance: `mse`, or `normalised` (mse after each channel is brought to mean 0 and variance 1), both through a
+            trained 1x1 adaptor. `attention`: energy maps, without adaptor.
+        layers: pairs [layer of the student, layer of the teacher], numbered from 1 in the order of the networks'
+            `activations`. Empty for the last of each.
     """
 
     distance: Literal["mse", "normalised", "attention"] = "normalised"

@@ -14,7 +14,12 @@ from wespeaker_lite.distill.term import TEMPERATURES, Partners, Term, TermConfig
 
 @dataclass(frozen=True)
 class LogitsConfig(TermConfig):
-    """`logits`: margin-free scaled cosines, or with the margin (as ENSKD, arXiv 2309.14838)."""
+    """What every term that compares logits can be told.
+
+    Attributes:
+        temperature: divides the logits of both sides before the softmax.
+        logits: scaled cosines without margin, or with the margin (as ENSKD, arXiv 2309.14838).
+    """
 
     temperature: float = bounded(4.0, *TEMPERATURES)
     logits: Literal["cosine", "margin"] = "cosine"

@@ -21,9 +21,12 @@ SQUARE_FLOOR = 1e-12
 
 @dataclass(frozen=True)
 class Config(TermConfig):
-    """distances, angles: the weights of the two parts (RKD-DA takes 25 and 50 for retrieval, with unit vectors).
+    """The weights of the two parts; RKD-DA takes 25 and 50 for retrieval, with unit vectors.
 
-    normalise: compare directions of embeddings, as cosine scoring does.
+    Attributes:
+        distances: weight of the distances of pairs.
+        angles: weight of the angles of triples.
+        normalise: compare directions of embeddings, as cosine scoring does.
     """
 
     distances: float = bounded(1.0, 0, 1e6)

@@ -31,17 +31,27 @@ PARTS = ("enhancement", "pooling", "norm", "embedding", "head")  # of the self-t
 
 @dataclass(frozen=True)
 class Config:
-    """alpha and beta weigh the label and the feature level (0: off), both ramped over `ramp_epochs`.
+    """The self-teacher, and what the student learns from it.
 
-    What lets the self-teacher get ahead of its student: start_epoch, until which it only learns, before the ramp;
-    learning_rate, of it as a multiple of the student's; ema, the decay of a moving average of its weights that teaches
-    in its place (0: none; one more pass). crops: those that the label level is taught on, `all`, those that the
-    self-teacher classifies `right`, or all weighted by its `confidence`, the labelled class' probability at T = 1.
-
-    width: channels of the self-teacher per channel of the student's map. depth: depthwise convolutions after a fusion.
-    match: whether a 1x1 convolution also joins maps of equal channels, or is left out there, which is cheaper.
-    pooling: best of the student's kind. logits: margin-free scaled cosines, or with the margin (as ENSKD, arXiv
-    2309.14838). distance: of a map from its refinement; see `DISTANCES`.
+    Attributes:
+        width: channels of the self-teacher, as a multiple of those of the student's map.
+        depth: depthwise convolutions after each fusion.
+        match: `always` put a 1x1 convolution between maps, or only where their channels are `unequal`, which costs
+            less.
+        pooling: of the self-teacher. That of the student is best.
+        alpha: weight of the label level: the student learns the self-teacher's distribution over speakers. 0 for none.
+        beta: weight of the feature level: the student's maps learn from their refinements. 0 for none.
+        ramp_epochs: both weights grow from 0 over this many epochs after `start_epoch`.
+        start_epoch: until then only the self-teacher learns.
+        learning_rate: of the self-teacher, as a multiple of the student's.
+        ema: decay of a moving average of the self-teacher's weights, which teaches in its place and costs one more
+            pass. 0 for none.
+        crops: crops that the label level is taught on. `all`. `right`: those that the self-teacher classifies right.
+            `confidence`: all, weighted by the self-teacher's probability of the labelled speaker at temperature 1.
+        temperature: divides the logits of both sides before the softmax.
+        logits: scaled cosines without margin, or with the margin (as ENSKD, arXiv 2309.14838).
+        distance: of a map from its refinement. `attention`: of energy maps of unit length. `cosine` of the channels at
+            each position, or `mse` of all values, both through a trained 1x1 adaptor.
     """
 
     width: float = bounded(1.0, 0.01, 100)

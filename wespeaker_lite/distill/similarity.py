@@ -21,12 +21,14 @@ from wespeaker_lite.distill.term import Term as Base
 
 @dataclass(frozen=True)
 class Config(TermConfig):
-    """How the cosines are compared, and of what.
+    """How similarities are compared, and of what.
 
-    distance: `mse` of the cosines; `rows`, mse of the rows at unit length; `kl` of softmax(cosines / temperature).
-    against: the other crops of the `batch`, or a `bank` of the teacher's embeddings of training utterances, which the
-    student's embedding, projected where widths differ, is compared with. bank_size: utterances in it, spread evenly
-    over the training set; 0 for all.
+    Attributes:
+        distance: `mse` of the cosines. `rows`: mse of the rows at unit length. `kl` of softmax(cosines / temperature).
+        temperature: of `kl`.
+        against: the other crops of the `batch`, or a `bank` of the teacher's embeddings of training utterances. With
+            the bank, the student's embedding is projected where sizes differ.
+        bank_size: utterances in the bank, spread evenly over the training set. 0 for all.
     """
 
     distance: Literal["mse", "rows", "kl"] = "kl"

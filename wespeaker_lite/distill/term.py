@@ -32,7 +32,12 @@ TEMPERATURES = (0.01, 1000)  # lowest and highest: of a lower one, squares and e
 
 @dataclass(frozen=True)
 class TermConfig:
-    """What every term with one loss can be told: its weight, which grows from 0 over the first `ramp_epochs`."""
+    """What every term with one loss can be told.
+
+    Attributes:
+        weight: factor of the loss.
+        ramp_epochs: the weight grows from 0 over the first epochs, this many.
+    """
 
     weight: float = bounded(1.0, 0, 1e6)
     ramp_epochs: float = bounded(0.0, 0, 100_000)

@@ -33,9 +33,21 @@ from wespeaker_lite.models.pooling import DEVIATION_FLOOR, AttentiveStatisticsPo
 class Config:
     """Hyper-parameters; the defaults are the size Tiny.
 
-    channels, depth, strides: of each stage; a stride is over frequency, before the stage. stem_stride: over frequency
-    and time. bands: of sub-spectral normalisation. groups: of the 1x1 convolutions around the attention. reduction:
-    with `attention: 2d`, by how much each stage shrinks keys and values on both axes.
+    Attributes:
+        channels: channels of each stage.
+        depth: blocks of each stage.
+        strides: stride over frequency before each stage.
+        stem_channels: channels of the two convolutions before the first stage.
+        stem_stride: stride of the first convolution over frequency and over time.
+        attention: `1d`: self-attention over time. `2d`: over time and frequency, the conventional network that the
+            paper compares with.
+        heads: heads of the self-attention.
+        groups: groups of the 1x1 convolutions around the attention.
+        reduction: with `attention: 2d`, by how much each stage shrinks keys and values on both axes.
+        ffn_ratio: channels inside the feed-forward part, as a multiple of the stage's.
+        bands: bands of sub-spectral normalisation.
+        pool_bottleneck: channels inside the attention of the pooling.
+        embed_dim: size of the embedding.
     """
 
     channels: tuple[int, ...] = bounded((16, 32, 64, 64), 1, 16_384)

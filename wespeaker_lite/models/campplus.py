@@ -22,7 +22,13 @@ _BLOCKS = ((12, 1), (24, 2), (16, 2))  # dense layers and dilation
 
 @dataclass(frozen=True)
 class Config:
-    """Hyper-parameters; the defaults fit the published 6.85 M weights, embed_dim 512 gives the 7.18 M of the paper."""
+    """Hyper-parameters; the defaults fit the published 6.85 M weights, embed_dim 512 gives the 7.18 M of the paper.
+
+    Attributes:
+        embed_dim: size of the embedding.
+        channels: channels before the first dense block.
+        growth: channels that each dense layer adds.
+    """
 
     embed_dim: int = bounded(192, 1, 16_384)
     channels: int = bounded(128, 1, 16_384)

@@ -14,7 +14,18 @@ from wespeaker_lite.models.pooling import build_pooling
 
 @dataclass(frozen=True)
 class Config:
-    """Hyper-parameters; the defaults are the paper's smaller model (C = 512), with 1,536 channels before pooling."""
+    """Hyper-parameters; the defaults are the paper's smaller model (C = 512), with 1,536 channels before pooling.
+
+    Attributes:
+        channels: channels of the three SE-Res2 blocks (C).
+        embed_dim: size of the embedding.
+        scale: groups of channels in a Res2 convolution.
+        se_bottleneck: channels inside squeeze and excitation.
+        mfa_channels: channels of the layer that joins the outputs of all blocks.
+        pooling: attentive statistics, or mean and standard deviation alone.
+        attention_bottleneck: channels inside the attention of the pooling.
+        global_context: the attention of the pooling also sees the mean and standard deviation over all frames.
+    """
 
     channels: int = bounded(512, 1, 16_384)
     embed_dim: int = bounded(192, 1, 16_384)

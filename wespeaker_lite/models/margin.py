@@ -22,9 +22,14 @@ LARGEST_MARGIN = 1.57  # an angle is below pi/2
 
 @dataclass(frozen=True)
 class HeadConfig:
-    """`margin` is an angle in radians for AAM and a cosine for AM; softmax has neither margin nor sub-centres.
+    """The classifier over training speakers.
 
-    `easy_margin` (AAM) leaves targets beyond 90 degrees without margin.
+    Attributes:
+        name: `softmax` without margin, `am` (additive margin) or `aam` (additive angular margin).
+        scale: factor of the cosines before the softmax, for `am` and `aam`.
+        margin: an angle in radians for `aam`, a difference of cosines for `am`. Its schedule is `train.margin`.
+        subcenters: centres of each speaker, of which the nearest counts, for `am` and `aam`.
+        easy_margin: leave targets at more than 90 degrees without margin, for `aam`.
     """
 
     name: Literal["softmax", "am", "aam"] = "aam"

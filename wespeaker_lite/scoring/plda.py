@@ -29,7 +29,12 @@ COVARIANCE_FLOOR = 1e-6  # of the largest eigenvalue; Kaldi's default for LDA
 
 @dataclass(frozen=True)
 class PldaOptions:
-    """`lda_dim`: dimensions that LDA keeps, None for all that the number of speakers allows; `iterations` of EM."""
+    """How PLDA is trained.
+
+    Attributes:
+        lda_dim: dimensions that LDA keeps. null for as many as the number of speakers allows.
+        iterations: iterations of EM.
+    """
 
     lda_dim: int | None = bounded(None, 1, 16_384)
     iterations: int = bounded(10, 1, 100_000)

@@ -1,15 +1,18 @@
-"""The names of scorings: how trials are compared, and whether the scores are then calibrated.
-
-`cosine`, `snorm`, `asnorm` and `plda` are four ways to compare; `_linear` or `_qmf` behind one of them stands for a
-calibration of its scores to log-likelihood ratios, by a logistic regression on the score alone or on the score and
-quality measures: `asnorm_qmf`.
-"""
+"""The names of scorings: a comparison, such as `asnorm`, or a comparison and a calibration, such as `asnorm_qmf`."""
 
 from wespeaker_lite.core.config import nearest
 from wespeaker_lite.core.errors import InputError
 
-COMPARISONS = ("cosine", "snorm", "asnorm", "plda")
-CALIBRATIONS = ("linear", "qmf")
+COMPARISONS = {
+    "cosine": "cosine of the embeddings, less the training set's mean",
+    "snorm": "the cosine, normalised by the scores of both sides against the whole cohort",
+    "asnorm": "the cosine, normalised by the `top_n` highest scores of each side against the cohort",
+    "plda": "log-likelihood ratio of a two-covariance PLDA after LDA and length normalisation",
+}
+CALIBRATIONS = {
+    "linear": "log-likelihood ratio by a logistic regression on the score",
+    "qmf": "the same, on the score and quality measures: durations, magnitudes of embeddings, means over the cohort",
+}
 SCORINGS = (*COMPARISONS, *(f"{comparison}_{kind}" for comparison in COMPARISONS for kind in CALIBRATIONS))
 FUSION = "fusion"
 

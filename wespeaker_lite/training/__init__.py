@@ -13,12 +13,20 @@ from wespeaker_lite.training.schedule import LearningRateConfig, MarginConfig
 class TrainConfig:
     """What the result of training depends on.
 
-    batch_size: crops of all processes together. crops_per_epoch: 0 for as many as there are utterances. sampling: what
-    gets as many crops as any other: an utterance, a speaker, or a corpus of a pool. clip_norm: the largest norm of a
-    gradient, 0 for no limit. precision: auto is bf16 on GPUs that compute in it, and fp32 elsewhere. average_last: the
-    final weights are the mean over the ends of so many epochs. batch_norm, where several processes train: shared takes
-    statistics over all of them, which gives what one process would give; local takes each process' own, as
-    DistributedDataParallel does, and averages the running ones; auto is shared below 64 crops a process.
+    Attributes:
+        epochs: number of epochs.
+        batch_size: crops in a batch, of all processes together.
+        crops_per_epoch: number of crops in an epoch. 0 for as many as there are utterances.
+        sampling: what gets equally many crops: each `utterance`, each `speaker`, or each `corpus` of a pool.
+        optimiser: the optimiser.
+        learning_rate: the schedule of the learning rate.
+        margin: the schedule of the head's margin.
+        clip_norm: largest norm of a gradient. Larger ones are scaled down. 0 for no limit.
+        precision: of the forward pass. `auto` is bf16 on GPUs that compute in it, and fp32 elsewhere.
+        average_last: the final weights are the mean over the ends of this many last epochs.
+        batch_norm: statistics where several processes train. `shared`: over all processes, which gives what one process
+            gives. `local`: of each process' own crops, as DistributedDataParallel does, with the running ones averaged.
+            `auto`: shared below 64 crops a process.
     """
 
     epochs: int = bounded(150, 1, 100_000)
@@ -36,16 +44,22 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class RuntimeConfig:
-    """What the result does not depend on (but for the last bits, which `threads` and `device` can change).
+    """Where and how training runs. The result does not depend on it, but for the last bits: see `threads` and `device`.
 
-    device: auto, cpu, cuda, cuda:1 ... threads: of torch on the CPU; 0 leaves it to torch. workers: processes that read
-    crops; a crop is one short read, so that two feed a GPU; -1 is two for a GPU, none for a CPU. checkpoint_batches:
-    also save in mid-epoch, every so many batches; 0 for never (log_every alike). log_gradients: measure the gradient
-    norm of each loss every so many batches; 0 for never. keep: ends of epochs to keep.
-    patience: minutes that one of several processes waits for the others.
-    compile: torch.compile for networks and KD terms; auto: on GPUs, if a trial gives the same loss in less time.
-    resident_gb: features up to so many GB, noise included, are copied to the GPU, and the same crops are cut there.
-    overlap_gradients: several processes begin to add up gradients before the backward pass is at its end.
+    Attributes:
+        device: `auto`, `cpu`, `cuda`, or one GPU such as `cuda:1`.
+        threads: threads of torch on the CPU. 0 leaves it to torch.
+        workers: processes that read crops. 0 for none. -1 is two for a GPU and none for a CPU.
+        log_every: write a line to train.log and metrics.jsonl every so many batches. 0 for only at the end of an epoch.
+        checkpoint_batches: also write a checkpoint every so many batches. 0 for only at the end of an epoch.
+        keep: number of checkpoints at the ends of epochs that are kept.
+        patience: minutes that one of several processes waits for the others.
+        compile: use torch.compile for networks and KD terms. `auto`: on GPUs, if a trial gives the same loss in less
+            time.
+        resident_gb: features up to this many GB, noise included, are copied to the GPU, and crops are cut there.
+        overlap_gradients: several processes begin to add up gradients before the backward pass ends.
+        log_gradients: every so many batches, log the gradient norm of each loss, and its cosine to that of the
+            classification. 0 for never.
     """
 
     device: str = "auto"

@@ -12,7 +12,13 @@ from wespeaker_lite.core.config import bounded
 
 @dataclass(frozen=True)
 class OptimiserConfig:
-    """SGD with Nesterov momentum (wespeaker's choice) or AdamW; the learning rate comes from its schedule."""
+    """The optimiser; the learning rate comes from its schedule.
+
+    Attributes:
+        name: `sgd` with Nesterov momentum (wespeaker's choice), or `adamw`.
+        momentum: of SGD, or the first beta of AdamW.
+        weight_decay: of weights. Biases and the gains of normalisation have none.
+    """
 
     name: Literal["sgd", "adamw"] = "sgd"
     momentum: float = bounded(0.9, 0, 0.9999)

@@ -10,7 +10,15 @@ from wespeaker_lite.models.margin import LARGEST_MARGIN
 
 @dataclass(frozen=True)
 class LearningRateConfig:
-    """Linear warm-up to `peak`, then a decay to `final` at the end of training."""
+    """Linear warm-up to `peak`, then a decay to `final` at the end of training; see `learning_rate`.
+
+    Attributes:
+        name: the form of the decay. `exponential` is wespeaker's. `cosine`: half a cosine. `one_cycle`: as cosine, with
+            a warm-up by half a cosine from a 25th of the peak. `constant`: no decay.
+        peak: the largest learning rate.
+        final: the learning rate at the end. Not used by `constant`.
+        warmup_epochs: length of the warm-up in epochs.
+    """
 
     name: Literal["cosine", "exponential", "one_cycle", "constant"] = "exponential"
     peak: float = bounded(0.1, 1e-12, 100)
@@ -24,7 +32,14 @@ class LearningRateConfig:
 
 @dataclass(frozen=True)
 class MarginConfig:
-    """The margin is `initial` until `start_epoch`, then grows to the head's own at `end_epoch`, and stays."""
+    """The margin on its way to that of the head.
+
+    Attributes:
+        name: the form of the growth. `exponential` is wespeaker's, fast at first.
+        initial: the margin until `start_epoch`.
+        start_epoch: where the margin begins to grow.
+        end_epoch: where the margin is that of the head. It stays so to the end.
+    """
 
     name: Literal["exponential", "linear"] = "exponential"
     initial: float = bounded(0.0, 0, LARGEST_MARGIN)
