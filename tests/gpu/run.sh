@@ -24,7 +24,7 @@ Parts: a tests (pytest -m gpu) and the recipe on mini, b the benchmark, c experi
   --device D      cuda, or cpu for a rehearsal ($device)
   --parts 'a b'   which parts ($parts)
   --logs DIR      where logs go ($logs)
-  --wheels DIR    wheels of what Python lacks here (soundfile, kaldiio); installed into DIR of --logs
+  --wheels DIR    wheels of what Python lacks here (soundfile, kaldiio, soxr ...); installed into venv/ of --logs
   --limit N       seconds for all parts; what is not done then is ended, and said ($limit)
   --corpus NAME, --corpus-dir DIR, --rows 'CONF:SEED ...', --at-once N, --set KEY=VALUE   of part c"
 # shellcheck source=tools/parse_options.sh
@@ -39,10 +39,12 @@ began=$SECONDS table=()
 
 # prepare: an environment that sees what the machine has, and has what the wheels bring.
 prepare() {
-  if ! python -c 'import soundfile, kaldiio' 2> /dev/null; then
-    [ -n "$wheels" ] || fail "Python has no soundfile or kaldiio here: --wheels DIR"
+  local missing
+  if ! missing=$(python3 tools/requirements.py requirements.txt); then
+    [ -n "$wheels" ] || fail "Python lacks what the recipe needs: ${missing//$'\n'/, }; give their wheels by --wheels DIR"
+    cut -d : -f 1 <<< "$missing" > "$logs/missing.txt"
     if ! { python3 -m venv --system-site-packages "$logs/venv" &&
-      "$logs/venv/bin/python" -m pip install --no-index --find-links "$wheels" soundfile kaldiio; } &> "$logs/venv.log"; then
+      "$logs/venv/bin/python" -m pip install --no-index --find-links "$wheels" -r "$logs/missing.txt"; } &> "$logs/venv.log"; then
       fail "the wheels cannot be installed, see $logs/venv.log"
     fi
     export PATH=$logs/venv/bin:$PATH

@@ -53,7 +53,8 @@ def command_of(experiment: Experiment, data: Path, out: Path, processes: int = 1
 
 
 def environment(repository: Path) -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(repository), "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
+    path = os.pathsep.join(filter(None, (str(repository), os.environ.get("PYTHONPATH"))))
+    return {**os.environ, "PYTHONPATH": path, "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
 
 
 def test_a_killed_run_goes_on(
