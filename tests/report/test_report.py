@@ -13,9 +13,9 @@ from wespeaker_lite.core.errors import InputError
 from wespeaker_lite.kaldi.trials import Trials
 from wespeaker_lite.report import plots, report
 from wespeaker_lite.report.bootstrap import interval, replicate_metrics, resample_speakers
-from wespeaker_lite.report.compare import System, compare, parse_system
+from wespeaker_lite.report.compare import Comparison, System, compare, parse_system
 from wespeaker_lite.report.report import BootstrapOptions, write_report
-from wespeaker_lite.scoring.metrics import operating_points
+from wespeaker_lite.scoring.metrics import measure, operating_points
 from wespeaker_lite.scoring.results import (
     mean_of_lists,
     read_cost,
@@ -144,7 +144,7 @@ def test_comparison_pools_seeds_and_pairs_differences(tmp_path: Path) -> None:
     plain = [make_experiment(tmp_path / f"plain{seed}", 1.5, seed=seed) for seed in (1, 2)]
     better = make_experiment(tmp_path / "better", 2.5, seed=3)
     systems = [parse_system(f"plain={tmp_path}/plain1,{tmp_path}/plain2"), parse_system(f"kd={tmp_path}/better")]
-    header, first, second = cells(compare(systems, ["trials_O"], "cosine", "plain", OPTIONS))
+    header, first, second = cells(compare(systems, Comparison(("trials_O",), "cosine", "plain"), OPTIONS))
     assert header[:6] == ["system", "params", "MACs (1 s)", "seeds", "EER %", "against plain"]
     assert first[:4] == ["plain", "2.24 M", "123 M", "2"]
     draws = resample_speakers(TRIALS, UTT2SPK, 200)
@@ -163,9 +163,9 @@ def test_comparison_pools_seeds_and_pairs_differences(tmp_path: Path) -> None:
 def test_a_system_compared_with_itself_does_not_differ(tmp_path: Path) -> None:
     make_experiment(tmp_path / "a", 1.5)
     systems = [System("a", (tmp_path / "a",)), System("again", (tmp_path / "a",))]
-    text = compare(systems, ["trials_O"], "cosine", "a", OPTIONS)
+    text = compare(systems, Comparison(("trials_O",), "cosine", "a"), OPTIONS)
     assert cells(text)[2][5] == "+0.00 [+0.00, +0.00] (+0 %)"
-    assert "against" not in compare(systems, ["trials_O"], "cosine", None, OPTIONS)
+    assert "against" not in compare(systems, Comparison(("trials_O",)), OPTIONS)
 
 
 def test_systems_of_different_trials_are_refused(tmp_path: Path) -> None:
@@ -175,11 +175,90 @@ def test_systems_of_different_trials_are_refused(tmp_path: Path) -> None:
     path.write_text("".join(reversed(path.read_text().splitlines(keepends=True))))
     systems = [System("a", (tmp_path / "a",)), System("b", (tmp_path / "b",))]
     with pytest.raises(InputError, match=r"b/scores/trials_O\.cosine\.score has not the trials of .*a/scores"):
-        compare(systems, ["trials_O"], "cosine", None, OPTIONS)
+        compare(systems, Comparison(("trials_O",)), OPTIONS)
     with pytest.raises(InputError, match="'c' is no row; known: a, b"):
-        compare(systems, ["trials_O"], "cosine", "c", OPTIONS)
+        compare(systems, Comparison(("trials_O",), "cosine", "c"), OPTIONS)
     with pytest.raises(InputError, match="same name"):
-        compare(systems[:1] * 2, ["trials_O"], "cosine", None, OPTIONS)
+        compare(systems[:1] * 2, Comparison(("trials_O",)), OPTIONS)
+
+
+def make_pool(folder: Path, gain: float, seed: int = 0) -> dict[str, np.ndarray]:
+    """Results of two test sets, far of all speakers and near of the first eleven, and their mean."""
+    rng = np.random.default_rng(seed)
+    results: dict[str, object] = {"trials": {}}
+    scores = {}
+    for name, trials in POOL.items():
+        scores[name] = np.round(rng.standard_normal(len(trials)) + gain * trials.labels, 6)
+        write_scores(folder / "scores" / f"{name}.cosine.score", trials, scores[name])
+        results["trials"][name] = {"cosine": summarise(trials, scores[name], name)}
+    results["mean"] = mean_of_lists(results["trials"], list(POOL))
+    write_results(folder / "results.json", results)
+    return scores
+
+
+def first_speakers(count: int) -> Trials:
+    kept = [row for row, pair in enumerate(zip(TRIALS.enroll, TRIALS.test, strict=True)) if max(pair) < f"s{count:02d}"]
+    return Trials([TRIALS.enroll[row] for row in kept], [TRIALS.test[row] for row in kept], TRIALS.labels[kept])
+
+
+POOL = {"far": TRIALS, "near": first_speakers(11)}
+
+
+def pool_replicates(scores: dict[str, np.ndarray]) -> np.ndarray:
+    """The mean EER in each replicate, from lists with weights made by a plain loop over trials."""
+    speakers = sorted(set(UTT2SPK.values()))
+    times = np.random.default_rng(0).multinomial(14, np.full(14, 1 / 14), size=200)
+    means = []
+    for row in times:
+        drawn = dict(zip(speakers, row.tolist(), strict=True))
+        eers = []
+        for name, trials in POOL.items():
+            pairs = zip(trials.enroll, trials.test, trials.labels.tolist(), strict=True)
+            weights = [drawn[a[:3]] * (1 if same else drawn[b[:3]]) for a, b, same in pairs]
+            labels, values = np.repeat(trials.labels, weights), np.repeat(scores[name], weights)
+            eers.append(float(measure_eer(values, labels)))
+        means.append(np.mean(eers))
+    return np.array(means)
+
+
+def measure_eer(scores: np.ndarray, labels: np.ndarray) -> float:
+    points = operating_points(scores, labels)
+    return measure(points.miss, points.false_alarm)["eer"]
+
+
+def shown(bounds: tuple[float, float], sign: str = "") -> str:
+    return f"[{100 * bounds[0]:{sign}.2f}, {100 * bounds[1]:{sign}.2f}]"
+
+
+def test_the_mean_over_test_sets_has_an_interval_by_speakers_of_all_sets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(report, "draw_pictures", lambda folder, scored: False)
+    plain, better = (pool_replicates(make_pool(tmp_path / name, gain)) for name, gain in (("a", 1.5), ("b", 2.5)))
+    text = write_report(tmp_path / "a", OPTIONS)
+    row = next(line for line in text.splitlines() if line.startswith("| mean of 2"))
+    assert shown(interval(plain)) in row
+    systems = [System("a", (tmp_path / "a",)), System("b", (tmp_path / "b",))]
+    text = compare(systems, Comparison(("far",), baseline="a", mean=("far", "near")), OPTIONS)
+    _, mean = text.split("### mean of far, near, cosine")
+    assert shown(interval(better)) in cells(mean)[2][4]
+    assert shown(interval(better - plain), "+") in cells(mean)[2][5]
+    assert "### near" not in text
+
+
+def test_seeds_are_drawn_too_where_that_is_asked_for(tmp_path: Path) -> None:
+    """Two seeds that differ much: the interval holds both, which the mean of the two in each replicate does not."""
+    make_experiment(tmp_path / "one", 0.8, seed=1)
+    make_experiment(tmp_path / "two", 3.0, seed=2)
+    systems = [System("a", (tmp_path / "one", tmp_path / "two")), System("same", (tmp_path / "one", tmp_path / "two"))]
+    text = compare(systems, Comparison(("trials_O",), baseline="a", draw_seeds=True), OPTIONS)
+    fixed = compare(systems, Comparison(("trials_O",), baseline="a"), OPTIONS)
+    eers = [100 * read_results(tmp_path / name)["trials"]["trials_O"]["cosine"]["eer"] for name in ("two", "one")]
+    (low, high), (fixed_low, fixed_high) = (
+        map(float, cells(one)[1][4].partition("[")[2].rstrip("]").split(", ")) for one in (text, fixed)
+    )
+    assert low <= eers[0] < fixed_low < fixed_high < eers[1] <= high
+    assert cells(text)[2][5] == "+0.00 [+0.00, +0.00] (+0 %)"  # the same experiments have the same draws
 
 
 def make_calibrated(folder: Path) -> dict[str, float]:
@@ -206,11 +285,11 @@ def test_metrics_of_calibrated_scores_are_shown_where_there_are_any(tmp_path: Pa
 def test_scorings_of_one_experiment_are_compared(tmp_path: Path) -> None:
     figures = make_calibrated(tmp_path / "a")
     systems = [parse_system(f"{name}={tmp_path}/a") for name in ("cosine", "linear:cosine_linear")]
-    header, plain, linear = cells(compare(systems, ["trials_O"], "cosine", "cosine", OPTIONS))
+    header, plain, linear = cells(compare(systems, Comparison(("trials_O",), "cosine", "cosine"), OPTIONS))
     assert linear[:5] == ["linear", *plain[1:5]]
     assert linear[5] == "+0.00 [+0.00, +0.00] (+0 %)"
     assert (plain[header.index("Cllr")], linear[header.index("Cllr")]) == ("", f"{figures['cllr']:.3f}")
-    assert "Cllr" not in compare(systems[:1], ["trials_O"], "cosine", None, OPTIONS)
+    assert "Cllr" not in compare(systems[:1], Comparison(("trials_O",)), OPTIONS)
 
 
 @pytest.mark.parametrize("row", ["plain", "plain=", "=exp/a", "plain=exp/a,exp/a", "plain:=exp/a"])

@@ -11,7 +11,7 @@ import argparse
 
 from wespeaker_lite.bin import run
 from wespeaker_lite.kaldi.tables import read_table
-from wespeaker_lite.report.compare import compare, parse_system
+from wespeaker_lite.report.compare import Comparison, compare, parse_system
 from wespeaker_lite.report.report import BootstrapOptions
 
 
@@ -21,6 +21,12 @@ def main() -> None:
         "--row", required=True, action="append", metavar="NAME[:SCORING]=EXP[,EXP]", help="a system, its seeds"
     )
     parser.add_argument("--trials", required=True, nargs="+", action="extend", metavar="NAME", help="their lists")
+    parser.add_argument(
+        "--mean", nargs="+", default=[], metavar="NAME", help="lists to give the mean of: one of each test set"
+    )
+    parser.add_argument(
+        "--draw-seeds", action="store_true", help="draw the seeds of training too: intervals cover both"
+    )
     parser.add_argument("--utt2spk", required=True, metavar="FILE", help="speakers of the test set")
     parser.add_argument("--scoring", default="cosine", help="of rows that name none (default %(default)s)")
     parser.add_argument("--baseline", metavar="NAME", help="the row that others are set against")
@@ -30,7 +36,10 @@ def main() -> None:
 
     bootstrap = BootstrapOptions(read_table(options.utt2spk), options.replicates, options.seed)
     systems = [parse_system(row) for row in options.row]
-    print(compare(systems, options.trials, options.scoring, options.baseline, bootstrap), end="")
+    comparison = Comparison(
+        tuple(options.trials), options.scoring, options.baseline, tuple(options.mean), options.draw_seeds
+    )
+    print(compare(systems, comparison, bootstrap), end="")
 
 
 if __name__ == "__main__":

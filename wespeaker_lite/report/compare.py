@@ -1,7 +1,7 @@
 """Tables that compare systems on the same trials, with paired intervals of their differences."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +10,7 @@ import numpy as np
 from wespeaker_lite.core.config import nearest
 from wespeaker_lite.core.errors import InputError
 from wespeaker_lite.kaldi.trials import Trials
-from wespeaker_lite.report.bootstrap import interval, replicate_metrics, resample_speakers
+from wespeaker_lite.report.bootstrap import Resamples, interval, replicate_metrics, resample_together
 from wespeaker_lite.report.report import BootstrapOptions, show_interval
 from wespeaker_lite.scoring.results import METRICS, read_results, show, shown_metrics, summarise, table, title
 from wespeaker_lite.scoring.scores import check_same_trials, read_scores, score_file
@@ -42,6 +42,22 @@ class Measured:
     replicates: dict[str, np.ndarray]
 
 
+@dataclass(frozen=True)
+class Comparison:
+    """What to compare: trial lists, the scoring of systems that name none, and the system that others are set against.
+
+    mean: lists, one of each test set, of whose figures a table gives the mean; each counts as much. draw_seeds: the
+    seeds of training are drawn in each replicate, as speakers are, so that intervals cover both. Three seeds are few
+    for that: their intervals are rather too narrow than too wide.
+    """
+
+    lists: tuple[str, ...]
+    scoring: str = "cosine"
+    baseline: str | None = None
+    mean: tuple[str, ...] = ()
+    draw_seeds: bool = False
+
+
 def parse_system(text: str) -> System:
     """Read `name[:scoring]=folder[,folder...]`.
 
@@ -58,13 +74,11 @@ def parse_system(text: str) -> System:
     return System(name, paths, scoring)
 
 
-def compare(
-    systems: Sequence[System], lists: Sequence[str], scoring: str, baseline: str | None, options: BootstrapOptions
-) -> str:
+def compare(systems: Sequence[System], comparison: Comparison, options: BootstrapOptions) -> str:
     """Compare systems: for every trial list a Markdown table of mean EER and minDCF over seeds with 95 % intervals.
 
-    With a baseline (a system's name), each other system's difference to it is given with an interval of its own, paired
-    by replicates, and the relative change.
+    With a baseline, each other system's difference to it is given with an interval of its own, paired by replicates,
+    and the relative change.
 
     Raises:
         InputError: where score files are missing, the systems were not scored on the same trials, or intervals are
@@ -73,16 +87,20 @@ def compare(
     names = [system.name for system in systems]
     if len(set(names)) != len(names):
         raise InputError("two rows have the same name")
+    baseline = comparison.baseline
     if baseline is not None and baseline not in names:
         raise InputError(f"--baseline {baseline!r} is no row{nearest(baseline, names)}")
-    tables = {name: _compare_list(systems, name, scoring, baseline, options) for name in lists}
-    return "\n".join(f"### {name}, {scoring}\n\n{text}" for name, text in tables.items())
+    measured, shown = _measure(systems, comparison, options), comparison.lists
+    if comparison.mean:
+        mean = f"mean of {', '.join(comparison.mean)}"
+        measured[mean] = {name: _mean([measured[one][name] for one in comparison.mean]) for name in names}
+        shown += (mean,)
+    return "\n".join(
+        f"### {name}, {comparison.scoring}\n\n{_table(systems, measured[name], baseline)}" for name in shown
+    )
 
 
-def _compare_list(
-    systems: Sequence[System], name: str, scoring: str, baseline: str | None, options: BootstrapOptions
-) -> str:
-    measured = _measure(systems, name, scoring, options)
+def _table(systems: Sequence[System], measured: Mapping[str, Measured], baseline: str | None) -> str:
     metrics = shown_metrics(mine.seeds for mine in measured.values())
     header = ["system", "params", "MACs (1 s)", "seeds"]
     for metric in metrics:
@@ -99,28 +117,60 @@ def _compare_list(
     return table(header, rows)
 
 
-def _measure(systems: Sequence[System], name: str, scoring: str, options: BootstrapOptions) -> dict[str, Measured]:
-    """Measure all systems by the same draws of speakers."""
-    first: Trials | None = None
-    measured = {}
+def _measure(
+    systems: Sequence[System], comparison: Comparison, options: BootstrapOptions
+) -> dict[str, dict[str, Measured]]:
+    """Measure all systems on all lists, by the same draws of speakers and, of the same experiments, of seeds."""
+    lists = tuple(dict.fromkeys((*comparison.lists, *comparison.mean)))
+    first = {name: read_scores(_scores(systems[0], systems[0].experiments[0], name, comparison))[0] for name in lists}
+    draws = resample_together(first, options.utt2spk, options.replicates, options.seed)
+    rng, seeds_drawn = np.random.default_rng(options.seed), {}
+    measured: dict[str, dict[str, Measured]] = {name: {} for name in lists}
     for system in systems:
-        seeds, replicates = [], []
-        own = system.scoring or scoring
-        for experiment in system.experiments:
-            path = score_file(experiment, name, own)
-            trials, scores = read_scores(path)
-            if first is None:
-                first = trials
-                draws = resample_speakers(trials, options.utt2spk, options.replicates, options.seed)
-            check_same_trials(trials, first)
-            log.info("%s: %d replicates", path, options.replicates)
-            seeds.append(summarise(trials, scores, str(path), is_calibrated(own)))
-            replicates.append(replicate_metrics(scores, trials.labels, draws))
-        measured[system.name] = Measured(
-            {metric: np.array([seed[metric] for seed in seeds]) for metric in shown_metrics(seeds)},
-            {metric: np.mean([one[metric] for one in replicates], axis=0) for metric in METRICS},
-        )
+        if comparison.draw_seeds and system.experiments not in seeds_drawn:
+            count = len(system.experiments)
+            seeds_drawn[system.experiments] = rng.multinomial(count, np.full(count, 1 / count), options.replicates)
+        for name in lists:
+            weights = seeds_drawn.get(system.experiments)
+            measured[name][system.name] = _measure_one(system, name, comparison, first[name], draws[name], weights)
     return measured
+
+
+def _scores(system: System, experiment: Path, name: str, comparison: Comparison) -> Path:
+    return score_file(experiment, name, system.scoring or comparison.scoring)
+
+
+def _measure_one(
+    system: System, name: str, comparison: Comparison, first: Trials, draws: Resamples, weights: np.ndarray | None
+) -> Measured:
+    """Measure a system on one list; `weights` (R, S) tells how often each seed was drawn in a replicate."""
+    seeds, replicates = [], []
+    for experiment in system.experiments:
+        path = _scores(system, experiment, name, comparison)
+        trials, scores = read_scores(path)
+        check_same_trials(trials, first)
+        log.info("%s: %d replicates", path, len(draws.times))
+        seeds.append(summarise(trials, scores, str(path), is_calibrated(system.scoring or comparison.scoring)))
+        replicates.append(replicate_metrics(scores, trials.labels, draws))
+    shares = None if weights is None else weights.T / len(seeds)
+    return Measured(
+        {metric: np.array([seed[metric] for seed in seeds]) for metric in shown_metrics(seeds)},
+        {metric: _over_seeds(np.stack([one[metric] for one in replicates]), shares) for metric in METRICS},
+    )
+
+
+def _over_seeds(replicates: np.ndarray, shares: np.ndarray | None) -> np.ndarray:
+    """The mean over seeds of (S, R) replicates, or their sum by `shares` (S, R)."""
+    return replicates.mean(axis=0) if shares is None else (replicates * shares).sum(axis=0)
+
+
+def _mean(parts: Sequence[Measured]) -> Measured:
+    """The mean over lists, seed by seed and replicate by replicate; of metrics that all of them have."""
+    metrics = [metric for metric in parts[0].seeds if all(metric in part.seeds for part in parts)]
+    return Measured(
+        {metric: np.mean([part.seeds[metric] for part in parts], axis=0) for metric in metrics},
+        {metric: np.mean([part.replicates[metric] for part in parts], axis=0) for metric in METRICS},
+    )
 
 
 def _cost(system: System) -> list[str]:

@@ -1,7 +1,7 @@
 """The report of one experiment: its figures with intervals, and pictures."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from wespeaker_lite.report.bootstrap import (
     TooFewSpeakersError,
     interval,
     replicate_metrics,
-    resample_speakers,
+    resample_together,
 )
 from wespeaker_lite.report.plots import Scored, draw_pictures
 from wespeaker_lite.scoring.results import (
@@ -61,23 +61,27 @@ def write_report(experiment: str | Path, options: BootstrapOptions, attention: s
     experiment = Path(experiment)
     results = read_results(experiment)
     metrics = shown_metrics(figures for _, _, figures in iter_results(results))
-    draws: dict[str, tuple[Trials, Resamples | None]] = {}
-    rows, scored = [], {}
+    first = {
+        name: read_scores(score_file(experiment, name, next(iter(of))))[0] for name, of in results["trials"].items()
+    }
+    draws = _draw(first, tuple(results.get("mean", {}).get("lists", ())), options)
+    rows, scored, replicates = [], {}, {}
     for name, scoring, figures in iter_results(results):
         trials, scores = read_scores(score_file(experiment, name, scoring))
         if len(scores) != figures["trials"]:
             raise InputError(f"{experiment}: {name}.{scoring}.score does not fit results.json; run stage 6 again")
-        if name not in draws:
-            draws[name] = trials, _draw(name, trials, options)
-        first, resamples = draws[name]
-        check_same_trials(trials, first)
+        check_same_trials(trials, first[name])
         log.info("%s %s: %d trials", name, scoring, len(trials))
-        bounds = _bounds(scores, trials, resamples)
-        rows.append([name, scoring, *(show_one(metric, figures) + bounds.get(metric, "") for metric in metrics)])
+        if name in draws:
+            replicates[name, scoring] = replicate_metrics(scores, trials.labels, draws[name])
+        rows.append([name, scoring, *_cells(metrics, figures, replicates.get((name, scoring)))])
         scored[name, scoring] = Scored(scores, trials.labels)
-    rows += [[name, how, *(show_one(m, figures) for m in metrics)] for name, how, figures in iter_mean(results)]
-    replicates = options.replicates if any(resamples for _, resamples in draws.values()) else 0
-    text = _text(experiment.name, results, table(["trials", "scoring", *map(title, metrics)], rows), replicates)
+    for name, scoring, figures in iter_mean(results):
+        parts = [replicates.get((one, scoring)) for one in results["mean"]["lists"]]
+        mean = {metric: np.mean([part[metric] for part in parts], axis=0) for metric in METRICS} if all(parts) else None
+        rows.append([name, scoring, *_cells(metrics, figures, mean)])
+    figures = table(["trials", "scoring", *map(title, metrics)], rows)
+    text = _text(experiment.name, results, figures, options.replicates if draws else 0)
     pictures = draw_pictures(experiment / "report", scored)
     if pictures:
         text += "\n![DET curves](det.png)\n"
@@ -87,22 +91,31 @@ def write_report(experiment: str | Path, options: BootstrapOptions, attention: s
     return text
 
 
-def _draw(name: str, trials: Trials, options: BootstrapOptions) -> Resamples | None:
-    """Draw speakers for a list; a list too small for that costs its intervals, not the report."""
+def _draw(lists: Mapping[str, Trials], mean: Sequence[str], options: BootstrapOptions) -> dict[str, Resamples]:
+    """Draw speakers, for the lists of the mean at once. A list too small for that has no intervals."""
     if options.utt2spk is None:
-        return None
-    try:
-        return resample_speakers(trials, options.utt2spk, options.replicates, options.seed)
-    except TooFewSpeakersError as error:
-        log.warning("%s: no intervals: %s", name, error)
-        return None
-
-
-def _bounds(scores: np.ndarray, trials: Trials, resamples: Resamples | None) -> dict[str, str]:
-    if resamples is None:
         return {}
-    replicates = replicate_metrics(scores, trials.labels, resamples)
-    return {metric: show_interval(metric, interval(replicates[metric])) for metric in METRICS}
+    draws: dict[str, Resamples] = {}
+    for names in (tuple(mean), *((name,) for name in lists)):
+        if not names or draws.keys() >= set(names):
+            continue
+        try:
+            together = {name: lists[name] for name in names}
+            draws |= resample_together(together, options.utt2spk, options.replicates, options.seed)
+        except TooFewSpeakersError as error:
+            log.warning("%s: no intervals: %s", " ".join(names), error)
+    return draws
+
+
+def _cells(
+    metrics: Sequence[str], figures: Mapping[str, Any], replicates: Mapping[str, np.ndarray] | None
+) -> list[str]:
+    """Figures, with intervals where there are replicates."""
+    cells = []
+    for metric in metrics:
+        drawn = replicates is not None and metric in replicates
+        cells.append(show_one(metric, figures) + (show_interval(metric, interval(replicates[metric])) if drawn else ""))
+    return cells
 
 
 def show_interval(metric: str, bounds: tuple[float, float], sign: str = "") -> str:
