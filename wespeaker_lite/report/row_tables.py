@@ -1,0 +1,43 @@
+"""The tables of a corpus' rows: those with results, each compared with the rows that rows.tsv names."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from wespeaker_lite.recipe.rows import Row
+from wespeaker_lite.report.compare import Comparison, System, compare
+from wespeaker_lite.report.report import BootstrapOptions
+from wespeaker_lite.scoring.results import read_results
+
+SCORINGS = ("cosine", "asnorm")
+
+
+def row_tables(rows: Sequence[Row], experiments: str | Path, options: BootstrapOptions) -> str:
+    """For each row that others are compared with, and each scoring: a table for each trial list, all seeds together.
+
+    experiments: the folder exp/<corpus>. Trial lists, and their mean over test sets, are those of the first row.
+
+    Raises:
+        InputError: as `compare`.
+    """
+    systems = {row.name: _system(row, Path(experiments)) for row in rows}
+    there = {name: system for name, system in systems.items() if system.experiments}
+    texts = []
+    for row in rows:
+        others = [there[other.name] for other in rows if row.name in other.against and other.name in there]
+        if row.name not in there or not others:
+            continue
+        results = read_results(there[row.name].experiments[0])
+        lists, mean = tuple(results["trials"]), tuple(results.get("mean", {}).get("lists", ()))
+        scorings = [scoring for scoring in SCORINGS if scoring in results["trials"][lists[0]]]
+        for scoring in scorings:
+            comparison = Comparison(lists, scoring, row.title, mean, draw_seeds=True)
+            texts.append(compare([there[row.name], *others], comparison, options))
+    return "\n".join(texts) or "no row with results is compared with another one yet\n"
+
+
+def _system(row: Row, experiments: Path) -> System:
+    """A row's experiments of all seeds that have results, also those that rows.tsv does not ask for."""
+    folders = [experiments / row.name, *experiments.glob(f"{row.name}_s[0-9]*")]
+    numbered = [folder for folder in folders[1:] if folder.name.removeprefix(f"{row.name}_s").isdecimal()]
+    kept = [folder for folder in (folders[0], *sorted(numbered)) if (folder / "results.json").exists()]
+    return System(row.title, tuple(kept))
