@@ -22,8 +22,8 @@ import torch
 
 from wespeaker_lite.audio.fbank import FbankConfig, acoustics_of, fbank
 from wespeaker_lite.audio.reading import read_audio
+from wespeaker_lite.corpora.audio_files import audio_below
 from wespeaker_lite.corpora.augmented_copies import at_snr, in_room, simulated_response
-from wespeaker_lite.corpora.corpus import audio_below
 from wespeaker_lite.corpora.simulation import make_session, make_speaker, simulate_utterance
 from wespeaker_lite.data.mel_augmentation import NAT, Noise, Reverb, ReverbConfig, energies_of
 

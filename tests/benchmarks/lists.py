@@ -21,13 +21,16 @@ from pathlib import Path
 import numpy as np
 
 from wespeaker_lite.audio.audio_list import list_audio
+from wespeaker_lite.core.files import write_lines
 from wespeaker_lite.corpora import voxceleb
 from wespeaker_lite.corpora.augmented_copies import Copy
 from wespeaker_lite.corpora.voxceleb import Options, Video
 from wespeaker_lite.data.crops import CropConfig, CropDataset
-from wespeaker_lite.kaldi import data_dir
 from wespeaker_lite.kaldi.arks import ArkWriter
-from wespeaker_lite.kaldi.tables import iter_table, spk2utt_of, write_lines
+from wespeaker_lite.kaldi.combine import combine
+from wespeaker_lite.kaldi.split import split
+from wespeaker_lite.kaldi.tables import iter_table, spk2utt_of
+from wespeaker_lite.kaldi.validate import validate
 
 SPEAKERS, ARKS, JOBS, MELS = 5994, 64, 32, 80
 COPIES = ("0.9", "1.1")
@@ -127,13 +130,13 @@ def steps(folder: Path, utterances: int) -> dict[str, Callable[[], object]]:
     return {
         "(trials)": lambda: make_lists(folder),
         "prepare": lambda: voxceleb.prepare(folder / "corpus", data, Options(), invented(utterances)),
-        "validate lists": lambda: data_dir.validate(train, feats=False),
+        "validate lists": lambda: validate(train, feats=False),
         "list audio": lambda: list_audio(train),
-        "split lists": lambda: data_dir.split(train, JOBS, train / "split", per_utt=True),
+        "split lists": lambda: split(train, JOBS, train / "split", per_utt=True),
         "(features)": lambda: make_features(folder),
-        "combine": lambda: data_dir.combine(whole, [train, *copies]),
-        "validate": lambda: data_dir.validate(whole, wav=False),
-        "split": lambda: data_dir.split(whole, JOBS, whole / "split", per_utt=True),
+        "combine": lambda: combine(whole, [train, *copies]),
+        "validate": lambda: validate(whole, wav=False),
+        "split": lambda: split(whole, JOBS, whole / "split", per_utt=True),
         "load": lambda: load(folder),
     }
 

@@ -12,11 +12,11 @@ import soundfile
 
 from tests.limits import little_memory
 from wespeaker_lite.audio.fbank import FbankConfig, fbank
+from wespeaker_lite.audio.speed import speed_perturb
 from wespeaker_lite.bin import make_fbank
 from wespeaker_lite.core.errors import InputError
 from wespeaker_lite.corpora.augmented_copies import Copy
 from wespeaker_lite.corpora.fbank_job import FbankJob, make_fbanks
-from wespeaker_lite.data.augmentation import speed_perturb
 from wespeaker_lite.kaldi.arks import read_array, read_scp
 from wespeaker_lite.kaldi.tables import read_table, write_table
 

@@ -8,7 +8,7 @@ import pytest
 import soundfile
 
 from wespeaker_lite.core.errors import InputError
-from wespeaker_lite.corpora.corpus import ListOptions
+from wespeaker_lite.corpora.lists import ListOptions
 from wespeaker_lite.corpora.pool import make_pool_lists, read_pool
 from wespeaker_lite.kaldi.tables import read_table
 from wespeaker_lite.kaldi.trials import read_trials

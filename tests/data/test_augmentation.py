@@ -7,6 +7,7 @@ import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
+from wespeaker_lite.audio.speed import speed_perturb, speed_prefix
 from wespeaker_lite.core.config import from_mapping
 from wespeaker_lite.core.errors import InputError
 from wespeaker_lite.data.augmentation import (
@@ -14,8 +15,6 @@ from wespeaker_lite.data.augmentation import (
     SpecAugmentConfig,
     pick,
     spec_augment,
-    speed_perturb,
-    speed_prefix,
     uniforms,
 )  # fmt: skip
 

@@ -16,10 +16,11 @@ from torch.utils.data import DataLoader
 
 from wespeaker_lite.core.config import from_mapping
 from wespeaker_lite.core.errors import InputError
+from wespeaker_lite.core.files import write_lines
 from wespeaker_lite.data.augmentation import SpecAugmentConfig
 from wespeaker_lite.data.crops import Batch, CropConfig, CropDataset, EpochSampler, Request
 from wespeaker_lite.kaldi.arks import ArkWriter
-from wespeaker_lite.kaldi.tables import read_table, write_lines, write_table
+from wespeaker_lite.kaldi.tables import read_table, write_table
 
 MELS = 20
 LENGTHS = {"B-1": 120, "B-2": 50, "A-1": 31, "C-1": 80, "A-2": 50, "C-2": 200}

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from wespeaker_lite.audio.fbank import Acoustics
 from wespeaker_lite.core.config import from_mapping
 from wespeaker_lite.core.errors import InputError
 from wespeaker_lite.data.augmentation import SpecAugmentConfig, pick, uniforms
@@ -17,7 +18,6 @@ from wespeaker_lite.data.crops import Batch, CropConfig, CropDataset, Request
 from wespeaker_lite.data.mel_augmentation import (
     NAT,
     NOISE_KINDS,
-    Acoustics,
     NoiseConfig,
     Reverb,
     ReverbConfig,

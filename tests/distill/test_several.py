@@ -6,11 +6,11 @@ import torch
 from tests.distill.test_terms import LABELS, outputs, partners
 from wespeaker_lite import distill
 from wespeaker_lite.core.errors import InputError
-from wespeaker_lite.distill import DistillConfig
 from wespeaker_lite.distill.outputs import Outputs
 from wespeaker_lite.distill.several import Several
 from wespeaker_lite.distill.term import Partners
 from wespeaker_lite.models.margin import HeadConfig
+from wespeaker_lite.recipe.distill_config import DistillConfig
 
 TWO = ("conf/a.yaml", "conf/b.yaml")
 

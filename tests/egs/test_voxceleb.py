@@ -21,8 +21,8 @@ from wespeaker_lite.audio.reading import read_audio
 from wespeaker_lite.core.errors import InputError
 from wespeaker_lite.corpora import voxceleb
 from wespeaker_lite.corpora.voxceleb import Options, get, prepare
-from wespeaker_lite.kaldi import data_dir
 from wespeaker_lite.kaldi.tables import read_table
+from wespeaker_lite.kaldi.validate import validate
 
 LISTS = list(voxceleb.LISTS.values())
 
@@ -66,7 +66,7 @@ def test_each_layout_gives_the_same_lists(tree: Tree, layout: str) -> None:
     data, _ = prepared(tree)
     for name, parts in (("train", ["vox2 dev"]), ("test", ["vox1 dev", "vox1 test"])):
         assert list(read_table(data / name / "utt2spk")) == ids(tree, *parts)
-        assert data_dir.validate(data / name, feats=False) == (len(ids(tree, *parts)), 3 if name == "train" else 5)
+        assert validate(data / name, feats=False) == (len(ids(tree, *parts)), 3 if name == "train" else 5)
     wavs = read_table(data / "test/wav.scp")
     for utterance in tree.utterances("vox1 test"):
         assert wavs[utterance.replace("/", "-")] == str(tree.path("vox1 test", utterance))

@@ -7,11 +7,14 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tests.fuzz.common import damaged, examples, outcome
-from wespeaker_lite.corpora.corpus import CorpusSet, read_kaldi_dir, write_data_dir
-from wespeaker_lite.kaldi import data_dir
+from wespeaker_lite.corpora.corpus_set import CorpusSet, write_data_dir
+from wespeaker_lite.corpora.kaldi_dirs import read_kaldi_dir
 from wespeaker_lite.kaldi.block_table import decimals, read_lines
-from wespeaker_lite.kaldi.data_dir import iter_segments
+from wespeaker_lite.kaldi.fix import fix
+from wespeaker_lite.kaldi.segments import iter_segments
+from wespeaker_lite.kaldi.split import split
 from wespeaker_lite.kaldi.tables import iter_counts, iter_table, read_table, write_table
+from wespeaker_lite.kaldi.validate import validate
 
 PIECES = st.sampled_from(
     [b"a", b"b", b"a-1", b"a-2", b"b-1", b"B", b"1", b"0.5", b"1e3", b"nan", b"inf", b"-1", b"1_0", b" ", b" ", b"  ",
@@ -116,20 +119,20 @@ def test_a_damaged_data_dir_is_refused_or_whole_and_mended_or_left(
         (place / table).write_bytes(content)
     content = data.draw(st.one_of(CONTENT, damaged(TABLES[name])))
     (place / name).write_bytes(content)
-    counts = outcome(lambda: data_dir.validate(place, feats=True, wav=True))
+    counts = outcome(lambda: validate(place, feats=True, wav=True))
     assert counts is None  # there is no feats.scp
-    counts = outcome(lambda: data_dir.validate(place, feats=False))
+    counts = outcome(lambda: validate(place, feats=False))
     if counts is not None:
         speakers = dict(plainly((place / "utt2spk").read_bytes()))
         assert counts == (len(speakers), len(set(speakers.values())))
         assert all(utterance.startswith(speaker) for utterance, speaker in speakers.items())
     before = {path.name: path.read_bytes() for path in place.iterdir() if path.is_file()}
-    if outcome(lambda: data_dir.fix(place)) is None:
+    if outcome(lambda: fix(place)) is None:
         assert {path.name: path.read_bytes() for path in place.iterdir() if path.is_file()} == before
     else:
-        assert outcome(lambda: data_dir.fix(place)) in (None, {})
+        assert outcome(lambda: fix(place)) in (None, {})
         for part in "12":
-            outcome(lambda part=part: data_dir.split(place, int(part), place / "split", per_utt=True))
+            outcome(lambda part=part: split(place, int(part), place / "split", per_utt=True))
 
 
 @examples(60)
@@ -146,7 +149,7 @@ def test_a_damaged_corpus_becomes_a_data_dir_or_an_error(folder: Path, name: str
     def convert() -> CorpusSet:
         part = read_kaldi_dir(place)
         write_data_dir(folder / "out", part)
-        data_dir.validate(folder / "out", feats=False)
+        validate(folder / "out", feats=False)
         return part
 
     part = outcome(convert)

@@ -8,9 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wespeaker_lite.core.errors import InputError
+from wespeaker_lite.core.files import write_lines
 from wespeaker_lite.kaldi import block_table as lines
 from wespeaker_lite.kaldi.block_table import decimals, groups, merged, numbered, pieces, read_lines
-from wespeaker_lite.kaldi.tables import read_table, write_lines, write_table
+from wespeaker_lite.kaldi.tables import read_table, write_table
 
 PLAIN = st.text(alphabet="aBz019-_./", min_size=1, max_size=8)
 ANY = st.text(alphabet="aBz019-_./é\uffff\U0001f600", min_size=1, max_size=8)

@@ -11,9 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wespeaker_lite.core.errors import InputError
-from wespeaker_lite.kaldi import data_dir
-from wespeaker_lite.kaldi.data_dir import Selection
-from wespeaker_lite.kaldi.tables import read_table, spk2utt_of, write_lines, write_table
+from wespeaker_lite.core.files import write_lines
+from wespeaker_lite.kaldi.combine import combine
+from wespeaker_lite.kaldi.fix import fix
+from wespeaker_lite.kaldi.split import shares_of, split
+from wespeaker_lite.kaldi.subset import Selection, subset
+from wespeaker_lite.kaldi.tables import read_table, spk2utt_of, write_table
+from wespeaker_lite.kaldi.validate import validate
 
 UTTERANCES = {
     f"{speaker}-{number}": speaker for speaker, count in (("A", 3), ("B", 1), ("C", 4)) for number in range(count)
@@ -63,13 +67,13 @@ def tables(path: Path) -> dict[str, dict[str, str]]:
 
 
 def test_a_good_directory_is_valid(source: Path) -> None:
-    assert data_dir.validate(source) == (8, 3)
-    assert data_dir.validate(with_segments(source)) == (8, 3)
+    assert validate(source) == (8, 3)
+    assert validate(with_segments(source)) == (8, 3)
 
 
 def test_slashes_join_too_and_a_speaker_may_be_the_utterance(tmp_path: Path) -> None:
     utterances = {"id1/x/1": "id1", "id10/x/1": "id10", "id11": "id11"}
-    assert data_dir.validate(make(tmp_path / "data", utterances)) == (3, 3)
+    assert validate(make(tmp_path / "data", utterances)) == (3, 3)
 
 
 FIX = "run: tools/data_dir.sh fix"
@@ -102,7 +106,7 @@ def test_a_fault_is_named_with_its_line_and_what_mends_it(
 ) -> None:
     edit(source / name, old, new)
     with pytest.raises(InputError) as caught:
-        data_dir.validate(source)
+        validate(source)
     message = str(caught.value)
     assert message.startswith(f"{source}{place}: " if place.startswith("/") else f"{source}/{name}{place}: ")
     assert fault in message
@@ -122,39 +126,39 @@ def test_a_fault_is_named_with_its_line_and_what_mends_it(
 def test_faults_of_segments_are_named_and_fixed(source: Path, old: str, new: str, fault: str) -> None:
     edit(with_segments(source) / "segments", old, new)
     with pytest.raises(InputError, match=fault) as caught:
-        data_dir.validate(source)
+        validate(source)
     assert FIX in str(caught.value)
-    data_dir.fix(source)
-    assert data_dir.validate(source) == (7, 3)
+    fix(source)
+    assert validate(source) == (7, 3)
 
 
 def test_speakers_whose_utterances_interleave_are_named(tmp_path: Path) -> None:
     source = make(tmp_path / "data", {"a-1": "a", "a-b-1": "a-b", "a-c": "a"})
     with pytest.raises(InputError, match=r"utt2spk:3: the utterances of 'a' are parted by those of 'a-b'"):
-        data_dir.validate(source)
+        validate(source)
 
 
 @pytest.mark.parametrize("name", ["wav.scp", "feats.scp", "utt2num_frames", "utt2spk", "spk2utt"])
 def test_a_missing_table_is_named(source: Path, name: str) -> None:
     (source / name).unlink()
     with pytest.raises(InputError, match=rf"{name}"):
-        data_dir.validate(source)
+        validate(source)
 
 
 def test_stages_that_come_first_need_not_have_what_comes_later(source: Path) -> None:
     write_table(source / "feats.scp", {"stale": "x.ark:3"})
     (source / "utt2num_frames").unlink()
     (source / "utt2dur").unlink()
-    assert data_dir.validate(source, feats=False) == (8, 3)
+    assert validate(source, feats=False) == (8, 3)
     make(source)
     (source / "wav.scp").unlink()
-    assert data_dir.validate(source, wav=False) == (8, 3)
+    assert validate(source, wav=False) == (8, 3)
 
 
 def test_only_the_first_missing_keys_are_named(source: Path) -> None:
     edit(source / "utt2dur", "A-0 1.0\nA-1 2.0\nA-2 3.0\nB-0 4.0\n", "")
     with pytest.raises(InputError, match=r"are missing: A-0, A-1, A-2, \.\.\.; make them"):
-        data_dir.validate(source)
+        validate(source)
 
 
 # fix
@@ -166,27 +170,27 @@ def test_fix_sorts_drops_what_is_incomplete_and_keeps_the_old_files(source: Path
     (source / "wav.scp").write_text(broken)  # out of order, one line twice, a blank one
     edit(source / "utt2spk", "B-0 B\n", "B-0\n")  # its only utterance has no speaker
     edit(source / "feats.scp", "C-3 ", "C-4 ")
-    changed = data_dir.fix(source)
-    assert data_dir.validate(source) == (6, 2)
+    changed = fix(source)
+    assert validate(source) == (6, 2)
     assert list(read_table(source / "utt2spk")) == ["A-0", "A-1", "A-2", "C-0", "C-1", "C-2"]
     assert read_table(source / "spk2gender") == {"A": "f", "C": "f"}
     assert (source / ".backup" / "wav.scp").read_text() == broken
     assert changed["feats.scp"] == 3 - 1  # B-0 and C-4
-    assert data_dir.fix(source) == {}
+    assert fix(source) == {}
 
 
 def test_fix_leaves_recordings_that_are_in_use(source: Path) -> None:
     edit(with_segments(source) / "utt2spk", "A-0 A\nA-1 A\nA-2 A\n", "")
-    data_dir.fix(source)
+    fix(source)
     assert list(read_table(source / "wav.scp")) == ["r2"]
-    assert data_dir.validate(source) == (5, 2)
+    assert validate(source) == (5, 2)
 
 
 def test_fix_does_not_choose_between_values(source: Path) -> None:
     with open(source / "utt2spk", "a") as file:
         file.write("A-0 B\n")
     with pytest.raises(InputError, match=r"utt2spk:9: 'A-0' stands twice, with different values"):
-        data_dir.fix(source)
+        fix(source)
 
 
 @pytest.mark.parametrize(
@@ -200,7 +204,7 @@ def test_fix_changes_nothing_where_it_cannot_mend(source: Path, file: str, line:
     (source / file).write_text(f"{line}\n")
     before = {file.name: file.read_bytes() for file in source.iterdir()}
     with pytest.raises(InputError, match=fault):
-        data_dir.fix(source)
+        fix(source)
     assert {file.name: file.read_bytes() for file in source.iterdir()} == before
 
 
@@ -210,7 +214,7 @@ def test_fix_changes_nothing_where_it_cannot_mend(source: Path, file: str, line:
 @given(sizes=st.lists(st.integers(1, 30), min_size=1, max_size=30), data=st.data())
 def test_shares_are_in_order_whole_and_balanced(sizes: list[int], data: st.DataObject) -> None:
     parts = data.draw(st.integers(1, len(sizes)))
-    shares = data_dir.shares_of(sizes, parts)
+    shares = shares_of(sizes, parts)
     assert shares == sorted(shares)
     assert set(shares) == set(range(parts))
     totals = [sum(size for size, share in zip(sizes, shares, strict=True) if share == part) for part in range(parts)]
@@ -219,29 +223,29 @@ def test_shares_are_in_order_whole_and_balanced(sizes: list[int], data: st.DataO
 
 @pytest.mark.parametrize("parts", [1, 2, 3])
 def test_a_split_by_speaker_breaks_none_and_loses_nothing(source: Path, tmp_path: Path, parts: int) -> None:
-    assert data_dir.split(source, parts, tmp_path / "out") == parts
+    assert split(source, parts, tmp_path / "out") == parts
     found = [tmp_path / "out" / str(part) for part in range(1, parts + 1)]
-    assert sum(data_dir.validate(part)[1] for part in found) == 3
+    assert sum(validate(part)[1] for part in found) == 3
     for name, table in tables(source).items():
         joined = [row for part in found for row in read_table(part / name).items()]
         assert joined == list(table.items())
 
 
 def test_a_split_by_utterance_is_even(source: Path, tmp_path: Path) -> None:
-    data_dir.split(source, 4, tmp_path / "out", per_utt=True)
-    assert [data_dir.validate(tmp_path / "out" / str(part))[0] for part in (1, 2, 3, 4)] == [2, 2, 2, 2]
+    split(source, 4, tmp_path / "out", per_utt=True)
+    assert [validate(tmp_path / "out" / str(part))[0] for part in (1, 2, 3, 4)] == [2, 2, 2, 2]
     assert read_table(tmp_path / "out" / "2" / "spk2utt") == {"A": "A-2", "B": "B-0"}
 
 
 def test_a_split_keeps_recordings_with_their_segments(source: Path, tmp_path: Path) -> None:
-    data_dir.split(with_segments(source), 3, tmp_path / "out")
+    split(with_segments(source), 3, tmp_path / "out")
     recordings = [list(read_table(tmp_path / "out" / part / "wav.scp")) for part in "123"]
     assert recordings == [["r1"], ["r2"], ["r2"]]
 
 
 def test_a_table_that_lacks_utterances_is_split_as_the_others(source: Path, tmp_path: Path) -> None:
     edit(source / "utt2dur", "A-1 2.0\nA-2 3.0\nB-0 4.0\n", "")
-    data_dir.split(source, 3, tmp_path / "out")
+    split(source, 3, tmp_path / "out")
     durations = [tmp_path / "out" / part / "utt2dur" for part in "123"]
     assert [path.exists() and list(read_table(path)) for path in durations] == [
         ["A-0"],
@@ -252,16 +256,16 @@ def test_a_table_that_lacks_utterances_is_split_as_the_others(source: Path, tmp_
 
 def test_fewer_speakers_than_parts_says_what_would_do(source: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="3 speakers cannot be split into 4: take 1 to 3, or split with --per-utt"):
-        data_dir.split(source, 4, tmp_path / "out")
+        split(source, 4, tmp_path / "out")
     with pytest.raises(InputError, match=r"8 utterances cannot be split into 9: take 1 to 8$"):
-        data_dir.split(source, 9, tmp_path / "out", per_utt=True)
-    assert data_dir.split(source, 9, tmp_path / "out", at_most=True) == 3
+        split(source, 9, tmp_path / "out", per_utt=True)
+    assert split(source, 9, tmp_path / "out", at_most=True) == 3
 
 
 def test_a_second_split_leaves_no_table_of_the_first(source: Path, tmp_path: Path) -> None:
-    data_dir.split(source, 2, tmp_path / "out")
+    split(source, 2, tmp_path / "out")
     (source / "feats.scp").unlink()
-    data_dir.split(source, 2, tmp_path / "out")
+    split(source, 2, tmp_path / "out")
     assert not (tmp_path / "out" / "1" / "feats.scp").exists()
 
 
@@ -274,8 +278,8 @@ def test_subsets_hold_what_was_asked_for(source: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
 
     def chosen(**selection: object) -> list[str]:
-        count = data_dir.subset(source, out, Selection(**selection))
-        assert data_dir.validate(out)[0] == count
+        count = subset(source, out, Selection(**selection))
+        assert validate(out)[0] == count
         return list(read_table(out / "utt2spk"))
 
     assert chosen(utts=str(tmp_path / "utts")) == ["A-1", "C-3"]
@@ -290,37 +294,37 @@ def test_subsets_hold_what_was_asked_for(source: Path, tmp_path: Path) -> None:
 def test_subsets_of_unknown_or_too_many_utterances_are_refused(source: Path, tmp_path: Path) -> None:
     write_lines(tmp_path / "utts", ["A-1\n", "D-1\n"])
     with pytest.raises(InputError, match=r"utts:2: 'D-1' is not in .*data \(1 such: D-1\)"):
-        data_dir.subset(source, tmp_path / "out", Selection(utts=str(tmp_path / "utts")))
+        subset(source, tmp_path / "out", Selection(utts=str(tmp_path / "utts")))
     with pytest.raises(InputError, match="9 utterances were asked for, there are 8"):
-        data_dir.subset(source, tmp_path / "out", Selection(num_utts=9))
+        subset(source, tmp_path / "out", Selection(num_utts=9))
     with pytest.raises(InputError, match="cannot be written over itself"):
-        data_dir.subset(source, source, Selection(num_utts=2))
+        subset(source, source, Selection(num_utts=2))
 
 
 def test_parts_of_a_split_combine_to_the_whole(source: Path, tmp_path: Path) -> None:
-    data_dir.split(with_segments(source), 4, tmp_path / "out", per_utt=True)
+    split(with_segments(source), 4, tmp_path / "out", per_utt=True)
     parts = [tmp_path / "out" / str(part) for part in (3, 1, 4, 2)]
-    assert data_dir.combine(tmp_path / "joined", parts) == 8
+    assert combine(tmp_path / "joined", parts) == 8
     assert tables(tmp_path / "joined") == tables(source)
 
 
 def test_copies_whose_ids_interleave_are_merged_in_order(tmp_path: Path) -> None:
     sources = [make(tmp_path / "a", {"A-1": "A", "C-1": "C"}), make(tmp_path / "b", {"A-2": "A", "B-1": "B"})]
-    data_dir.combine(tmp_path / "joined", sources)
+    combine(tmp_path / "joined", sources)
     assert list(read_table(tmp_path / "joined" / "utt2spk")) == ["A-1", "A-2", "B-1", "C-1"]
-    assert data_dir.validate(tmp_path / "joined") == (4, 3)
+    assert validate(tmp_path / "joined") == (4, 3)
 
 
 def test_what_cannot_be_combined_is_named(source: Path, tmp_path: Path) -> None:
     shutil.copytree(source, tmp_path / "copy")
     with pytest.raises(InputError, match=r"utterance 'A-0' is in both .* and "):
-        data_dir.combine(tmp_path / "joined", [source, tmp_path / "copy"])
+        combine(tmp_path / "joined", [source, tmp_path / "copy"])
     other = make(tmp_path / "other", {"A-7": "A"})
     edit(other / "spk2gender", "f", "m")
     with pytest.raises(InputError, match=r"speaker 'A' has different values in "):
-        data_dir.combine(tmp_path / "joined", [source, other])
+        combine(tmp_path / "joined", [source, other])
     with pytest.raises(InputError, match="some have segments and some have not"):
-        data_dir.combine(tmp_path / "joined", [with_segments(source), other])
+        combine(tmp_path / "joined", [with_segments(source), other])
 
 
 def test_a_table_that_not_all_have_is_left_out_and_said(
@@ -329,10 +333,10 @@ def test_a_table_that_not_all_have_is_left_out_and_said(
     other = make(tmp_path / "other", {"D-1": "D"})
     (other / "spk2gender").unlink()
     with caplog.at_level(logging.WARNING):
-        data_dir.combine(tmp_path / "joined", [source, other])
+        combine(tmp_path / "joined", [source, other])
     assert "spk2gender: left out" in caplog.text
     assert not (tmp_path / "joined" / "spk2gender").exists()
-    assert data_dir.validate(tmp_path / "joined") == (9, 4)
+    assert validate(tmp_path / "joined") == (9, 4)
 
 
 # the program

@@ -9,12 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wespeaker_lite.core.errors import InputError
+from wespeaker_lite.core.files import write_lines
 from wespeaker_lite.kaldi.tables import (
     iter_table,
     read_table,
     sorted_keys,
     spk2utt_of,
-    write_lines,
     write_table,
 )
 

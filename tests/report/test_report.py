@@ -15,14 +15,13 @@ from wespeaker_lite.report import plots, report
 from wespeaker_lite.report.bootstrap import interval, replicate_metrics, resample_speakers
 from wespeaker_lite.report.compare import Comparison, System, compare, parse_system
 from wespeaker_lite.report.report import BootstrapOptions, write_report
+from wespeaker_lite.report.tables import results_table, table
 from wespeaker_lite.scoring.metrics import measure, operating_points
 from wespeaker_lite.scoring.results import (
     mean_of_lists,
     read_cost,
     read_results,
-    results_table,
     summarise,
-    table,
     write_results,
 )
 from wespeaker_lite.scoring.scores import write_scores

@@ -6,9 +6,9 @@ from scipy.optimize import minimize
 
 from wespeaker_lite.core.config import from_mapping
 from wespeaker_lite.core.errors import InputError
+from wespeaker_lite.recipe.scoring_config import CalibrationOptions
 from wespeaker_lite.scoring.calibration import (
     QUALITY_INPUTS,
-    CalibrationOptions,
     draw_calibration_trials,
     pair_quality,
     train_calibration,

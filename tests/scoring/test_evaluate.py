@@ -11,10 +11,11 @@ from wespeaker_lite.extraction.embeddings import Cohort, Embeddings
 from wespeaker_lite.kaldi.arks import ArkWriter
 from wespeaker_lite.kaldi.tables import write_table
 from wespeaker_lite.kaldi.trials import Trials
-from wespeaker_lite.scoring.backend import ScoringOptions, Training, read_options
-from wespeaker_lite.scoring.calibration import CalibrationOptions, draw_calibration_trials, train_calibration
+from wespeaker_lite.recipe.scoring_config import CalibrationOptions, PldaOptions, ScoringOptions
+from wespeaker_lite.scoring.backend import Training, read_options
+from wespeaker_lite.scoring.calibration import draw_calibration_trials, train_calibration
 from wespeaker_lite.scoring.evaluate import read_training, read_trial_lists, score_lists
-from wespeaker_lite.scoring.plda import PldaOptions, train_plda
+from wespeaker_lite.scoring.plda import train_plda
 from wespeaker_lite.scoring.results import summarise
 from wespeaker_lite.scoring.scores import read_scores
 from wespeaker_lite.scoring.verification import read_verification

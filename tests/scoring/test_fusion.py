@@ -9,6 +9,7 @@ import pytest
 from wespeaker_lite.core.errors import InputError
 from wespeaker_lite.kaldi.trials import Trials
 from wespeaker_lite.report.report import BootstrapOptions, write_report
+from wespeaker_lite.report.tables import results_table
 from wespeaker_lite.scoring.fusion import fuse
 from wespeaker_lite.scoring.results import read_results, summarise, write_results
 from wespeaker_lite.scoring.scores import read_scores, score_file, write_scores
@@ -43,7 +44,7 @@ def systems(tmp_path: Path) -> list[Path]:
 
 
 def test_the_fusion_is_the_sum_of_the_ratios(tmp_path: Path, systems: list[Path]) -> None:
-    table = fuse(systems, "asnorm", tmp_path / "both")
+    table = results_table(fuse(systems, "asnorm", tmp_path / "both"))
     results = read_results(tmp_path / "both")
     weights = list(results["fusion"]["weights"].values())
     np.testing.assert_allclose(weights, [4.0, 2.0], rtol=0.1)

@@ -7,9 +7,9 @@ from scipy.stats import multivariate_normal
 
 from wespeaker_lite.core.config import from_mapping
 from wespeaker_lite.core.errors import InputError
+from wespeaker_lite.recipe.scoring_config import PldaOptions
 from wespeaker_lite.scoring.metrics import cllr, min_cllr
 from wespeaker_lite.scoring.plda import (
-    PldaOptions,
     SpeakerStatistics,
     TwoCovariance,
     ratio_vectors,

@@ -10,9 +10,10 @@ from torch import nn
 
 from wespeaker_lite.data.crops import CropDataset
 from wespeaker_lite.recipe.experiment import Experiment
+from wespeaker_lite.recipe.train_config import OptimiserConfig
 from wespeaker_lite.training.gradients import gradients_by_loss
 from wespeaker_lite.training.job import build_learner
-from wespeaker_lite.training.optimiser import OptimiserConfig, build_optimiser, set_learning_rate
+from wespeaker_lite.training.optimiser import build_optimiser, set_learning_rate
 from wespeaker_lite.training.trainer import Trainer
 
 Small = Callable[..., Experiment]

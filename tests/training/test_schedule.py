@@ -7,7 +7,8 @@ import torch
 
 from wespeaker_lite.core.config import from_mapping
 from wespeaker_lite.core.errors import InputError
-from wespeaker_lite.training.schedule import LearningRateConfig, MarginConfig, learning_rate, margin
+from wespeaker_lite.recipe.train_config import LearningRateConfig, MarginConfig
+from wespeaker_lite.training.schedule import learning_rate, margin
 
 
 def test_exponential_is_wespeakers() -> None:

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from wespeaker_lite.core.errors import InputError
-from wespeaker_lite.kaldi.tables import iter_table, write_lines
+from wespeaker_lite.core.files import write_lines
+from wespeaker_lite.kaldi.tables import iter_table
 
 _WORD = re.compile(r"'([^']*)'|(\S+)")
 

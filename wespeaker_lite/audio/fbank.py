@@ -4,6 +4,7 @@ import functools
 import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -11,7 +12,6 @@ from torchaudio.compliance.kaldi import get_mel_banks
 
 from wespeaker_lite.core.config import bounded
 from wespeaker_lite.core.errors import InputError
-from wespeaker_lite.data.mel_augmentation import Acoustics
 
 _PREEMPHASIS = 0.97
 FLOOR = torch.finfo(torch.float32).eps  # of energies, before the logarithm
@@ -163,6 +163,14 @@ def windowed_frames(frames: torch.Tensor, config: FbankConfig) -> torch.Tensor:
     torch.sub(frames[:, 1:], frames[:, :-1], alpha=_PREEMPHASIS, out=windowed[:, 1:])
     windowed.sub_(frames.mean(dim=1, keepdim=True), alpha=rest).mul_(_window(config))
     return padded
+
+
+class Acoustics(NamedTuple):
+    """What features say of sound: seconds from frame to frame, and what a band's energy counts for in the power of the
+    sound, (F,), by default alike for all."""
+
+    frame_seconds: float = 0.01
+    band_weights: np.ndarray | None = None
 
 
 def acoustics_of(config: FbankConfig) -> Acoustics:

@@ -20,8 +20,8 @@ import soundfile
 from wespeaker_lite.audio.audio_list import iter_audio
 from wespeaker_lite.audio.resample import check_rate, joined, resampled
 from wespeaker_lite.core.errors import InputError
-from wespeaker_lite.kaldi.data_dir import iter_segments
-from wespeaker_lite.kaldi.tables import naming, write_lines
+from wespeaker_lite.core.files import naming, write_lines
+from wespeaker_lite.kaldi.segments import iter_segments
 
 log = logging.getLogger(__name__)
 

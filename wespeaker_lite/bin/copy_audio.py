@@ -22,8 +22,8 @@ def main() -> None:
     parser.add_argument("--rirs", default="", help="data dir of rooms, of list_clips; without it they are simulated")
     parser.add_argument("--out", required=True, type=Path, help="the folder: OUT/test, OUT/trials*")
     args = parser.parse_args()
+    from wespeaker_lite.core.files import write_lines
     from wespeaker_lite.corpora.augmented_copies import Copy, write_copy
-    from wespeaker_lite.kaldi.tables import write_lines
 
     write_copy(args.data, args.out / "test", Copy(1.0, args.copy, args.seed, args.musan, args.rirs))
     for trials in args.trials:

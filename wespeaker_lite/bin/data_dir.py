@@ -3,7 +3,11 @@
 import argparse
 
 from wespeaker_lite.bin import run
-from wespeaker_lite.kaldi import data_dir
+from wespeaker_lite.kaldi.combine import combine
+from wespeaker_lite.kaldi.fix import fix
+from wespeaker_lite.kaldi.split import split
+from wespeaker_lite.kaldi.subset import Selection, subset
+from wespeaker_lite.kaldi.validate import validate
 
 
 def main() -> None:
@@ -11,20 +15,20 @@ def main() -> None:
     args = _parser().parse_args()
     match args.command:
         case "validate":
-            utterances, speakers = data_dir.validate(args.dir, feats=args.feats, wav=args.wav)
+            utterances, speakers = validate(args.dir, feats=args.feats, wav=args.wav)
             print(f"{args.dir}: valid, {utterances} utterances of {speakers} speakers")
         case "fix":
-            changed = data_dir.fix(args.dir)
+            changed = fix(args.dir)
             for name, dropped in changed.items():
                 print(f"{args.dir}/{name}: written anew, {dropped} lines dropped")
             print(f"{args.dir}: " + ("fixed; what was there is in .backup/" if changed else "nothing to fix"))
         case "split":
-            print(data_dir.split(args.dir, args.parts, args.out, args.per_utt, args.at_most), "parts in", args.out)
+            print(split(args.dir, args.parts, args.out, args.per_utt, args.at_most), "parts in", args.out)
         case "combine":
-            print(data_dir.combine(args.out, args.dirs), "utterances in", args.out)
+            print(combine(args.out, args.dirs), "utterances in", args.out)
         case "subset":
             options = {name: getattr(args, name) for name in ("utts", "speakers", "per_spk", "num_utts", "seed")}
-            print(data_dir.subset(args.dir, args.out, data_dir.Selection(**options)), "utterances in", args.out)
+            print(subset(args.dir, args.out, Selection(**options)), "utterances in", args.out)
 
 
 def _parser() -> argparse.ArgumentParser:

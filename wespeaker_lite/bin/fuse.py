@@ -10,6 +10,7 @@ Example:
 import argparse
 
 from wespeaker_lite.bin import run
+from wespeaker_lite.report.tables import results_table
 from wespeaker_lite.scoring.fusion import fuse
 
 
@@ -20,7 +21,8 @@ def main() -> None:
     parser.add_argument("--prior", type=float, default=0.5, help="of a target trial (default %(default)s)")
     parser.add_argument("--out", required=True, metavar="DIR", help="for scores/ and results.json")
     options = parser.parse_args()
-    print(fuse(options.experiments, options.scoring, options.out, options.prior), end="")
+    results = fuse(options.experiments, options.scoring, options.out, options.prior)
+    print(results_table(results), end="")
 
 
 if __name__ == "__main__":

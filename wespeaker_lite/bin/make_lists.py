@@ -3,12 +3,13 @@
 import argparse
 
 from wespeaker_lite.bin import run
-from wespeaker_lite.corpora.corpus import Clips, ListOptions, check_corpus, make_lists
+from wespeaker_lite.corpora.clips import Clips
+from wespeaker_lite.corpora.lists import ListOptions, check_corpus, make_lists
 from wespeaker_lite.corpora.pool import make_pool_lists, read_pool
 
 
 def main() -> None:
-    """Parse the arguments and call `wespeaker_lite.corpora.corpus`."""
+    """Parse the arguments and call `wespeaker_lite.corpora.lists`."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--corpus-dir", required=True, help="train/ and/or test/, or one tree or data dir; trials*")
     parser.add_argument("--data-dir", help="where train/, test/ and trials/ are written; without it, only check")

@@ -15,7 +15,7 @@ from wespeaker_lite.recipe.row_jobs import Job, Outcome, environments, progress,
 from wespeaker_lite.recipe.rows import DEFAULT_GROUP, Row, read_rows, select, trained_before
 from wespeaker_lite.report.report import BootstrapOptions
 from wespeaker_lite.report.row_tables import row_tables
-from wespeaker_lite.scoring.results import table
+from wespeaker_lite.report.tables import table
 
 TIME_IS_UP = 3
 USAGE = """Usage: bash egs/{corpus}/results.sh [options] [ROW | ROW:SEED | GROUP | table | list ...]

@@ -12,10 +12,11 @@ from pathlib import Path
 from wespeaker_lite.bin import run
 from wespeaker_lite.core.errors import InputError
 from wespeaker_lite.extraction.embeddings import read_embeddings
+from wespeaker_lite.recipe.scorings import SCORINGS
+from wespeaker_lite.report.tables import results_table, show_counts
 from wespeaker_lite.scoring.backend import read_options
 from wespeaker_lite.scoring.evaluate import counts, read_training, read_trial_lists, score_lists
-from wespeaker_lite.scoring.results import mean_of_lists, read_cost, results_table, show_counts, write_results
-from wespeaker_lite.scoring.scorings import SCORINGS
+from wespeaker_lite.scoring.results import mean_of_lists, read_cost, write_results
 
 
 def main() -> None:

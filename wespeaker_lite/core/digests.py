@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from wespeaker_lite.kaldi.tables import write_text
+from wespeaker_lite.core.files import write_text
 
 _RECENT_NS = 100_000_000  # a file may change within one tick of the file system's clock: its times then stay the same
 

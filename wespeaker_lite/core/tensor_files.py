@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from wespeaker_lite.core.errors import InputError
-from wespeaker_lite.kaldi.tables import replacing
+from wespeaker_lite.core.files import replacing
 
 
 def save_tensors(path: str | Path, record: dict[str, Any]) -> None:

@@ -16,9 +16,9 @@ import scipy.signal
 from wespeaker_lite.audio.audio_list import iter_audio, list_audio
 from wespeaker_lite.audio.reading import Utterances, audio_seconds, read_audio, whole, write_flac
 from wespeaker_lite.audio.resample import resampled
+from wespeaker_lite.audio.speed import rate_of_speed, speed_perturb, speed_prefix
 from wespeaker_lite.core.errors import InputError
-from wespeaker_lite.corpora.corpus import CorpusSet, write_data_dir
-from wespeaker_lite.data.augmentation import rate_of_speed, speed_perturb, speed_prefix
+from wespeaker_lite.corpora.corpus_set import CorpusSet, write_data_dir
 from wespeaker_lite.data.mel_augmentation import ReverbConfig
 from wespeaker_lite.kaldi.tables import read_table, write_table
 

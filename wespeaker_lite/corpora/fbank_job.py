@@ -13,10 +13,11 @@ from wespeaker_lite.audio.fbank import FbankConfig, fbank_blocks
 from wespeaker_lite.audio.reading import Utterances
 from wespeaker_lite.core.digests import Digests
 from wespeaker_lite.core.errors import InputError
+from wespeaker_lite.core.files import write_lines, write_text
 from wespeaker_lite.core.progress import with_progress
 from wespeaker_lite.corpora.augmented_copies import Copier, Copy
 from wespeaker_lite.kaldi.arks import ArkWriter
-from wespeaker_lite.kaldi.tables import write_lines, write_table, write_text
+from wespeaker_lite.kaldi.tables import write_table
 
 log = logging.getLogger(__name__)
 

@@ -5,9 +5,10 @@ import re
 from pathlib import Path
 
 from wespeaker_lite.core.errors import InputError
+from wespeaker_lite.core.files import write_text
 from wespeaker_lite.corpora.augmented_copies import Copy
-from wespeaker_lite.kaldi.data_dir import fix
-from wespeaker_lite.kaldi.tables import read_table, spk2utt_of, write_table, write_text
+from wespeaker_lite.kaldi.fix import fix
+from wespeaker_lite.kaldi.tables import read_table, spk2utt_of, write_table
 
 log = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from wespeaker_lite.audio.reading import audio_seconds
 from wespeaker_lite.core.errors import InputError
-from wespeaker_lite.corpora.corpus import audio_below
+from wespeaker_lite.corpora.audio_files import audio_below
 from wespeaker_lite.data.mel_augmentation import NOISE_KINDS
 
 ROOM_SIZES = ("smallroom", "mediumroom", "largeroom")

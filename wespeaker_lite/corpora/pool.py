@@ -12,21 +12,20 @@ from typing import Any, Literal
 import numpy as np
 
 from wespeaker_lite.audio.reading import audio_seconds
+from wespeaker_lite.audio.speed import unperturbed
 from wespeaker_lite.core.config import bounded, from_mapping, read_yaml
 from wespeaker_lite.core.errors import InputError
-from wespeaker_lite.corpora.corpus import (
-    Clips,
-    CorpusSet,
+from wespeaker_lite.core.files import write_text
+from wespeaker_lite.corpora.clips import Clips, read_clips
+from wespeaker_lite.corpora.corpus_set import CorpusSet, write_data_dir
+from wespeaker_lite.corpora.lists import (
     ListOptions,
     made_trials,
-    read_clips,
     read_set,
     trial_files,
-    write_data_dir,
     write_lists,
 )
-from wespeaker_lite.data.augmentation import unperturbed
-from wespeaker_lite.kaldi.tables import spk2utt_of, write_text
+from wespeaker_lite.kaldi.tables import spk2utt_of
 from wespeaker_lite.kaldi.trials import Trials, check_known, match_ids, read_trials
 
 log = logging.getLogger(__name__)

@@ -22,8 +22,9 @@ from scipy import fft, signal
 
 from wespeaker_lite.audio.reading import write_flac
 from wespeaker_lite.core.errors import InputError
+from wespeaker_lite.core.files import write_text
 from wespeaker_lite.core.progress import with_progress
-from wespeaker_lite.kaldi.tables import write_table, write_text
+from wespeaker_lite.kaldi.tables import write_table
 
 log = logging.getLogger(__name__)
 

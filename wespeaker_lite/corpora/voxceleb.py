@@ -15,9 +15,10 @@ from typing import NamedTuple
 
 from wespeaker_lite.audio.ffmpeg import find_ffmpeg, flac_path, pipe_of
 from wespeaker_lite.core.errors import InputError
-from wespeaker_lite.corpora.corpus import CorpusSet, write_data_dir
+from wespeaker_lite.core.files import write_lines
+from wespeaker_lite.corpora.corpus_set import CorpusSet, write_data_dir
 from wespeaker_lite.corpora.download import Source, download
-from wespeaker_lite.kaldi.tables import sorted_keys, write_lines, write_table
+from wespeaker_lite.kaldi.tables import sorted_keys, write_table
 from wespeaker_lite.kaldi.trials import Trials, check_known, match_ids, read_trials, write_trials
 
 log = logging.getLogger(__name__)

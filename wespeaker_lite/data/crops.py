@@ -12,21 +12,16 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from wespeaker_lite.audio.fbank import Acoustics
+from wespeaker_lite.audio.speed import unperturbed
 from wespeaker_lite.core.config import bounded
 from wespeaker_lite.core.errors import InputError
-from wespeaker_lite.data.augmentation import (
-    SpecAugmentConfig,
-    pick,
-    spec_augment,
-    uniforms,
-    unperturbed,
-)
+from wespeaker_lite.data.augmentation import SpecAugmentConfig, pick, spec_augment, uniforms
 from wespeaker_lite.data.mel_augmentation import (
     LOG_OF_BITS_0,
     NAT,
     NOISE_KINDS,
     NUM_DRAWS,
-    Acoustics,
     Noise,
     NoiseConfig,
     Reverb,

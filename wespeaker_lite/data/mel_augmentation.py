@@ -10,7 +10,7 @@ two are alike, less than the step of the bytes; exact exponentials and logarithm
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
-from typing import Literal, NamedTuple, Self
+from typing import Literal, Self
 
 import numpy as np
 import torch
@@ -91,14 +91,6 @@ def check_range(name: str, values: tuple[float, ...]) -> None:
     """Raise ValueError unless `values` are two rising numbers."""
     if len(values) != 2 or values[0] > values[1]:
         raise ValueError(f"{name}: expected two rising numbers, found {list(values)}")
-
-
-class Acoustics(NamedTuple):
-    """What features say of sound: seconds from frame to frame, and what a band's energy counts for in the power of the
-    sound, (F,), by default alike for all."""
-
-    frame_seconds: float = 0.01
-    band_weights: np.ndarray | None = None
 
 
 class Tensors:

@@ -8,7 +8,7 @@ from typing import Any
 from wespeaker_lite.core.config import to_mapping
 from wespeaker_lite.deploy.front_end import FrontEnd, sherpa_differences
 from wespeaker_lite.recipe.trained_model import TrainedModel
-from wespeaker_lite.scoring.results import results_table
+from wespeaker_lite.report.tables import results_table
 
 _INPUTS = {
     "model.onnx": "`feats` (B, T, {mels})",

@@ -9,10 +9,11 @@ import numpy as np
 from wespeaker_lite.audio.audio_list import iter_audio
 from wespeaker_lite.audio.reading import open_recording
 from wespeaker_lite.core.errors import InputError
+from wespeaker_lite.core.files import replacing
 from wespeaker_lite.core.progress import with_progress
 from wespeaker_lite.deploy.speaker_model import SpeakerModel
 from wespeaker_lite.kaldi.arks import ArkWriter
-from wespeaker_lite.kaldi.tables import replacing, sorted_keys
+from wespeaker_lite.kaldi.tables import sorted_keys
 
 log = logging.getLogger(__name__)
 

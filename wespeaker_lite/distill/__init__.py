@@ -1,60 +1,14 @@
 """Knowledge distillation: one file per term, found by its name, and the teachers that feed them."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from torch import nn
 
 from wespeaker_lite.core import plugins
-from wespeaker_lite.core.config import bounded
 from wespeaker_lite.distill.several import Several
 from wespeaker_lite.distill.term import Partners
-
-
-@dataclass(frozen=True)
-class DistillConfig:
-    """From whom a student learns, and what.
-
-    Attributes:
-        teacher: a conf that stage 3 trains or fetches, or the final.pt of a trained model. Empty for none.
-        source: `crop`: the teacher sees the student's crop. `utterance`: embeddings of whole utterances are made once.
-        embeddings: the .scp of embeddings made elsewhere, in place of a teacher. Empty for none.
-        teachers: several teachers, each as in `teacher`.
-        combine: of several teachers, the `mean` of each term's losses, or for each batch the lowest (`best`).
-        teacher_weights: weights of the teachers in the mean. Empty for equal weights.
-        classifier: with embeddings made once, the teacher's own `head`, or `centroids`: the mean embedding of each
-            training speaker. With centroids the teacher needs no head, and may know other speakers.
-        terms: the KD terms, each with its name and options: `{name: label, weight: 1.0}`.
-    """
-
-    teacher: str = ""
-    source: Literal["crop", "utterance"] = "crop"
-    embeddings: str = ""
-    teachers: tuple[str, ...] = ()
-    combine: Literal["mean", "best"] = "mean"
-    teacher_weights: tuple[float, ...] = bounded((), 1e-6, 1e6)
-    classifier: Literal["head", "centroids"] = "head"
-    terms: tuple[dict[str, Any], ...] = ()
-
-    def __post_init__(self) -> None:
-        if bool(self.teacher) + bool(self.embeddings) + bool(self.teachers) > 1:
-            raise ValueError("either a teacher, or teachers, or embeddings, not both")
-        if any(not name or len(name.split()) != 1 for name in self.teachers):
-            raise ValueError("expected names without spaces in teachers")
-        if len(set(self.teachers)) < len(self.teachers):
-            raise ValueError("a teacher stands twice in teachers")
-        if self.teacher_weights and len(self.teacher_weights) != len(self.teachers):
-            raise ValueError("expected as many teacher_weights as teachers")
-        if self.teacher_weights and self.combine == "best":
-            raise ValueError("combine: best takes no teacher_weights")
-        if self.classifier == "centroids" and self.source != "utterance" and not self.embeddings:
-            raise ValueError("centroids are of embeddings made once: set source: utterance")
-
-    @property
-    def all_teachers(self) -> tuple[str, ...]:
-        """The teacher or the teachers, confs or trained files."""
-        return (self.teacher,) if self.teacher else self.teachers
+from wespeaker_lite.recipe.distill_config import DistillConfig
 
 
 def build_terms(

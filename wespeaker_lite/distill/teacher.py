@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from wespeaker_lite.audio.speed import unperturbed
 from wespeaker_lite.core.config import to_mapping
 from wespeaker_lite.core.errors import InputError
-from wespeaker_lite.data.augmentation import unperturbed
 from wespeaker_lite.distill.outputs import Outputs, logits_of, outputs_of
 from wespeaker_lite.kaldi.arks import read_array, read_scp
 from wespeaker_lite.models import margin

@@ -21,7 +21,8 @@ import numpy as np
 from kaldiio.compression_header import GlobalHeader
 
 from wespeaker_lite.core.errors import InputError
-from wespeaker_lite.kaldi.tables import iter_table, replacing, sorted_keys
+from wespeaker_lite.core.files import replacing
+from wespeaker_lite.kaldi.tables import iter_table, sorted_keys
 
 ONE_BYTE = 5  # the number that Kaldi and kaldiio give to "one byte per value, row by row, one range for the matrix"
 _MARK = b"\0BCM3 "

@@ -1,14 +1,11 @@
 """Kaldi text tables: one record a line, a key, then its value; sorted by key in byte order (LC_ALL=C), keys unique."""
 
-import glob
-import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
 
 from wespeaker_lite.core.errors import InputError
+from wespeaker_lite.core.files import write_lines
 
 _COUNT = re.compile(r"[0-9]{1,18}")
 
@@ -117,54 +114,6 @@ def _line(path: str | Path, key: str, value: str) -> str:
     if not key or key.split() != [key] or not value.strip() or "\n" in value or "\0" in key + value:
         raise InputError(f"{path}: {key!r} {value!r} cannot stand in a table")
     return f"{key} {value}\n"
-
-
-def write_text(path: str | Path, text: str) -> None:
-    """Write a text file so that a reader sees the old or the new one, never a part."""
-    write_lines(path, [text])
-
-
-def write_lines(path: str | Path, lines: Iterable[str | bytes | memoryview]) -> None:
-    """Write lines (each with its newline) one by one, or several as bytes; the file appears whole or not at all."""
-    with replacing(path) as file:
-        file.writelines(line.encode() if isinstance(line, str) else line for line in lines)
-
-
-@contextmanager
-def naming(path: str | Path) -> Iterator[None]:
-    """Have an OSError that names no file, as that of a full disk, name this one."""
-    try:
-        yield
-    except OSError as error:
-        if error.filename is not None or error.errno is None:
-            raise
-        raise OSError(error.errno, error.strerror, str(path)) from error
-
-
-@contextmanager
-def replacing(path: str | Path) -> Iterator[BinaryIO]:
-    """Open a temporary file beside `path` that takes its place when the block ends well, and vanishes when not.
-
-    Raises:
-        OSError: naming `path`, where the disk is full or the folder cannot be written.
-    """
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):  # by who was killed while writing it
-            left.unlink(missing_ok=True)
-        with open(temporary, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        if error.filename not in (None, str(temporary)):
-            raise  # another file's trouble, met inside the block
-        raise OSError(error.errno, error.strerror, str(path)) from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def spk2utt_of(utt2spk: Mapping[str, str]) -> dict[str, list[str]]:

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from wespeaker_lite.core.errors import InputError
-from wespeaker_lite.kaldi.tables import sorted_keys, write_text
+from wespeaker_lite.core.files import write_text
+from wespeaker_lite.kaldi.tables import sorted_keys
 
 log = logging.getLogger(__name__)
 

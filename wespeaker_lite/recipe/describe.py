@@ -12,7 +12,7 @@ from typing import Any
 from wespeaker_lite.core import plugins
 from wespeaker_lite.core.config import to_mapping
 from wespeaker_lite.recipe.experiment import Experiment
-from wespeaker_lite.scoring.scorings import CALIBRATIONS, COMPARISONS
+from wespeaker_lite.recipe.scorings import CALIBRATIONS, COMPARISONS
 
 HEAD = """\
 # Configuration

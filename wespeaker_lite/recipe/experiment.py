@@ -19,10 +19,10 @@ from wespeaker_lite.core.config import (
 from wespeaker_lite.core.errors import InputError
 from wespeaker_lite.data.augmentation import AugmentConfig
 from wespeaker_lite.data.crops import CropConfig
-from wespeaker_lite.distill import DistillConfig
 from wespeaker_lite.models.margin import HeadConfig
-from wespeaker_lite.scoring.backend import ScoringOptions
-from wespeaker_lite.training import RuntimeConfig, TrainConfig
+from wespeaker_lite.recipe.distill_config import DistillConfig
+from wespeaker_lite.recipe.scoring_config import ScoringOptions
+from wespeaker_lite.recipe.train_config import RuntimeConfig, TrainConfig
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import yaml
 
 from wespeaker_lite.core.config import given, parse_yaml, to_mapping
 from wespeaker_lite.core.errors import InputError
-from wespeaker_lite.kaldi.tables import write_text
+from wespeaker_lite.core.files import write_text
 
 log = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from wespeaker_lite.core.digests import Digests, beside
 from wespeaker_lite.core.errors import InputError
-from wespeaker_lite.kaldi.tables import write_text
+from wespeaker_lite.core.files import write_text
 from wespeaker_lite.recipe import resolved
 
 log = logging.getLogger(__name__)

@@ -13,9 +13,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from wespeaker_lite.core.errors import InputError
+from wespeaker_lite.core.files import write_text
 from wespeaker_lite.extraction.extract import read_features
 from wespeaker_lite.kaldi.arks import read_scp
-from wespeaker_lite.kaldi.tables import write_text
 from wespeaker_lite.recipe import trained_model
 from wespeaker_lite.recipe.trained_model import TrainedModel
 from wespeaker_lite.report.plots import draw_attention_maps

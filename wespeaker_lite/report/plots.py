@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from wespeaker_lite.kaldi.tables import replacing
+from wespeaker_lite.core.files import replacing
 from wespeaker_lite.scoring.metrics import equal_error_rate, operating_points
 
 if TYPE_CHECKING:

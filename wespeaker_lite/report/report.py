@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from wespeaker_lite.core.errors import InputError
-from wespeaker_lite.kaldi.tables import write_text
+from wespeaker_lite.core.files import read_json, write_text
 from wespeaker_lite.kaldi.trials import Trials
 from wespeaker_lite.report.bootstrap import (
     Resamples,
@@ -19,18 +19,13 @@ from wespeaker_lite.report.bootstrap import (
     resample_together,
 )
 from wespeaker_lite.report.plots import Scored, draw_pictures
+from wespeaker_lite.report.tables import show, show_counts, show_one, table, title
 from wespeaker_lite.scoring.results import (
     METRICS,
     iter_mean,
     iter_results,
-    read_json,
     read_results,
-    show,
-    show_counts,
-    show_one,
     shown_metrics,
-    table,
-    title,
 )
 from wespeaker_lite.scoring.scores import check_same_trials, read_scores, score_file
 

@@ -2,63 +2,32 @@
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from wespeaker_lite.core.config import bounded, from_mapping
+from wespeaker_lite.core.config import from_mapping
 from wespeaker_lite.core.errors import InputError
 from wespeaker_lite.extraction.embeddings import Cohort, Embeddings
 from wespeaker_lite.kaldi.trials import Trials, check_known
 from wespeaker_lite.recipe import resolved
+from wespeaker_lite.recipe.scoring_config import ScoringOptions
+from wespeaker_lite.recipe.scorings import is_calibrated, parts
 from wespeaker_lite.scoring.calibration import (
     QUALITY_INPUTS,
     Calibration,
-    CalibrationOptions,
     pair_quality,
     train_calibration,
 )
 from wespeaker_lite.scoring.cosine import Rows, cosine_scores
 from wespeaker_lite.scoring.metrics import check_scores
 from wespeaker_lite.scoring.normalisation import CohortStatistics, cohort_statistics, normalise_scores
-from wespeaker_lite.scoring.plda import Plda, PldaOptions, PldaVectors, train_plda
+from wespeaker_lite.scoring.plda import Plda, PldaVectors, train_plda
 from wespeaker_lite.scoring.scores import DECIMALS
-from wespeaker_lite.scoring.scorings import SCORINGS, check_scoring, is_calibrated, parts
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class ScoringOptions:
-    """How trials are scored.
-
-    Attributes:
-        scorings: the scorings to make: a comparison, or a comparison and a calibration, such as `asnorm_qmf`.
-        top_n: size of the adaptive cohort of AS-norm: this many of the highest scores count.
-        block_mb: working memory in megabytes.
-        calibration: what calibrations are trained on.
-        plda: how PLDA is trained.
-    """
-
-    scorings: tuple[str, ...] = ("cosine", "snorm", "asnorm")
-    top_n: int = bounded(300, 2, 10**9)
-    block_mb: float = bounded(64, 0.001, 10**7)
-    calibration: CalibrationOptions = field(default_factory=CalibrationOptions)
-    plda: PldaOptions = field(default_factory=PldaOptions)
-
-    def __post_init__(self) -> None:
-        for scoring in self.scorings:
-            check_scoring(scoring)
-        if not self.scorings:
-            raise InputError(f"no scoring is asked for; known: {', '.join(SCORINGS)}")
-        if len(set(self.scorings)) < len(self.scorings):
-            raise InputError(f"scoring.scorings: one stands twice in {' '.join(self.scorings)}")
-
-    def first(self, *words: str) -> str:
-        """The first scoring that has one of these in its name, or an empty string."""
-        return next((scoring for scoring in self.scorings if not set(words).isdisjoint(parts(scoring))), "")
 
 
 def read_options(config: str | Path | None, **given: Any) -> ScoringOptions:

@@ -22,10 +22,10 @@ import numpy as np
 from scipy.optimize import minimize
 from scipy.special import expit, logit
 
-from wespeaker_lite.core.config import LARGEST_SEED, bounded
 from wespeaker_lite.core.errors import InputError
 from wespeaker_lite.kaldi.tables import sorted_keys
 from wespeaker_lite.kaldi.trials import Trials, make_trials
+from wespeaker_lite.recipe.scoring_config import CalibrationOptions
 
 log = logging.getLogger(__name__)
 
@@ -34,25 +34,6 @@ QUALITY_INPUTS = tuple(f"{end}_{measure}" for measure in MEASURES for end in ("l
 
 # On weights of standardised inputs: too small to show in a figure, but trials that a score tells apart have an optimum.
 PENALTY = 1e-6
-
-
-@dataclass(frozen=True)
-class CalibrationOptions:
-    """What calibrations are trained on.
-
-    Attributes:
-        list: file of trials among the training set's utterances. Empty: trials are drawn.
-        trials: number of trials that are drawn, half of them targets.
-        seed: of this draw.
-        prior: of a target trial, for which the calibration is best. 0.5 is that of Cllr, which wespeaker trains for.
-        max_frames: longer utterances count as this long in quality measures (wespeaker: 20 s).
-    """
-
-    list: str = ""
-    trials: int = bounded(30_000, 2, 10**9)
-    seed: int = bounded(0, 0, LARGEST_SEED)
-    prior: float = bounded(0.5, 1e-6, 1 - 1e-6)
-    max_frames: int = bounded(2000, 1, 10**9)
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,12 @@ from wespeaker_lite.core.errors import InputError
 from wespeaker_lite.extraction.embeddings import Cohort, Embeddings, cohort_of, read_cohort, read_embeddings
 from wespeaker_lite.kaldi.tables import read_table
 from wespeaker_lite.kaldi.trials import Trials, check_known, read_trials
-from wespeaker_lite.scoring.backend import Backend, ScoringOptions, Training, select_used
+from wespeaker_lite.recipe.scoring_config import ScoringOptions
+from wespeaker_lite.recipe.scorings import is_calibrated
+from wespeaker_lite.scoring.backend import Backend, Training, select_used
 from wespeaker_lite.scoring.calibration import draw_calibration_trials
 from wespeaker_lite.scoring.results import summarise
 from wespeaker_lite.scoring.scores import CALIBRATION_LIST, score_file, write_scores
-from wespeaker_lite.scoring.scorings import is_calibrated
 from wespeaker_lite.scoring.verification import write_verification
 
 log = logging.getLogger(__name__)

@@ -13,9 +13,10 @@ import numpy as np
 
 from wespeaker_lite.core.errors import InputError
 from wespeaker_lite.kaldi.trials import Trials
+from wespeaker_lite.recipe.scorings import FUSION, is_calibrated
 from wespeaker_lite.scoring.calibration import Calibration, train_calibration
 from wespeaker_lite.scoring.metrics import check_scores
-from wespeaker_lite.scoring.results import COST_KEYS, read_results, results_table, summarise, write_results
+from wespeaker_lite.scoring.results import COST_KEYS, read_results, summarise, write_results
 from wespeaker_lite.scoring.scores import (
     CALIBRATION_LIST,
     DECIMALS,
@@ -24,13 +25,12 @@ from wespeaker_lite.scoring.scores import (
     score_file,
     write_scores,
 )
-from wespeaker_lite.scoring.scorings import FUSION, is_calibrated
 
 log = logging.getLogger(__name__)
 
 
-def fuse(experiments: Sequence[str | Path], scoring: str, out: str | Path, prior: float = 0.5) -> str:
-    """Fuse experiments' scores of one scoring, on all lists of the first; gives a table of each system and the fusion.
+def fuse(experiments: Sequence[str | Path], scoring: str, out: str | Path, prior: float = 0.5) -> dict[str, Any]:
+    """Fuse experiments' scores of one scoring, on all lists of the first; gives the results of each and of the fusion.
 
     Writes `out`/scores/<list>.fusion.score and `out`/results.json, which also has the weights. `prior` is that of
     `train_calibration`.
@@ -60,7 +60,7 @@ def fuse(experiments: Sequence[str | Path], scoring: str, out: str | Path, prior
         }
         shown[name] = alone | fused["trials"][name]
     write_results(out / "results.json", fused)
-    return results_table({"trials": shown})
+    return {"trials": shown}
 
 
 def _train(experiments: Sequence[Path], scoring: str, prior: float) -> Calibration:

@@ -17,27 +17,14 @@ import numpy as np
 from scipy.linalg import eigh
 from scipy.sparse import csr_array
 
-from wespeaker_lite.core.config import bounded
 from wespeaker_lite.core.errors import InputError
+from wespeaker_lite.recipe.scoring_config import PldaOptions
 from wespeaker_lite.scoring.cosine import cosine_scores
 
 log = logging.getLogger(__name__)
 
 BLOCK_ROWS = 2**14
 COVARIANCE_FLOOR = 1e-6  # of the largest eigenvalue; Kaldi's default for LDA
-
-
-@dataclass(frozen=True)
-class PldaOptions:
-    """How PLDA is trained.
-
-    Attributes:
-        lda_dim: dimensions that LDA keeps. null for as many as the number of speakers allows.
-        iterations: iterations of EM.
-    """
-
-    lda_dim: int | None = bounded(None, 1, 16_384)
-    iterations: int = bounded(10, 1, 100_000)
 
 
 @dataclass(frozen=True)

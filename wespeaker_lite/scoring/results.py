@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from wespeaker_lite.core.errors import InputError
-from wespeaker_lite.kaldi.tables import write_text
+from wespeaker_lite.core.files import read_json, write_text
 from wespeaker_lite.kaldi.trials import Trials
 from wespeaker_lite.scoring.metrics import (
     P_TARGETS,
@@ -75,21 +75,6 @@ def read_cost(path: str | Path) -> dict[str, int]:
     return {key: cost[key] for key in COST_KEYS}
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a file that holds one JSON object.
-
-    Raises:
-        InputError: where it holds anything else.
-    """
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise InputError(f"{path}: expected one JSON object")
-    return value
-
-
 def mean_of_lists(results: Mapping[str, Mapping[str, Any]], lists: Sequence[str]) -> dict[str, Any]:
     """The mean of each metric over some lists, each of which counts as much, by scoring; and which lists they are.
 
@@ -121,63 +106,7 @@ def iter_results(results: Mapping[str, Any]) -> Iterator[tuple[str, str, dict[st
             yield trials, scoring, figures
 
 
-def show_counts(results: Mapping[str, Any]) -> list[str]:
-    """Say, in a line each, what was left out or is odd: what `evaluate.counts` found."""
-    lines = [
-        f"{count} utterances of {name} are left out (--max-bad)." for name, count in results.get("left_out", {}).items()
-    ]
-    for name, odd in results.get("odd_trials", {}).items():
-        lines.append(
-            f"{name}: {odd['duplicates']} duplicate trials, {odd['of_itself']} of an utterance with itself; all count."
-        )
-    if small := results.get("small_cohort"):
-        lines.append(f"The cohort has only {small['members']} of the {small['top_n']} members that AS-norm asks for.")
-    return lines
-
-
-def results_table(results: Mapping[str, Any]) -> str:
-    """The figures of results.json as a table, EER in percent; metrics of calibrated scores where there are any."""
-    counts = ("targets", "nontargets")
-    metrics = shown_metrics(figures for _, _, figures in iter_results(results))
-    rows = [
-        [name, scoring, *(show_one(m, figures) for m in metrics), *(figures.get(count, "") for count in counts)]
-        for name, scoring, figures in (*iter_results(results), *iter_mean(results))
-    ]
-    return table(["trials", "scoring", *map(title, metrics), *counts], rows)
-
-
 def shown_metrics(rows: Iterable[Mapping[str, Any]]) -> list[str]:
     """The columns of a table: those metrics that any of its rows has."""
     known = set().union(*rows)
     return [metric for metric in (*METRICS, *CALIBRATED_METRICS) if metric in known]
-
-
-def show_one(metric: str, figures: Mapping[str, Any]) -> str:
-    """A figure as `show` has it; empty where there is none."""
-    return show(metric, figures[metric]) if metric in figures else ""
-
-
-def title(metric: str) -> str:
-    """A metric's name for people."""
-    names = {"eer": "EER %", "cllr": "Cllr", "min_cllr": "min Cllr"}
-    kind, _, p_target = metric.partition("dcf_p")
-    return names.get(metric, f"{kind}DCF (p={p_target})")
-
-
-def show(metric: str, value: float, sign: str = "") -> str:
-    """A figure with the digits that mean something: EER in percent with two, costs with three."""
-    return f"{100 * value:{sign}.2f}" if metric == "eer" else f"{value:{sign}.3f}"
-
-
-def table(header: Sequence[object], rows: Sequence[Sequence[object]]) -> str:
-    """A Markdown table that lines up on a terminal too: the first column to the left, the others to the right."""
-    cells = [[str(cell) for cell in row] for row in (header, *rows)]
-    widths = [max(3, *map(len, column)) for column in zip(*cells, strict=True)]
-    ruler = [":" + "-" * (widths[0] - 1), *("-" * (width - 1) + ":" for width in widths[1:])]
-    lines = [_line(row, widths) for row in (cells[0], ruler, *cells[1:])]
-    return "".join(lines)
-
-
-def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
-    rest = (cell.rjust(width) for cell, width in zip(cells[1:], widths[1:], strict=True))
-    return "| " + " | ".join([cells[0].ljust(widths[0]), *rest]) + " |\n"

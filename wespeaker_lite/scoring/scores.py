@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from wespeaker_lite.core.errors import InputError
-from wespeaker_lite.kaldi.tables import write_lines
+from wespeaker_lite.core.files import write_lines
 from wespeaker_lite.kaldi.trials import KALDI_LABELS, Trials, read_rows
 
 DECIMALS = 6

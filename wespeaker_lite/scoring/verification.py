@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 
 from wespeaker_lite.core.errors import InputError
+from wespeaker_lite.core.files import read_json, write_text
 from wespeaker_lite.extraction.embeddings import Cohort
-from wespeaker_lite.kaldi.tables import write_text
 from wespeaker_lite.scoring.calibration import Calibration
-from wespeaker_lite.scoring.results import read_json
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ import json
 import time
 from pathlib import Path
 
-from wespeaker_lite.kaldi.tables import naming, write_text
+from wespeaker_lite.core.files import naming, write_text
 
 
 class Meters:

@@ -1,28 +1,11 @@
 """Optimisers by config."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import nn
 
-from wespeaker_lite.core.config import bounded
-
-
-@dataclass(frozen=True)
-class OptimiserConfig:
-    """The optimiser; the learning rate comes from its schedule.
-
-    Attributes:
-        name: `sgd` with Nesterov momentum (wespeaker's choice), or `adamw`.
-        momentum: of SGD, or the first beta of AdamW.
-        weight_decay: of weights. Biases and the gains of normalisation have none.
-    """
-
-    name: Literal["sgd", "adamw"] = "sgd"
-    momentum: float = bounded(0.9, 0, 0.9999)
-    weight_decay: float = bounded(1.0e-4, 0, 10)
+from wespeaker_lite.recipe.train_config import OptimiserConfig
 
 
 def build_optimiser(

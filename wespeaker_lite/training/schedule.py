@@ -1,54 +1,8 @@
 """Learning rate and margin as functions of the place in training: no state, so nothing to save or restore."""
 
 import math
-from dataclasses import dataclass
-from typing import Literal
 
-from wespeaker_lite.core.config import bounded
-from wespeaker_lite.models.margin import LARGEST_MARGIN
-
-
-@dataclass(frozen=True)
-class LearningRateConfig:
-    """Linear warm-up to `peak`, then a decay to `final` at the end of training; see `learning_rate`.
-
-    Attributes:
-        name: the form of the decay. `exponential` is wespeaker's. `cosine`: half a cosine. `one_cycle`: as cosine, with
-            a warm-up by half a cosine from a 25th of the peak. `constant`: no decay.
-        peak: the largest learning rate.
-        final: the learning rate at the end. Not used by `constant`.
-        warmup_epochs: length of the warm-up in epochs.
-    """
-
-    name: Literal["cosine", "exponential", "one_cycle", "constant"] = "exponential"
-    peak: float = bounded(0.1, 1e-12, 100)
-    final: float = bounded(5.0e-5, 1e-12, 100)
-    warmup_epochs: float = bounded(6.0, 0, 100_000)
-
-    def __post_init__(self) -> None:
-        if self.final > self.peak:
-            raise ValueError("expected final <= peak")
-
-
-@dataclass(frozen=True)
-class MarginConfig:
-    """The margin on its way to that of the head.
-
-    Attributes:
-        name: the form of the growth. `exponential` is wespeaker's, fast at first.
-        initial: the margin until `start_epoch`.
-        start_epoch: where the margin begins to grow.
-        end_epoch: where the margin is that of the head. It stays so to the end.
-    """
-
-    name: Literal["exponential", "linear"] = "exponential"
-    initial: float = bounded(0.0, 0, LARGEST_MARGIN)
-    start_epoch: float = bounded(20.0, 0, 100_000)
-    end_epoch: float = bounded(40.0, 0, 100_000)
-
-    def __post_init__(self) -> None:
-        if self.end_epoch < self.start_epoch:
-            raise ValueError("expected end_epoch >= start_epoch")
+from wespeaker_lite.recipe.train_config import LearningRateConfig, MarginConfig
 
 
 def learning_rate(config: LearningRateConfig, epoch: float, epochs: float) -> float:

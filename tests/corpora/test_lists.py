@@ -6,13 +6,12 @@ from pathlib import Path
 import pytest
 
 from wespeaker_lite.core.errors import InputError
-from wespeaker_lite.corpora.corpus import (
-    Clips,
-    CorpusSet,
+from wespeaker_lite.corpora.clips import Clips, read_clips
+from wespeaker_lite.corpora.corpus_set import CorpusSet
+from wespeaker_lite.corpora.lists import (
     ListOptions,
     check_corpus,
     make_lists,
-    read_clips,
     read_corpus,
     read_set,
 )

@@ -1,0 +1,94 @@
+"""One set of a corpus in memory, and as a Kaldi data directory."""
+
+import logging
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from wespeaker_lite.core.errors import InputError
+from wespeaker_lite.kaldi.tables import spk2utt_of, write_table
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class CorpusSet:
+    """One set of a corpus; all utterance ids begin with the speaker's and a `-` (or `/`)."""
+
+    # Utterance (recording, where there are segments) -> absolute path, or a command that ends in |.
+    wavs: dict[str, str]
+    utt2spk: dict[str, str]
+    segments: dict[str, str] = field(default_factory=dict)  # utterance -> recording, start, end, a space between them
+    spk2gender: dict[str, str] = field(default_factory=dict)
+    spk2age: dict[str, str] = field(default_factory=dict)
+    sessions: dict[str, str] = field(default_factory=dict)  # utterance -> session; empty where sessions are not known
+    aliases: dict[str, str] = field(default_factory=dict)  # an utterance's id in the corpus -> its id here
+
+    def of_speakers(self, speakers: Collection[str]) -> "CorpusSet":
+        """The part of some speakers."""
+        return self.of_utterances({utterance for utterance, speaker in self.utt2spk.items() if speaker in speakers})
+
+    def of_utterances(self, utterances: Collection[str]) -> "CorpusSet":
+        """The part of some utterances."""
+        utt2spk = {utterance: speaker for utterance, speaker in self.utt2spk.items() if utterance in utterances}
+        speakers = set(utt2spk.values())
+        segments = {utterance: self.segments[utterance] for utterance in utt2spk if self.segments}
+        recordings = {recording_of(segment) for segment in segments.values()} if segments else utt2spk
+        return CorpusSet(
+            wavs={recording: self.wavs[recording] for recording in recordings},
+            utt2spk=utt2spk,
+            segments=segments,
+            spk2gender={speaker: sex for speaker, sex in self.spk2gender.items() if speaker in speakers},
+            spk2age={speaker: age for speaker, age in self.spk2age.items() if speaker in speakers},
+            sessions={utterance: self.sessions[utterance] for utterance in utt2spk if self.sessions},
+            aliases={name: utterance for name, utterance in self.aliases.items() if utterance in utt2spk},
+        )
+
+    def joined(self, other: "CorpusSet") -> "CorpusSet":
+        """Both sets' utterances; what only one of them knows of its speakers and sessions is left out.
+
+        Raises:
+            InputError: where a speaker is in both, or one of them has segments.
+        """
+        shared = set(self.utt2spk.values()) & set(other.utt2spk.values())
+        if shared:
+            raise InputError(f"speaker {min(shared)!r} is in both sets ({len(shared)} such); give one a prefix")
+        if self.segments or other.segments:
+            raise InputError("sets with segments cannot be joined; cut their audio into one file per utterance")
+        return CorpusSet(
+            wavs=self.wavs | other.wavs,
+            utt2spk=self.utt2spk | other.utt2spk,
+            spk2gender=self.spk2gender | other.spk2gender if self.spk2gender and other.spk2gender else {},
+            spk2age=self.spk2age | other.spk2age if self.spk2age and other.spk2age else {},
+            sessions=self.sessions | other.sessions if self.sessions and other.sessions else {},
+            aliases=self.aliases | other.aliases,
+        )
+
+
+def recording_of(segment: str) -> str:
+    """The recording of a segment, `recording start end`."""
+    return segment.partition(" ")[0]
+
+
+def write_data_dir(folder: Path, part: CorpusSet) -> None:
+    """Write a set as a Kaldi data dir, each file whole or not at all; an optional file that it has not is removed."""
+    spk2utt = spk2utt_of(part.utt2spk)
+    tables = {
+        "wav.scp": part.wavs,
+        "segments": part.segments,
+        "spk2gender": part.spk2gender,
+        "spk2age": part.spk2age,
+        "spk2utt": {speaker: " ".join(utterances) for speaker, utterances in spk2utt.items()},
+        "utt2spk": part.utt2spk,
+    }
+    for name, table in tables.items():
+        if table:
+            write_table(folder / name, table)
+        else:
+            (folder / name).unlink(missing_ok=True)
+    log.info("%s: %s", folder, size_of(part))
+
+
+def size_of(part: CorpusSet) -> str:
+    """How many utterances and speakers a set has, in words."""
+    return f"{len(part.utt2spk)} utterances of {len(set(part.utt2spk.values()))} speakers"

@@ -1,0 +1,57 @@
+"""Combine data directories."""
+
+import logging
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from wespeaker_lite.core.errors import InputError
+from wespeaker_lite.core.files import write_lines
+from wespeaker_lite.kaldi.block_table import (
+    merged,
+    pieces,
+    read_lines,
+)
+from wespeaker_lite.kaldi.data_dir import check_elsewhere, finish, first_few, tables_of
+
+log = logging.getLogger(__name__)
+
+
+def combine(out: str | Path, directories: Sequence[str | Path]) -> int:
+    """Join data directories into `out`, and return the number of utterances; tables that one lacks are left out.
+
+    Raises:
+        InputError: where an utterance is in two of them, a speaker or a recording has different values, or only some
+            have segments.
+    """
+    sources = [Path(directory) for directory in directories]
+    tables = [tables_of(source) for source in sources]
+    common = {name: kind for name, kind in tables[0].items() if all(name in other for other in tables)}
+    left_out = set().union(*tables) - common.keys()
+    if "segments" in left_out:
+        raise InputError(
+            f"{first_few(map(str, sources))}: some have segments and some have not: these cannot be combined"
+        )
+    check_elsewhere([Path(out)], sources)
+    for name in sorted(left_out):
+        log.warning("%s: left out of %s, since not all have it", name, out)
+    for name, kind in common.items():
+        write_lines(Path(out) / name, _joined([source / name for source in sources], kind))
+    finish(Path(out), common)
+    return len(read_lines(Path(out) / "utt2spk"))
+
+
+def _joined(paths: Sequence[Path], kind: str) -> Iterator[memoryview]:
+    """Merge sorted tables."""
+    sources = [read_lines(path) for path in paths]
+    keys, source, number = merged(sources)
+    again = np.flatnonzero(keys[1:] == keys[:-1]) + 1
+    for place in again.tolist():
+        one, other = (sources[source[at]].value(number[at]) for at in (place - 1, place))
+        if kind == "utterance" or one != other:
+            fault = "is in both" if kind == "utterance" else "has different values in"
+            raise InputError(
+                f"{kind} {keys[place].decode()!r} {fault} {paths[source[place - 1]]} and {paths[source[place]]}"
+            )
+    yield from pieces(sources, np.delete(source, again), np.delete(number, again))
