@@ -7,7 +7,7 @@
 
 _root=$(CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
 
-# All that the choice of a Python hangs on. It goes to the scripts that a script starts, so that only the first one looks.
+# All that the choice of a Python depends on. It goes to the scripts that a script starts, so that only the first one looks.
 _basis() {
   echo "$(command -v python || true)" "${WESPEAKER_LITE_VENV-}" "${WESPEAKER_LITE_EXTRAS-}" \
     "$(cat "$_root"/requirements*.txt | cksum)"

@@ -21,6 +21,6 @@ for ((number = stage; number <= stop_stage; number++)); do
   code=0
   (cd "$CALLER_DIR" && bash "$ROOT/local/${stages[number]}.sh" "${ARGUMENTS[@]}") || code=$?
   if [ "$code" -ne 0 ]; then
-    die "stage $number (${stages[number]}) failed; what is done is kept: once the cause above is mended, the same command goes on from there"
+    die "stage $number (${stages[number]}) failed; what is done is kept: fix the cause above, then the same command resumes from there"
   fi
 done

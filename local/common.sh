@@ -150,7 +150,7 @@ setting() {
   echo "${settings[$1]}"
 }
 
-# What training reads: the training set, with its copies at other speeds, noisy or in rooms where the config asks for them.
+# What training reads: the training set, with its copies at other speeds, noisy or reverberant where the config asks for them.
 # The name says what is in it, since configs of one corpus may differ in this.
 training_set() {
   local speeds copies name=$train_set

@@ -53,7 +53,7 @@ put() {
   if cmp -s "$1.new" "$1"; then rm "$1.new"; else mv "$1.new" "$1"; fi
 }
 
-# The noise and the rooms that the config asks for are those that stage 2 has listed.
+# The noise and the impulse responses that the config asks for are those that stage 2 has listed.
 check_clips() {
   local copies kind option
   copies=$(setting augment.copies)

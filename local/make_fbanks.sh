@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Stage 2: fbanks into arks; of the training set also copies, at other speeds, with noise, music, babble or in rooms, where
+# Stage 2: fbanks into arks; of the training set also copies, at other speeds, with noise, music, babble or reverberation, where
 # the config asks for them (Kaldi's way), and of the noise that is mixed into crops while training.
 set -euo pipefail
 . "$(dirname "$0")/common.sh"
@@ -40,7 +40,7 @@ make_fbank() {
   stamp_fbanks "$dir" "$dir"
 }
 
-# stamp_fbanks DIR PART...: leave the stamp of fbanks that PARTs hold. It tells of all tables, since --max-bad may have
+# stamp_fbanks DIR PART...: leave the stamp of fbanks that PARTs hold. It lists all tables, since --max-bad may have
 # dropped lines of those that stage 1 made.
 stamp_fbanks() {
   local files
@@ -77,7 +77,7 @@ if [[ $copies =~ noise|music|babble ]] || { $trains && uses_noise; }; then
 fi
 if [[ $copies =~ reverb ]]; then
   list_clips rirs "$rirs_dir"
-  [ -e "$data/rirs/wav.scp" ] || say "no --rirs-dir: rooms are simulated"
+  [ -e "$data/rirs/wav.scp" ] || say "no --rirs-dir: impulse responses are simulated"
 fi
 
 for set_name in $(made_sets); do make_fbank "$set_name" "$set_name"; done

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Stage 7: the report: DET curves, histograms of scores, intervals by bootstrap over speakers; where attention maps were
-# distilled, also those of the teacher, of this student, and of its twin that learned without KD.
+# distilled, also those of the teacher, of this student, and of the student that was trained alike without KD.
 set -euo pipefail
 . "$(dirname "$0")/common.sh"
 
@@ -13,10 +13,10 @@ if $trained && [[ $terms =~ $attention ]]; then
   check_asked_for
   find_teachers
   teacher=$(teacher_file "${teachers[0]}")
-  twin=$(python -m wespeaker_lite.bin.draw_attention --twin-of "$exp")
-  [ -n "$twin" ] || say "nothing in $exps was trained as $name, but without KD: such attention maps are not shown"
-  if [ "$twin/final.pt" = "$teacher" ]; then twin=''; fi # a network that teaches its own kind
-  for weights in "$teacher" ${twin:+"$twin/final.pt"} "$exp/final.pt"; do
+  plain=$(python -m wespeaker_lite.bin.draw_attention --without-kd "$exp")
+  [ -n "$plain" ] || say "nothing in $exps was trained as $name, but without KD: such attention maps are not shown"
+  if [ "$plain/final.pt" = "$teacher" ]; then plain=''; fi # a network that teaches its own kind
+  for weights in "$teacher" ${plain:+"$plain/final.pt"} "$exp/final.pt"; do
     systems+=(--system "$(basename "$(dirname "$weights")")=$weights")
     inputs+=("$weights")
   done

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Stage 4: train the student; run again after a stop, it goes on from the last checkpoint. Weights from outside are fetched.
+# Stage 4: train the student; run again after a stop, it resumes from the last checkpoint. Weights from outside are fetched.
 set -euo pipefail
 . "$(dirname "$0")/common.sh"
 
@@ -54,7 +54,7 @@ if [ "$processes" -eq 0 ]; then processes=$((gpu > 0 ? gpu : 1)); fi
 if [ "$((nodes * processes))" -gt 1 ]; then program=(bash tools/launch.sh "$nodes" "$processes"); fi
 if [ "$nodes" -gt 1 ]; then on_nodes=(--nodes "$nodes"); fi
 say "training $name; everything is in $exp/train.log"
-follow "$log" 'epoch .*done|going on|stopping;|set aside|are of another run|is trained again' \
+follow "$log" 'epoch .*done|resuming|stopping;|set aside|are of another run|is trained again' \
   run_jobs --gpu "$gpu" "${on_nodes[@]}" "$log" "${program[@]}" -m wespeaker_lite.bin.train --config "$exp/config.yaml" \
   --data "$train_data" --out "$exp" "${options[@]}" --inputs "${inputs[@]}"
 arrived "$exp/final.pt"

@@ -20,24 +20,24 @@ train_first() {
   [ "$(basename "$1" .yaml)" != "$(basename "$config" .yaml)" ] || die "$config needs itself to be trained before"
   options=("${common_options[@]}" --config "$1" "${@:2}" "${teacher_changes[@]}")
   bash local/make_fbanks.sh "${options[@]}" # it may want speeds that its student does not
-  if [ "$1" = "${teacher-}" ]; then rehearse; fi
+  if [ "$1" = "${teacher-}" ]; then check_teacher; fi
   bash local/train_teacher.sh "${options[@]}"
   bash local/train_student.sh "${options[@]}"
 }
 
 # What would end the student's training, once the teacher has taken hours, is said now.
-rehearse() {
+check_teacher() {
   local teacher_exp
   teacher_exp=$(teacher_folder "$teacher")
   [ -e "$teacher_exp/final.pt" ] ||
-    python -m wespeaker_lite.bin.rehearse_kd --student "$exp/config.yaml" --teacher "$teacher_exp/config.yaml"
+    python -m wespeaker_lite.bin.check_kd --student "$exp/config.yaml" --teacher "$teacher_exp/config.yaml"
 }
 
-# With several, all are rehearsed before the first is trained.
+# With several, all are checked before the first is trained.
 for teacher in "${teachers[@]:1}"; do
   if is_conf "$teacher"; then
     bash local/make_fbanks.sh "${common_options[@]}" --config "$teacher" "${teacher_changes[@]}"
-    rehearse
+    check_teacher
   fi
 done
 for teacher in "${teachers[@]}"; do

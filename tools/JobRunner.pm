@@ -143,7 +143,7 @@ sub log_state {
     return ($1 == 0 ? 'done' : 'failed', $output);
 }
 
-# Makes the log's folder and takes away the log of an earlier run: until this run's job starts, it must not tell of success.
+# Makes the log's folder and takes away the log of an earlier run: until this run's job starts, it must not report success.
 sub prepare_log {
     my ($log) = @_;
     make_path(dirname($log), { error => \my $errors });

@@ -1,4 +1,4 @@
-"""How close noise and rooms in the mel domain come to those of the waveform, and what both cost.
+"""How close noise and reverberation in the mel domain come to those of the waveform, and what both cost.
 
     OMP_NUM_THREADS=1 python -m tests.benchmarks.augmentation [--speech FOLDER] [--noise FOLDER] [--crops 200]
 
@@ -23,7 +23,7 @@ import torch
 from wespeaker_lite.audio.fbank import FbankConfig, acoustics_of, fbank
 from wespeaker_lite.audio.reading import read_audio
 from wespeaker_lite.corpora.audio_files import audio_below
-from wespeaker_lite.corpora.augmented_copies import at_snr, in_room, simulated_response
+from wespeaker_lite.corpora.augmented_copies import at_snr, reverberated, simulated_response
 from wespeaker_lite.corpora.simulation import make_session, make_speaker, simulate_utterance
 from wespeaker_lite.data.mel_augmentation import NAT, Noise, Reverb, ReverbConfig, energies_of
 
@@ -139,7 +139,8 @@ def compare_rooms(speech: list[np.ndarray], rng: np.random.Generator) -> None:
 
     def heard() -> np.ndarray:
         drawn = zip(speech, t60, drr, strict=True)
-        return np.stack([fbank(in_room(wave, simulated_response(*room, rng, RATE)), CONFIG) for wave, *room in drawn])
+        waves = [reverberated(wave, simulated_response(*room, rng, RATE)) for wave, *room in drawn]
+        return np.stack([fbank(wave, CONFIG) for wave in waves])
 
     wave = heard()
     ways = {"mel": mel_room(list(clean), t60, drr), "exact": exact_room(clean, t60, drr), "another such room": heard()}
@@ -162,7 +163,7 @@ def costs(speech: list[np.ndarray], noises: list[np.ndarray]) -> None:
         ),
         "room": (
             lambda: room.add_to(energies_of(raw, low, step), every).view(torch.int32).float(),
-            lambda: [fbank(in_room(wave, response), CONFIG) for wave in speech],
+            lambda: [fbank(reverberated(wave, response), CONFIG) for wave in speech],
         ),
     }
     for name, (mel, wave) in ways.items():

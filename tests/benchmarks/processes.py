@@ -28,7 +28,7 @@ def step_of(ranks: Ranks, args: argparse.Namespace, shared: bool, overlapped: bo
     device = torch.device(args.device)
     learner = build_learner(experiment, SimpleNamespace(classes=[str(n) for n in range(SPEAKERS)]))
     learner.move_to(device)
-    ranks.unite(learner, shared)
+    ranks.synchronise(learner, shared)
     gradient_sum = GradientSum(ranks, learner, overlapped)
     optimiser = build_optimiser(experiment.train.optimiser, learner.parameters(), fused=device.type == "cuda")
     feats = torch.randn(args.batch, args.frames, experiment.features.num_mels, device=device)

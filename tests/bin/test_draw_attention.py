@@ -57,9 +57,9 @@ def test_the_twin_is_named_or_nothing_is(folder: Path, repository: Path) -> None
     for name, distill in (("kd", kd), ("plain", {})):
         config = to_mapping(from_given({"model": BC_CMT, "features": {"num_mels": 20}, "distill": distill}, "test"))
         resolved.write(folder / name / "config.yaml", config)
-    assert run(repository, "--twin-of", folder / "kd").stdout == "\n"
+    assert run(repository, "--without-kd", folder / "kd").stdout == "\n"
     shutil.copy(folder / "base.pt", folder / "plain" / "final.pt")
     sections = tuple(name for name in config if name not in ("runtime", "scoring"))
     inputs = stamps.Inputs(config=str(folder / "plain" / "config.yaml"), sections=sections)
     stamps.write(folder / "plain" / ".train.stamp", inputs, [str(folder / "plain" / "final.pt")])
-    assert run(repository, "--twin-of", folder / "kd").stdout == f"{folder}/plain\n"
+    assert run(repository, "--without-kd", folder / "kd").stdout == f"{folder}/plain\n"

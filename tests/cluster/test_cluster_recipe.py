@@ -85,7 +85,7 @@ def test_killed_rank_on_one_of_two_nodes(slurm: Cluster, checkout: Checkout, req
         killed = pool.submit(train, checkout, slurm, "killed", "--nodes", "2")
         kill_a_rank(checkout.folder, checkout.folder / "exp/mini/killed/checkpoints")
         assert "failed (exitcode: -9)" in killed.result()
-    assert "going on after epoch" in killed.result()
+    assert "resuming after epoch" in killed.result()
     ours, expected = weights(checkout, "killed"), weights(checkout, "undisturbed")
     assert all(torch.equal(ours[name], value) for name, value in expected.items())
 

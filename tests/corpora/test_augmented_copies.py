@@ -1,4 +1,4 @@
-"""Copies of a data set: noise, music, babble and rooms on the wave."""
+"""Copies of a data set: noise, music, babble and reverberation in the waveform."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,8 +16,8 @@ from wespeaker_lite.corpora.augmented_copies import (
     TALKERS,
     Copier,
     Copy,
-    in_room,
     mean_power,
+    reverberated,
     simulated_response,
     write_clips,
     write_copy,
@@ -150,7 +150,7 @@ def test_a_room_keeps_power_and_place(tmp_path: Path) -> None:
     expected *= np.sqrt(mean_power(samples) / mean_power(expected))
     np.testing.assert_allclose(heard, expected, rtol=0, atol=1e-6)
     assert mean_power(heard) == pytest.approx(mean_power(samples), rel=1e-6)
-    assert not in_room(np.zeros(100, dtype=np.float32), response).any()
+    assert not reverberated(np.zeros(100, dtype=np.float32), response).any()
 
 
 def test_simulated_rooms_have_the_decay_and_the_ratio_that_are_asked_for() -> None:

@@ -1,4 +1,4 @@
-"""Downloads that go on after a cut, are checked, and unpack safely: against a server on the loopback."""
+"""Downloads that resume after a cut, are checked, and unpack safely: against a server on the loopback."""
 
 import gzip
 import hashlib
@@ -132,7 +132,7 @@ def test_a_full_disk_is_named_and_the_next_run_goes_on(server: Server, tmp_path:
 
 def test_a_second_run_goes_on_from_the_first(server: Server, tmp_path: Path) -> None:
     server.cut_after = [1000, 1000]
-    with pytest.raises(InputError, match=r"cut at byte 2000 of .*it goes on at byte 2000"):
+    with pytest.raises(InputError, match=r"cut at byte 2000 of .*it resumes at byte 2000"):
         download(source(server, attempts=2), tmp_path / "a.tar.gz")
     assert not (tmp_path / "a.tar.gz").exists()
     download(source(server), tmp_path / "a.tar.gz")

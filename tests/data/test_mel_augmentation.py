@@ -173,14 +173,14 @@ def test_a_crop_depends_on_its_number_alone_whatever_distorts_it(speech: Path, n
 def test_as_many_crops_are_distorted_as_asked_for_and_the_others_are_as_they_were(speech: Path, noises: Path) -> None:
     masks = {"spec_augment": SpecAugmentConfig(freq_masks=1, freq_width=4, time_masks=1, time_width=9)}
     batch = get(dataset(speech, noises, **masks, **BOTH), range(3000))
-    rooms, with_noise = len(batch.reverb.decay), len(batch.noise.raw)
-    assert rooms / 3000 == pytest.approx(0.3, abs=0.03)
+    reverberant, with_noise = len(batch.reverb.decay), len(batch.noise.raw)
+    assert reverberant / 3000 == pytest.approx(0.3, abs=0.03)
     assert with_noise / 3000 == pytest.approx(0.4, abs=0.03)
     plain = get(dataset(speech, None, **masks), range(3000))
     key = lambda crop: crop.numpy().tobytes()  # noqa: E731
     clean = Counter(map(key, plain.feats))
-    assert not Counter(map(key, batch.feats[rooms + with_noise :])) - clean
-    assert not clean.keys() & set(map(key, batch.feats[: rooms + with_noise]))
+    assert not Counter(map(key, batch.feats[reverberant + with_noise :])) - clean
+    assert not clean.keys() & set(map(key, batch.feats[: reverberant + with_noise]))
 
 
 def test_masked_cells_of_distorted_crops_hold_the_mean_of_their_band(speech: Path, noises: Path) -> None:

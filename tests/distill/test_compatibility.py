@@ -7,7 +7,7 @@ import yaml
 
 from wespeaker_lite.core.config import to_mapping
 from wespeaker_lite.core.errors import InputError
-from wespeaker_lite.distill.compatibility import rehearse
+from wespeaker_lite.distill.compatibility import check_compatibility
 from wespeaker_lite.recipe.experiment import from_given
 
 BC_CMT = {"name": "bc_cmt", "channels": [8, 8], "depth": [1, 1], "strides": [2, 2], "embed_dim": 8}
@@ -15,9 +15,10 @@ ECAPA = {"name": "ecapa_tdnn", "channels": 16}
 ATTENTION = {"name": "attention"}
 
 
-def rehearsed(tmp_path: Path, term: dict, student: dict, teacher: dict, source: str = "crop", **more: object) -> None:
+def checked(tmp_path: Path, term: dict, student: dict, teacher: dict, source: str = "crop", **more: object) -> None:
     taught = {"model": student, "distill": {"teacher": "conf/t.yaml", "source": source, "terms": [term]}}
-    rehearse(written(tmp_path / "student.yaml", taught), written(tmp_path / "teacher.yaml", {"model": teacher, **more}))
+    pupil = written(tmp_path / "student.yaml", taught)
+    check_compatibility(pupil, written(tmp_path / "teacher.yaml", {"model": teacher, **more}))
 
 
 def written(path: Path, given: dict) -> Path:
@@ -27,11 +28,11 @@ def written(path: Path, given: dict) -> Path:
 
 @pytest.mark.parametrize("name", ["attention", "label", "embedding", "decoupled", "relational", "similarity", "hint"])
 def test_what_fits_goes_through(name: str, tmp_path: Path) -> None:
-    rehearsed(tmp_path, {"name": name}, BC_CMT, {**BC_CMT, "channels": [16, 16]})
+    checked(tmp_path, {"name": name}, BC_CMT, {**BC_CMT, "channels": [16, 16]})
 
 
 def test_embeddings_of_whole_utterances_may_come_from_other_features(tmp_path: Path) -> None:
-    rehearsed(tmp_path, {"name": "embedding"}, BC_CMT, ECAPA, "utterance", features={"num_mels": 40})
+    checked(tmp_path, {"name": "embedding"}, BC_CMT, ECAPA, "utterance", features={"num_mels": 40})
 
 
 @pytest.mark.parametrize(
@@ -51,4 +52,4 @@ def test_embeddings_of_whole_utterances_may_come_from_other_features(tmp_path: P
 )
 def test_what_clashes_is_said(term: dict, teacher: dict, changes: dict, message: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=message):
-        rehearsed(tmp_path, term, BC_CMT, teacher, **changes)
+        checked(tmp_path, term, BC_CMT, teacher, **changes)

@@ -152,8 +152,8 @@ def test_a_pass_equals_the_formulas(
     assert [r.shape[1:] for r in refined] == [(round(width * c), *s) for c, s in zip(channels, sizes, strict=True)]
     for ours, theirs in zip(refined, expected, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
-    slopes = [torch.autograd.grad(sum(r.square().sum() for r in each), maps) for each in (refined, expected)]
-    for ours, theirs in zip(*slopes, strict=True):
+    gradients = [torch.autograd.grad(sum(r.square().sum() for r in each), maps) for each in (refined, expected)]
+    for ours, theirs in zip(*gradients, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-7, atol=1e-7)
 
 

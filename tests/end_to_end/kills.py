@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tests.end_to_end.checkout import PATIENCE, Checkout
 
-# What tells of times: logs, the list of audio with its times of change; stamps, what they have seen, and checkpoints
+# What depends on times: logs, the list of audio with its times of change; stamps, what they have seen, and checkpoints
 # have digests of these.
 TIMED = ("*.log", "metrics.jsonl", "audio.list", "*.stamp", "*.seen", ".lock", "checkpoints/*")
 
@@ -28,7 +28,7 @@ def products(checkout: Checkout) -> dict[str, str]:
 def run_and_kill(checkout: Checkout, chance: random.Random, seconds: float, *options: str) -> tuple[str, int]:
     """Run the recipe; at a random moment of so many seconds kill all of it, or one process, and wait for its end.
 
-    Returns what was killed, and the exit code. What a killed parent leaves behind may go on.
+    Returns what was killed, and the exit code. What a killed parent leaves behind may still run.
     """
     run = checkout.start(*options, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     moment = chance.uniform(0, seconds)

@@ -84,7 +84,7 @@ def test_teachers_may_be_trained_files_and_several(checkout: Checkout, tmp_path:
     assert f"{given}: no such file" in said
 
 
-def test_copies_with_noise_and_in_rooms_and_noise_in_crops(checkout: Checkout, tmp_path: Path) -> None:
+def test_noisy_and_reverberant_copies_and_noise_in_crops(checkout: Checkout, tmp_path: Path) -> None:
     for number in range(3):
         noise = np.random.default_rng(number).normal(0, 0.1, 8000)
         (tmp_path / "musan/noise/hum").mkdir(parents=True, exist_ok=True)
@@ -96,7 +96,7 @@ def test_copies_with_noise_and_in_rooms_and_noise_in_crops(checkout: Checkout, t
     ]  # fmt: skip
     musan = ("--musan-dir", str(tmp_path / "musan"))
     assert "name the folder of MUSAN, or one like it, by --musan-dir" in checkout.bad(*options)
-    assert "rooms are simulated" in checkout.good(*options, *musan, "--stop-stage", "4")
+    assert "impulse responses are simulated" in checkout.good(*options, *musan, "--stop-stage", "4")
     data = checkout.folder / "data/mini"
     utt2spk = read_table(data / "train_aug_noise-reverb_0.5/utt2spk")
     assert len(set(utt2spk.values())) == 6

@@ -23,7 +23,7 @@ from wespeaker_lite.kaldi.arks import (
     merge,
     read_array,
 )
-from wespeaker_lite.kaldi.block_table import read_lines
+from wespeaker_lite.kaldi.block_table import read_block_table
 
 RNG = np.random.default_rng(5)
 MATRIX = RNG.normal(3, 2, (4, 3)).astype(np.float32)
@@ -161,7 +161,7 @@ def test_offsets_lead_to_a_place_in_the_ark_or_to_an_error(folder: Path, offsets
     scp.write_text("".join(f"u{n} {ark}:{offset}{end}\n" for n, offset in enumerate(offsets)))
     vectors = outcome(lambda: list(iter_vectors(scp)))
     assert (vectors is not None) == (set(offsets) == {"2"} and not end)
-    outcome(lambda: read_lines(scp).located())
+    outcome(lambda: read_block_table(scp).located())
     for row in outcome(lambda: list(iter_scp(scp))) or ():
         outcome(lambda row=row: read_array(row[1], row[2]))
         outcome(lambda row=row: _rows(row[2].ark, row[2].offset))

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tests.fuzz.common import damaged, examples, outcome
 from wespeaker_lite.corpora.corpus_set import CorpusSet, write_data_dir
 from wespeaker_lite.corpora.kaldi_dirs import read_kaldi_dir
-from wespeaker_lite.kaldi.block_table import decimals, read_lines
+from wespeaker_lite.kaldi.block_table import decimals, read_block_table
 from wespeaker_lite.kaldi.fix import fix
 from wespeaker_lite.kaldi.segments import iter_segments
 from wespeaker_lite.kaldi.split import split
@@ -58,7 +58,7 @@ def test_a_table_is_read_as_plainly(folder: Path, content: bytes) -> None:
     expected = plainly(content)
     rows = outcome(lambda: list(iter_table(path)))
     assert expected == (None if rows is None else [(key, value) for _, key, value in rows])
-    block = outcome(lambda: read_lines(path))
+    block = outcome(lambda: read_block_table(path))
     assert (block is None) == (expected is None)
     if block is not None:
         assert [(key.decode(), block.value(n)) for n, key in enumerate(block.keys.tolist())] == expected

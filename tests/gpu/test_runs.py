@@ -72,7 +72,7 @@ def test_a_killed_run_goes_on(
     process.wait()
     again = subprocess.run(command, env=environment(repository), capture_output=True, text=True, check=False)
     assert again.returncode == 0, again.stderr[-2000:]
-    assert "going on after epoch" in again.stderr
+    assert "resuming after epoch" in again.stderr
     assert losses(tmp_path)[-1] < losses(tmp_path)[0]
 
 

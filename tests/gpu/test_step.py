@@ -74,7 +74,7 @@ def test_embeddings_are_those_of_the_cpu_and_do_not_depend_on_the_batch(device: 
         torch.testing.assert_close(alone.double(), embed(theirs, [feat.double()])[0].double(), rtol=1e-4, atol=1e-4)
 
 
-def test_crops_with_noise_in_rooms_are_decoded_as_on_the_cpu(
+def test_noisy_and_reverberant_crops_are_decoded_as_on_the_cpu(
     device: torch.device, small: Small, small_data: Path, noise: Path
 ) -> None:
     masks = {"freq_masks": 1, "time_masks": 1}

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from wespeaker_lite.core.errors import InputError
 from wespeaker_lite.core.files import write_lines
 from wespeaker_lite.kaldi import block_table as lines
-from wespeaker_lite.kaldi.block_table import decimals, groups, merged, numbered, pieces, read_lines
+from wespeaker_lite.kaldi.block_table import decimals, groups, merged, numbered, pieces, read_block_table
 from wespeaker_lite.kaldi.tables import read_table, write_table
 
 PLAIN = st.text(alphabet="aBz019-_./", min_size=1, max_size=8)
@@ -18,7 +18,7 @@ ANY = st.text(alphabet="aBz019-_./é\uffff\U0001f600", min_size=1, max_size=8)
 
 
 def as_table(path: Path) -> dict[str, str]:
-    block = read_lines(path)
+    block = read_block_table(path)
     return {key.decode(): block.value(number) for number, key in enumerate(block.keys.tolist())}
 
 
@@ -28,7 +28,7 @@ def test_a_block_holds_what_the_table_does(tmp_path_factory: pytest.TempPathFact
     path = tmp_path_factory.mktemp("lines") / "table"
     write_table(path, {key: f"{value} x" for key, value in table.items()})
     assert as_table(path) == read_table(path)
-    assert [value.decode() for value in read_lines(path).column().tolist()] == list(read_table(path).values())
+    assert [value.decode() for value in read_block_table(path).column().tolist()] == list(read_table(path).values())
 
 
 @pytest.mark.parametrize("content", ["a\tx\nb  y z \nc \t z\n", "a x\r\nb y\r\n", "a x  y\nb \u00e9\n"])
@@ -46,26 +46,26 @@ def test_faults_are_those_of_the_reader_of_lines(tmp_path: Path, content: str) -
     with pytest.raises(InputError) as expected:
         read_table(tmp_path / "table")
     with pytest.raises(InputError) as found:
-        read_lines(tmp_path / "table")
+        read_block_table(tmp_path / "table")
     assert str(found.value) == str(expected.value)
 
 
 def test_a_missing_table_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="nowhere: no such file"):
-        read_lines(tmp_path / "nowhere")
+        read_block_table(tmp_path / "nowhere")
 
 
 def test_long_values_and_many_lines_are_cut_right(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lines, "_BLOCK", 3)
     table = {f"k{number}": "v" * (5000 * (number == 6) + number) for number in range(1, 9)}
     write_table(tmp_path / "table", table)
-    assert [value.decode() for value in read_lines(tmp_path / "table").column().tolist()] == list(table.values())
+    assert [value.decode() for value in read_block_table(tmp_path / "table").column().tolist()] == list(table.values())
 
 
 def test_locations_are_cut_at_the_last_colon(tmp_path: Path) -> None:
     values = ["/x/a.ark:12", "c:/b.ark:3", "plain", "a.ark:", ":7", "a.ark:1e3", f"a.ark:{10**17}", f"a.ark:{10**18}"]
     write_table(tmp_path / "scp", {f"k{number}": value for number, value in enumerate(values)})
-    arks, offsets = read_lines(tmp_path / "scp").located()
+    arks, offsets = read_block_table(tmp_path / "scp").located()
     assert offsets.tolist() == [12, 3, -1, -1, -1, -1, 10**17, -1]
     assert arks[[0, 1, 6]].tolist() == [b"/x/a.ark", b"c:/b.ark", b"a.ark"]
 
@@ -88,7 +88,7 @@ def test_merged_tables_are_in_order(tmp_path_factory: pytest.TempPathFactory, ta
     folder = tmp_path_factory.mktemp("merged")
     for number, table in enumerate(tables):
         write_table(folder / f"{number}", {f"{key}{number}": value for key, value in table.items()})
-    sources = [read_lines(folder / f"{number}") for number in range(len(tables))]
+    sources = [read_block_table(folder / f"{number}") for number in range(len(tables))]
     write_lines(folder / "all", pieces(sources, *merged(sources)[1:]))
     rows = sorted(row for number in range(len(tables)) for row in read_table(folder / f"{number}").items())
     assert (folder / "all").read_text() == "".join(f"{key} {value}\n" for key, value in rows)

@@ -186,7 +186,7 @@ class PlainNetwork(nn.Module):
 
 
 def moments(maps: Tensor, weights: Tensor, axis: int) -> Tensor:
-    """Weighted mean and deviation over an axis, joined over channels."""
+    """Weighted mean and standard deviation over an axis, joined over channels."""
     mean = (weights * maps).sum(axis, keepdim=True)
     deviation = (weights * (maps - mean).square()).sum(axis).clamp(min=3e-4**2).sqrt()
     return torch.cat((mean.squeeze(axis), deviation), 1)

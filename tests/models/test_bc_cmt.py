@@ -101,8 +101,8 @@ def test_training_gives_the_embeddings_and_slopes_of_plain_layers(attention: str
     close(inputs[0].grad, inputs[1].grad)
     for parameter in fast.parameters():
         parameter.data.copy_(parameter.grad)
-    slopes = PlainNetwork(plain.config).double().load(fast)  # carried over as the weights would be
-    for (name, mine), theirs in zip(plain.named_parameters(), slopes.parameters(), strict=True):
+    gradients = PlainNetwork(plain.config).double().load(fast)  # carried over as the weights would be
+    for (name, mine), theirs in zip(plain.named_parameters(), gradients.parameters(), strict=True):
         close(theirs.data, mine.grad, name)
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from wespeaker_lite import models
 from wespeaker_lite.deploy.cost import training_parts
-from wespeaker_lite.distill.compatibility import rehearse
+from wespeaker_lite.distill.compatibility import check_compatibility
 from wespeaker_lite.recipe import experiment
 
 ROOT = Path(__file__).parents[2]
@@ -19,7 +19,7 @@ def test_a_conf_fits_together(path: Path) -> None:
     for teacher in config.distill.all_teachers:
         if config.distill.source == "crop":
             assert experiment.load(ROOT / teacher).features == config.features
-        terms = rehearse(path, ROOT / teacher)
+        terms = check_compatibility(path, ROOT / teacher)
     if not config.distill.all_teachers:
         network = models.build(config.model["name"], config.model, config.features.num_mels)
         terms = training_parts(config, network, classes=3)

@@ -73,7 +73,7 @@ def test_values_are_filled_and_come_back() -> None:
         ({"rate": 1.0, "steps": True}, "here.steps: expected int, found True"),
         ({"rate": 1.0, "flag": 1}, "here.flag: expected bool"),
         ({"rate": 1.0, "steps": -1}, "here: expected steps >= 0"),
-        ({"rate": float("nan")}, "here.rate: nan is no number to reckon with"),
+        ({"rate": float("nan")}, "here.rate: nan is too large or not a number"),
         ({"rate": float("inf")}, "here.rate: inf is no number"),
         ({"rate": 10**400}, "here.rate: 10000000000000000000 is no number"),
         ({"rate": 1.0, "steps": 10**30}, "here.steps: 10000000000000000000 is no number"),

@@ -1,4 +1,4 @@
-"""Attention maps of teacher and students: how near they are, their picture, and the student's twin without KD."""
+"""Attention maps of teacher and students: how near they are, their picture, and the student without KD."""
 
 import json
 import logging
@@ -23,7 +23,7 @@ from wespeaker_lite.recipe.trained_model import TrainedModel
 from wespeaker_lite.report import plots
 from wespeaker_lite.report.attention_maps import Excerpt, load_systems, row_divergence, write_attention
 from wespeaker_lite.report.report import BootstrapOptions, write_report
-from wespeaker_lite.report.without_kd import find_twin
+from wespeaker_lite.report.without_kd import find_without_kd
 from wespeaker_lite.scoring.results import summarise, write_results
 from wespeaker_lite.scoring.scores import write_scores
 
@@ -216,7 +216,7 @@ def test_an_excerpt_of_nothing_is_refused(bad: dict[str, float]) -> None:
         Excerpt(**bad)
 
 
-# --- The twin ---
+# --- The student without KD ---
 
 KD = {"teacher": "conf/base.yaml", "terms": [{"name": "attention", "weight": 1.0}]}
 SECTIONS = tuple(part.name for part in fields(Experiment) if part.name not in ("runtime", "scoring"))
@@ -235,7 +235,7 @@ def make_experiment(folder: Path, trained: bool = True, **changes: object) -> Pa
     return folder
 
 
-def test_the_twin_differs_in_kd_alone(tmp_path: Path) -> None:
+def test_the_student_without_kd_differs_in_kd_alone(tmp_path: Path) -> None:
     student = make_experiment(tmp_path / "m_kd", distill=KD)
     make_experiment(tmp_path / "a_other_kd", distill={**KD, "terms": [{"name": "label"}]})
     make_experiment(tmp_path / "b_seed", seed=1)
@@ -247,20 +247,20 @@ def test_the_twin_differs_in_kd_alone(tmp_path: Path) -> None:
     make_experiment(tmp_path / "h_train", train={"epochs": 3})
     make_experiment(tmp_path / "i_untrained", trained=False)
     make_experiment(tmp_path / "j_gone").joinpath("final.pt").unlink()
-    assert find_twin(student) is None
+    assert find_without_kd(student) is None
     make_experiment(tmp_path / "z_plain", scoring={"top_n": 7}, runtime={"threads": 1})
-    assert find_twin(student) == tmp_path / "z_plain"
+    assert find_without_kd(student) == tmp_path / "z_plain"
     seeded = make_experiment(tmp_path / "m_kd_s1", distill=KD, seed=1)
-    assert find_twin(seeded) == tmp_path / "b_seed"
-    assert find_twin(tmp_path / "z_plain") is None
+    assert find_without_kd(seeded) == tmp_path / "b_seed"
+    assert find_without_kd(tmp_path / "z_plain") is None
 
 
-def test_a_twin_whose_config_was_changed_after_training_does_not_count(tmp_path: Path) -> None:
+def test_a_student_whose_config_was_changed_after_training_does_not_count(tmp_path: Path) -> None:
     student = make_experiment(tmp_path / "kd", distill=KD)
     plain = make_experiment(tmp_path / "plain", train={"epochs": 3})
     make_experiment(plain, trained=False)
-    assert find_twin(student) is None
+    assert find_without_kd(student) is None
     make_experiment(plain)
-    assert find_twin(student) == plain
+    assert find_without_kd(student) == plain
     (plain / ".train.stamp").write_text("cut")
-    assert find_twin(student) is None
+    assert find_without_kd(student) is None

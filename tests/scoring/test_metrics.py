@@ -184,7 +184,7 @@ def test_a_ratio_at_the_threshold_is_accepted() -> None:
 
 
 def test_ratios_that_mean_what_they_say_cost_least() -> None:
-    """Two Gaussians one deviation apart, with log-likelihood ratios by their densities."""
+    """Two Gaussians one standard deviation apart, with log-likelihood ratios by their densities."""
     rng = np.random.default_rng(1)
     labels = np.arange(400_000) < 200_000
     ratios = rng.standard_normal(400_000) + labels - 0.5  # log N(x; 1, 1) - log N(x; 0, 1) = x - 0.5

@@ -2,7 +2,7 @@
 or: python -m tests.soak.soak --corruptions 300
 
 A tiny mini corpus goes through all stages, teacher and student. With --kills something is killed at a random moment,
-all of the run or one of its processes, and the same command goes on. Whenever a run gets to its end, all that it leaves
+all of the run or one of its processes, and the same command resumes. Whenever a run gets to its end, all that it leaves
 must equal, byte for byte, what a run leaves that nothing happened to; then the next begins from nothing.
 
 With --corruptions a random file that a stage has left is damaged, then the same command or a single stage runs, in half

@@ -1,4 +1,4 @@
-"""Two runs in one folder: the second says whom it waits for, and goes on when the first has ended."""
+"""Two runs in one folder: the second says whom it waits for, and continues when the first has ended."""
 
 import os
 import shutil

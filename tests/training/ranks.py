@@ -35,7 +35,7 @@ def check(name: str, overlapped: bool) -> None:
     expected = whole(feats, labels, labels, 0.0)
     expected.total.backward()
     with_ranks = feats[ranks.rank :: ranks.count], labels[ranks.rank :: ranks.count]
-    ranks.unite(learner)
+    ranks.synchronise(learner)
     gradient_sum = GradientSum(ranks, learner, overlapped)
     losses = learner(*with_ranks, with_ranks[1], 0.0)
     (losses.total / ranks.count).backward()
@@ -58,10 +58,10 @@ with joined_ranks("cpu") as ranks:
     assert len(GradientSum(ranks, learner_of("resnet", []), True).messages) > 3
     norms, rows = nn.Sequential(nn.BatchNorm1d(3, affine=False)).double(), torch.randn(8, 3).double()
     whole = copy.deepcopy(norms)(rows)
-    ranks.unite(norms)
+    ranks.synchronise(norms)
     torch.testing.assert_close(norms(rows[ranks.rank :: ranks.count]), whole[ranks.rank :: ranks.count])
     own = nn.Sequential(nn.BatchNorm1d(3, momentum=1.0), nn.Linear(3, 3))
-    ranks.unite(own, shared=False)
+    ranks.synchronise(own, shared=False)
     mine = torch.randn(8, 3, generator=torch.Generator().manual_seed(ranks.rank))
     torch.testing.assert_close(own[0](mine), nn.functional.batch_norm(mine, None, None, training=True))
     ranks.average_statistics(own)
@@ -72,7 +72,7 @@ with joined_ranks("cpu") as ranks:
     with torch.no_grad():
         alike.weight.fill_(ranks.rank)
     try:
-        ranks.unite(alike)
+        ranks.synchronise(alike)
     except RuntimeError as error:
         print(f"noticed: {error}")
 print(f"rank {ranks.rank} of {ranks.count} is content")

@@ -52,7 +52,7 @@ def test_a_compiler_that_fails_costs_one_line(
     monkeypatch.setattr(compiling, "BACKEND", backend)
     tried = run_here(small(train={"epochs": 1}, runtime={"compile": "on"}), small_data, tmp_path / "tried")
     assert_same(plain, tried)
-    said = [line for line in caplog.messages if line.startswith("training goes on without torch.compile")]
+    said = [line for line in caplog.messages if line.startswith("training continues without torch.compile")]
     assert len(said) == 1
     assert "no compiler here" in said[0]
     assert "\n" not in said[0]

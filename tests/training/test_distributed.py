@@ -135,7 +135,7 @@ def test_after_a_restart_the_result_is_the_same(make: Make, together: Run) -> No
     process = restarted.start(2, "--max-restarts", "1")
     said = said_after_a_kill(restarted, process)
     assert process.returncode == 0, said[-3000:]
-    assert "going on after epoch" in said
+    assert "resuming after epoch" in said
     ours, expected = (torch.load(run.out / "final.pt")["model"] for run in (restarted, together))
     assert all(torch.equal(ours[name], value) for name, value in expected.items())
 

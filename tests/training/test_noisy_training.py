@@ -1,4 +1,4 @@
-"""Training on crops with noise and in rooms: a stopped run goes on bit for bit."""
+"""Training on crops with noise and reverberation: a stopped run resumes bit for bit."""
 
 import logging
 from collections.abc import Callable
@@ -66,7 +66,7 @@ def test_a_run_that_was_stopped_goes_on_bit_for_bit(
         trained(experiment, small_data, noise, tmp_path / "parts")
     with caplog.at_level(logging.INFO):
         parts = trained(small(crop=CROP, runtime={"workers": 1}), small_data, noise, tmp_path / "parts")
-    assert "going on after epoch 1, batch 2" in caplog.text
+    assert "resuming after epoch 1, batch 2" in caplog.text
     plain = trained(small(), small_data, "", tmp_path / "plain")
     for name, value in whole.items():
         assert torch.equal(value, parts[name]), name

@@ -1,4 +1,4 @@
-"""Training with a self-teacher: what is deployed is the plain student, and a stopped run goes on bit for bit."""
+"""Training with a self-teacher: what is deployed is the plain student, and a stopped run resumes bit for bit."""
 
 import json
 from collections.abc import Callable

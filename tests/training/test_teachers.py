@@ -262,7 +262,7 @@ def test_two_teachers_by_crops_and_by_arks(small: Small, small_data: Path, teach
     alone.head.load_state_dict(learner.head.state_dict())
     feats, labels, indices = torch.randn(6, 40, 10), torch.arange(6) % 5, torch.arange(6)
     several, single = (each(feats, labels, indices, epoch=1.0).parts for each in (learner, alone))
-    torch.testing.assert_close(several["label"], single["label"])  # of twins
+    torch.testing.assert_close(several["label"], single["label"])  # of two equal teachers
     Trainer(learner, dataset, experiment, tmp_path).run()
     assert not [name for name in learner.state_dict() if "teacher" in name or "shares" in name]
     arks = tmp_path / "a", tmp_path / "b"

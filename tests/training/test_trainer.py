@@ -1,4 +1,4 @@
-"""The training loop: it learns, goes on bit for bit after SIGKILL, and says what is wrong."""
+"""The training loop: it learns, resumes bit for bit after SIGKILL, and says what is wrong."""
 
 import json
 import os
@@ -105,7 +105,7 @@ def test_sigkill_in_mid_epoch_then_the_same_command(small: Small, small_data: Pa
     assert not (out / "final.pt").exists()
     subprocess.run(command, env=environment, stderr=subprocess.DEVNULL, check=True)
     assert_same(whole, trained_model.load(out / "final.pt"))
-    assert "going on after epoch" in (out / "train.log").read_text()
+    assert "resuming after epoch" in (out / "train.log").read_text()
     steps = [json.loads(line)["step"] for line in (out / "metrics.jsonl").read_text().splitlines()]
     assert steps == sorted(steps)
 

@@ -24,7 +24,7 @@ def run(main: Callable[[], None]) -> None:
         sys.exit(f"{program}: {error}")
     except Stopped as stop:
         logging.getLogger(__name__).warning("%s", stop)
-        sys.exit(128 + stop.signal)  # as a shell tells of a program that a signal ended
+        sys.exit(128 + stop.signal)  # as a shell reports a program that a signal ended
     except UnicodeEncodeError as error:  # Python reads names of files in any bytes, but our files are UTF-8
         line = error.object[: error.start].rpartition("\n")[2] + error.object[error.start :].partition("\n")[0]
         sys.exit(f"{program}: not UTF-8: {line[:300]!a}: rename that file or folder")

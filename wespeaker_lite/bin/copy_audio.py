@@ -19,7 +19,7 @@ def main() -> None:
     parser.add_argument("--copy", required=True, choices=["reverb", "noise", "music", "babble"])
     parser.add_argument("--seed", type=int, default=1, help="of what is drawn; another one than that of training")
     parser.add_argument("--musan", default="", help="data dir of noise, music and speech, of list_clips")
-    parser.add_argument("--rirs", default="", help="data dir of rooms, of list_clips; without it they are simulated")
+    parser.add_argument("--rirs", default="", help="data dir of impulse responses; by default they are simulated")
     parser.add_argument("--out", required=True, type=Path, help="the folder: OUT/test, OUT/trials*")
     args = parser.parse_args()
     from wespeaker_lite.core.files import write_lines

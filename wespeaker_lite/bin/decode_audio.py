@@ -1,4 +1,4 @@
-"""Decode to FLAC, by ffmpeg, the files that an scp lists; run again, it goes on where it was."""
+"""Decode to FLAC, by ffmpeg, the files that an scp lists; run again, it resumes where it was."""
 
 import argparse
 

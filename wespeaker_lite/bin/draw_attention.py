@@ -12,25 +12,25 @@ Example:
 import argparse
 
 from wespeaker_lite.bin import run
-from wespeaker_lite.report.without_kd import find_twin
+from wespeaker_lite.report.without_kd import find_without_kd
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     actions = parser.add_mutually_exclusive_group(required=True)
     actions.add_argument("--system", action="append", metavar="NAME=final.pt", help="the teacher, then each student")
-    actions.add_argument("--twin-of", metavar="EXP", help="only print the experiment that differs from EXP by its KD")
+    actions.add_argument("--without-kd", metavar="EXP", help="only print the experiment that is EXP without its KD")
     parser.add_argument("--data", metavar="DIR", help="data dir with feats.scp")
     parser.add_argument("--out", metavar="PNG", help="the picture")
     parser.add_argument("--utterances", type=int, default=20, help="to measure (default %(default)s)")
     parser.add_argument("--seconds", type=float, default=3.0, help="of each utterance (default %(default)s)")
     options = parser.parse_args()
     if options.twin_of:
-        print(find_twin(options.twin_of) or "")
+        print(find_without_kd(options.twin_of) or "")
         return
     if not options.data or not options.out:
         parser.error("--system needs --data and --out")
-    # Here, since it imports torch, and a report that is done already only asks for the twin.
+    # Here, since it imports torch, and a report that is done already only asks for the student without KD.
     from wespeaker_lite.report.attention_maps import Excerpt, load_systems, write_attention
 
     excerpt = Excerpt(options.utterances, options.seconds)

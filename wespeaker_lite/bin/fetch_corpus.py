@@ -1,4 +1,4 @@
-"""Download a corpus (.tar.gz), check it, and unpack it; run again after a cut, it goes on where it was."""
+"""Download a corpus (.tar.gz), check it, and unpack it; run again after a cut, it resumes where it was."""
 
 import argparse
 

@@ -1,4 +1,4 @@
-"""List the noises of MUSAN, or the room responses of RIRS_NOISES, as a data dir."""
+"""List the noises of MUSAN, or the impulse responses of RIRS_NOISES, as a data dir."""
 
 import argparse
 

@@ -19,7 +19,7 @@ def main() -> None:
     parser.add_argument("--copy", default="", choices=kinds, help="make a copy of this kind; ids end in it")
     parser.add_argument("--seed", type=int, default=0, help="of what is drawn for a copy")
     parser.add_argument("--musan", default="", help="data dir of noise, music and speech, of list_clips")
-    parser.add_argument("--rirs", default="", help="data dir of rooms, of list_clips; without it they are simulated")
+    parser.add_argument("--rirs", default="", help="data dir of impulse responses; by default they are simulated")
     parser.add_argument("--max-bad", type=int, default=0, help="unreadable utterances that may be left out")
     parser.add_argument("--no-pipes", action="store_true", help="refuse a wav.scp in which there is a command")
     args = parser.parse_args()

@@ -1,4 +1,4 @@
-"""Train a network from a resolved config; run again, it goes on from the last checkpoint."""
+"""Train a network from a resolved config; run again, it resumes from the last checkpoint."""
 
 import argparse
 from pathlib import Path
@@ -19,7 +19,7 @@ def main() -> None:
     parser.add_argument("--start-from", default="", help="final.pt that training begins with, to fine-tune it")
     parser.add_argument("--noise", default="", help="data dir with features of noise, where the config mixes some in")
     parser.add_argument(
-        "--inputs", nargs="*", default=[], help="files that the result hangs on, as in the stage's stamp"
+        "--inputs", nargs="*", default=[], help="files that the result depends on, as in the stage's stamp"
     )
     args = parser.parse_args()
     from wespeaker_lite.training.job import Job, train  # after the arguments: --help need not wait for torch

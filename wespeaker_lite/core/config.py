@@ -235,7 +235,7 @@ def _typed(expected: Any, value: Any, where: str) -> Any:
         value = float(value)  # YAML 1.1 reads an exponent without a point as text
     if expected in (int, float) and type(value) in (int, expected):
         if not abs(value) < _LARGEST:  # nor is nan
-            raise InputError(f"{where}: {str(value)[:20]} is no number to reckon with")
+            raise InputError(f"{where}: {str(value)[:20]} is too large or not a number")
         return expected(value)
     if type(value) is expected:
         return value

@@ -10,7 +10,7 @@ class InputError(Exception):
 
 
 class Stopped(Exception):
-    """A signal asked the program to stop, and it did so where nothing is lost: the same command goes on from there."""
+    """A signal asked the program to stop, and it did so where nothing is lost: the same command resumes from there."""
 
     def __init__(self, signal: int, message: str) -> None:
         """Note the number of the signal; the message says what is kept."""

@@ -1,4 +1,4 @@
-"""Parts found by name: a file in a room, with a dataclass `Config`, can be named by a YAML. Nothing is registered."""
+"""Parts found by name: a YAML names a module of a package that has a dataclass `Config`. Nothing is registered."""
 
 import importlib
 import pkgutil

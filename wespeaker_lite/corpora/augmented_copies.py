@@ -1,7 +1,7 @@
-"""Copies of a data set as Kaldi's recipes make them: played at another speed, with noise, music or babble, in rooms.
+"""Copies of a data set as Kaldi's recipes make them: at another speed, with noise, music or babble, or reverberant.
 
 The recipe is that of Kaldi's egs/voxceleb/v2 (augment_data_dir.py, reverberate_data_dir.py, wav-reverberate). What is
-drawn for an utterance hangs on the seed and its id alone, so that the number of jobs changes nothing.
+drawn for an utterance depends on the seed and its id alone, so that the number of jobs changes nothing.
 """
 
 import hashlib
@@ -34,7 +34,7 @@ _TINY = 1e-30  # a power that stands for none, to divide by
 class Copy:
     """What a copy is: its speed, its kind (reverb, noise, music, babble or none), the seed of what is drawn for it.
 
-    musan, rirs: the data dirs (`write_clips`) of the noises and of the rooms; without rirs, rooms are simulated.
+    musan, rirs: the data dirs (`write_clips`) of noises and of impulse responses; without rirs these are simulated.
     """
 
     speed: float = 1.0
@@ -69,7 +69,7 @@ class Copier:
             self._clips = _read_clips(copy.rirs, "room", pipes)
 
     def blocks(self, key: str, blocks: Iterable[np.ndarray]) -> Iterable[np.ndarray]:
-        """The same for samples that come in blocks; only for noise and rooms all of them are held in memory.
+        """The same for samples that come in blocks; only for noise and reverberation all of them are held in memory.
 
         Raises:
             InputError: as at work, or naming an utterance that is too long to be held in memory.
@@ -122,9 +122,9 @@ class Copier:
 
     def _in_room(self, samples: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         if self._clips:
-            return in_room(samples, self._whole(rng))
+            return reverberated(samples, self._whole(rng))
         t60, drr = rng.uniform(*ReverbConfig.t60), rng.uniform(*ReverbConfig.drr)
-        return in_room(samples, simulated_response(t60, drr, rng, self.rate))
+        return reverberated(samples, simulated_response(t60, drr, rng, self.rate))
 
     def _drawn(self, rng: np.random.Generator) -> tuple[str, float]:
         return self._clips[rng.integers(len(self._clips))]
@@ -140,15 +140,15 @@ def mean_power(samples: np.ndarray) -> float:
     return float(np.mean(np.square(samples, dtype=np.float64)))
 
 
-def in_room(samples: np.ndarray, response: np.ndarray) -> np.ndarray:
-    """Samples (n,) as heard in a room: (n,) float64, of the same power, the direct sound where it was."""
+def reverberated(samples: np.ndarray, response: np.ndarray) -> np.ndarray:
+    """Convolve samples (n,) with an impulse response: (n,) float64, of the same power, the direct sound in place."""
     direct = int(np.abs(response).argmax())
     heard = scipy.signal.fftconvolve(samples.astype(np.float64), response)[direct : direct + len(samples)]
     return heard * np.sqrt(mean_power(samples) / max(mean_power(heard), _TINY))
 
 
 def simulated_response(t60: float, drr: float, rng: np.random.Generator, sample_rate: int) -> np.ndarray:
-    """Draw a room's response: the direct sound, then noise that decays by 60 dB in T60 (Polack 1988; Moorer 1979).
+    """Draw an impulse response: the direct sound, then noise that decays by 60 dB in T60 (Polack 1988; Moorer 1979).
 
     T60 is in seconds; drr, in dB, is the energy of the direct sound over that of the noise.
     """

@@ -1,4 +1,4 @@
-"""Corpora from public servers: a download that goes on where it was cut, is checked, and unpacks to a safe place."""
+"""Corpora from public servers: a download that resumes where it was cut, is checked, and unpacks to a safe place."""
 
 import gzip
 import hashlib
@@ -41,7 +41,7 @@ def fetch_corpus(source: Source, folder: str | Path, keep: str = "*") -> None:
     """Download an archive beside `folder`, check it, unpack its one top folder as `folder`, remove the archive.
 
     Of its files only those are unpacked whose path in the archive fits the shell pattern `keep`.
-    Run again after a cut, it goes on with the bytes that are there.
+    Run again after a cut, it resumes after the bytes that are there.
 
     Raises:
         InputError: where `folder` holds something, the server refuses or keeps failing, or the archive is not the one
@@ -58,7 +58,7 @@ def fetch_corpus(source: Source, folder: str | Path, keep: str = "*") -> None:
 
 
 def download(source: Source, path: Path) -> None:
-    """Download to `path`.part, going on where an earlier try ended; check it; move it to `path`.
+    """Download to `path`.part, resuming where an earlier try ended; check it; move it to `path`.
 
     Raises:
         InputError: where the server refuses or keeps failing, or the file is not the one expected or is damaged.
@@ -77,8 +77,8 @@ def download(source: Source, path: Path) -> None:
             ):
                 raise OSError(error.errno, error.strerror, error.filename or str(part)) from error  # not the network
             if attempt == source.attempts:
-                raise InputError(f"{source.url}: {error}; run again: it goes on at byte {_size(part)}") from error
-            log.warning("%s: %s; going on at byte %d", source.url, error, _size(part))
+                raise InputError(f"{source.url}: {error}; run again: it resumes at byte {_size(part)}") from error
+            log.warning("%s: %s; resuming at byte %d", source.url, error, _size(part))
             time.sleep(source.pause * 2 ** (attempt - 1))
     _check(source, part)
     os.replace(part, path)

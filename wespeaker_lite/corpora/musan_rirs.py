@@ -1,4 +1,4 @@
-"""MUSAN (OpenSLR 17) and RIRS_NOISES (OpenSLR 28) as published: the files of noise, music, speech and rooms."""
+"""MUSAN (OpenSLR 17) and RIRS_NOISES (OpenSLR 28) as published: noise, music, speech and impulse responses."""
 
 import os
 from collections.abc import Iterable

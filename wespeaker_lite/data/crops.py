@@ -33,7 +33,7 @@ from wespeaker_lite.data.mel_augmentation import (
 )  # fmt: skip
 from wespeaker_lite.data.resident import ResidentFeatures
 from wespeaker_lite.kaldi.arks import ByteMatrix, MatrixArk, iter_scp
-from wespeaker_lite.kaldi.block_table import Lines, decimals, numbered, read_lines
+from wespeaker_lite.kaldi.block_table import BlockTable, decimals, numbered, read_block_table
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +66,7 @@ class CropConfig:
 
     @property
     def distorted(self) -> float:
-        """The share of crops that get noise or a room."""
+        """The share of crops that get noise or reverberation."""
         return self.noise.probability + self.reverb.probability
 
     @property
@@ -87,7 +87,7 @@ class Batch(Tensors):
     """A batch of crops: indices of their utterances (B,) int64, labels (B,) int64, and features, still as bytes.
 
     A worker hands over bytes, a quarter of the memory; they become features where they are used, on a GPU after `to`.
-    The first crops are those in rooms, then come those with noise: each kind is worked on as a block.
+    The first crops are the reverberant ones, then come those with noise: each kind is worked on as a block.
     """
 
     indices: torch.Tensor
@@ -113,10 +113,10 @@ class Batch(Tensors):
         return feats
 
     def _parts(self) -> Iterator[tuple[Reverb | Noise | None, int, int]]:
-        """The crops in rooms, those with noise, the others: where each kind begins and ends."""
-        rooms = len(self.reverb.decay) if self.reverb else 0
-        noisy = rooms + (len(self.noise.raw) if self.noise else 0)
-        yield from ((self.reverb, 0, rooms), (self.noise, rooms, noisy), (None, noisy, len(self.raw)))
+        """The reverberant crops, those with noise, the others: where each kind begins and ends."""
+        reverberant = len(self.reverb.decay) if self.reverb else 0
+        noisy = reverberant + (len(self.noise.raw) if self.noise else 0)
+        yield from ((self.reverb, 0, reverberant), (self.noise, reverberant, noisy), (None, noisy, len(self.raw)))
 
     def _decode(self, block: slice, feats: torch.Tensor, distortion: Reverb | Noise | None, rows: slice) -> None:
         low, step = self.low[block], self.step[block]
@@ -161,8 +161,8 @@ class CropDataset(torch.utils.data.Dataset):
 
     Made for `DataLoader(dataset, sampler=EpochSampler(...), batch_size=None)`. `utterances` are the ids, `classes` the
     speakers in byte order; `num_frames` and `labels` hold a number for each utterance. Where a crop begins and what is
-    masked depend on seed, epoch and number alone, as do noise and rooms. An utterance shorter than a crop is repeated
-    to its length. What is held per utterance are elements of arrays, which forked workers share.
+    masked depend on seed, epoch and number alone, as do noise and reverberation. An utterance shorter than a crop is
+    repeated to its length. What is held per utterance are elements of arrays, which forked workers share.
 
     `noise` is such a directory of noise clips, whose speakers are the kinds of noise.
 
@@ -268,12 +268,13 @@ class CropDataset(torch.utils.data.Dataset):
         return Batch(torch.from_numpy(utterances), labels, raw, low, step, frames, bands, config.cmn, reverb, noise)
 
     def _distortions(self, draws: np.ndarray) -> tuple[np.ndarray, Reverb | None, Noise | None]:
-        """Choose by draws (B, NUM_DRAWS) what distorts crops; the order that a batch has them in, rooms and noise."""
+        """Choose by draws (B, NUM_DRAWS) what is added to crops: the batch's order, its reverberation and its noise."""
         config = self.config
-        kinds = np.digitize(draws[:, 0], [config.reverb.probability, config.distorted])  # 0 a room, 1 noise, 2 neither
+        # 0 reverberation, 1 noise, 2 neither
+        kinds = np.digitize(draws[:, 0], [config.reverb.probability, config.distorted])
         order = np.argsort(kinds, kind="stable")
-        in_rooms, noisy = draws[kinds == 0, 1:], draws[kinds == 1, 1:]
-        reverb = draw_reverb(in_rooms, config.reverb, self.acoustics.frame_seconds) if len(in_rooms) else None
+        reverberant, noisy = draws[kinds == 0, 1:], draws[kinds == 1, 1:]
+        reverb = draw_reverb(reverberant, config.reverb, self.acoustics.frame_seconds) if len(reverberant) else None
         return order, reverb, self._draw_noise(noisy) if len(noisy) else None
 
     def _draw_noise(self, draws: np.ndarray) -> Noise:
@@ -332,9 +333,9 @@ class CropDataset(torch.utils.data.Dataset):
             self._noise.make_resident(device)
 
 
-def _alike(directory: Path, names: Sequence[str]) -> list[Lines]:
+def _alike(directory: Path, names: Sequence[str]) -> list[BlockTable]:
     """Read tables that must list the same utterances."""
-    tables = [read_lines(directory / name) for name in names]
+    tables = [read_block_table(directory / name) for name in names]
     if any(not np.array_equal(table.keys, tables[0].keys) for table in tables):
         columns = ([*(key.decode() for key in table.keys.tolist()), "the end"] for table in tables)
         keys = next(row for row in zip_longest(*columns, fillvalue="the end") if len(set(row)) > 1)
@@ -346,7 +347,7 @@ def _alike(directory: Path, names: Sequence[str]) -> list[Lines]:
     return tables
 
 
-def _locations(path: Path, feats: Lines) -> tuple[list[str], np.ndarray, np.ndarray]:
+def _locations(path: Path, feats: BlockTable) -> tuple[list[str], np.ndarray, np.ndarray]:
     """Where features are: the arks, and of each utterance the number of its ark and the offset in it."""
     column, offsets = feats.located()
     if (offsets < 0).any():

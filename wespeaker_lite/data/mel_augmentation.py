@@ -154,7 +154,7 @@ class Noise(Tensors):
 
 @dataclass
 class Reverb(Tensors):
-    """Rooms for crops: decay of energy from frame to frame, and energy of the tail over that of the direct sound.
+    """Reverberation of crops: decay of energy from frame to frame, and energy of the tail over the direct sound's.
 
     Both are (R, 1, 1); `slowest` is the greatest decay that is ever drawn.
     """
@@ -167,7 +167,7 @@ class Reverb(Tensors):
         """Add the tails of these rows to energies (rows, T, F): y_t = x_t + level (1 - a) sum_k a^k x_{t-k}, k >= 0.
 
         The sum over frames is made by doubling: of 2n terms from two sums of n, n frames apart. Source: the energy of a
-        decaying noise as a room's response (Polack's model), taken by frames.
+        decaying noise as an impulse response (Polack's model), taken by frames.
         """
         decay = self.decay[rows]
         tail = energies * (self.level[rows] * (1 - decay))
@@ -181,7 +181,7 @@ class Reverb(Tensors):
 
 
 def draw_reverb(draws: np.ndarray, config: ReverbConfig, frame_seconds: float) -> Reverb:
-    """Rooms (R) from draws (R, 2) in [0, 1)."""
+    """Reverberation of R crops from draws (R, 2) in [0, 1)."""
     t60, drr = _between(draws[:, 0], *config.t60), _between(draws[:, 1], *config.drr)
     columns = 10 ** (-6 * frame_seconds / t60), 10 ** (-drr / 10)
     decay, level = (torch.from_numpy(column).float().view(-1, 1, 1) for column in columns)

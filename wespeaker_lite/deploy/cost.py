@@ -121,7 +121,7 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
 def training_parts(experiment: Experiment, model: nn.Module, classes: int) -> dict[str, nn.Module]:
     """What a config trains beside its network `model` and never deploys, by name, for so many training speakers.
 
-    The head, and those KD terms that need no pretrained teacher; what others train hangs on the teacher's sizes.
+    The head, and those KD terms that need no pretrained teacher; what others train depends on the teacher's sizes.
     """
     head = build_head(to_mapping(experiment.head), model.embed_dim, classes)
     package = distill.__name__

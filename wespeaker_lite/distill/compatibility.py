@@ -12,10 +12,10 @@ from wespeaker_lite.distill.term import Partners
 from wespeaker_lite.recipe import trained_model
 from wespeaker_lite.recipe.experiment import load
 
-CLASSES = 2  # any number: no term's fit hangs on it
+CLASSES = 2  # any number: no term's fit depends on it
 
 
-def rehearse(student: Path, teacher: Path) -> nn.ModuleDict:
+def check_compatibility(student: Path, teacher: Path) -> nn.ModuleDict:
     """Build the KD terms of a student's config for a teacher's, both with fresh weights.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What every KD term is: losses by name, and their weights as training goes on."""
+"""What every KD term is: losses by name, and their weights during training."""
 
 from dataclasses import dataclass
 from typing import Any

@@ -15,7 +15,7 @@ _NEWLINE, _SPACE, _COLON, _ZERO = b"\n :0"  # as numbers
 
 
 @dataclass(frozen=True)
-class Lines:
+class BlockTable:
     """A table: line n is `data[starts[n] : starts[n + 1]]`, its value begins at `values[n]`; keys are (n,) bytes."""
 
     data: np.ndarray  # uint8, with padding
@@ -51,7 +51,7 @@ class Lines:
         return _column(self.data, self.values, cuts), np.where(found, offsets, -1)
 
 
-def read_lines(path: str | Path) -> Lines:
+def read_block_table(path: str | Path) -> BlockTable:
     """Read a table; one that is not plain (ASCII, a space between key and value) takes longer, and is made plain.
 
     Raises:
@@ -68,7 +68,7 @@ def read_lines(path: str | Path) -> Lines:
     return _split(np.frombuffer(plain, dtype=np.uint8))
 
 
-def _split(content: np.ndarray) -> Lines:
+def _split(content: np.ndarray) -> BlockTable:
     """Find lines, and in each the first space; where there is none, key and value are not what they should be."""
     data = np.zeros(len(content) + _PADDING, dtype=np.uint8)
     data[: len(content)] = content
@@ -76,10 +76,10 @@ def _split(content: np.ndarray) -> Lines:
     starts = np.concatenate([[0], newlines + 1])
     spaces = np.append(np.flatnonzero(content == _SPACE), len(content))
     key_ends = np.minimum(spaces[np.searchsorted(spaces, starts[:-1])], newlines)
-    return Lines(data, starts, key_ends + 1, _column(data, starts[:-1], key_ends))
+    return BlockTable(data, starts, key_ends + 1, _column(data, starts[:-1], key_ends))
 
 
-def _is_plain(lines: Lines, content: np.ndarray) -> bool:
+def _is_plain(lines: BlockTable, content: np.ndarray) -> bool:
     """Whether each line is a key, a space and a value, all printable ASCII, and keys are in order and different."""
     first_and_last = lines.data[[lines.values, lines.starts[1:] - 2]]
     return bool(
@@ -132,7 +132,7 @@ def numbered(column: np.ndarray) -> tuple[list[str], np.ndarray]:
     return [value.decode() for value in values.tolist()], np.repeat(numbers, np.diff(starts))
 
 
-def merged(sources: list[Lines]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def merged(sources: list[BlockTable]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Bring the lines of tables into one order: their keys (n,) S, the number of their source, and their number in it,
     (n,) int64 each.
     """
@@ -143,7 +143,7 @@ def merged(sources: list[Lines]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return keys[order], source, order - firsts[source]
 
 
-def pieces(sources: list[Lines], source: np.ndarray, number: np.ndarray) -> Iterator[memoryview]:
+def pieces(sources: list[BlockTable], source: np.ndarray, number: np.ndarray) -> Iterator[memoryview]:
     """The bytes of merged lines, in as few pieces as may be."""
     bounds = groups(source)
     for first, end in pairwise(bounds.tolist()):

@@ -11,7 +11,7 @@ from wespeaker_lite.core.files import write_lines
 from wespeaker_lite.kaldi.block_table import (
     merged,
     pieces,
-    read_lines,
+    read_block_table,
 )
 from wespeaker_lite.kaldi.data_dir import check_elsewhere, finish, first_few, tables_of
 
@@ -39,12 +39,12 @@ def combine(out: str | Path, directories: Sequence[str | Path]) -> int:
     for name, kind in common.items():
         write_lines(Path(out) / name, _joined([source / name for source in sources], kind))
     finish(Path(out), common)
-    return len(read_lines(Path(out) / "utt2spk"))
+    return len(read_block_table(Path(out) / "utt2spk"))
 
 
 def _joined(paths: Sequence[Path], kind: str) -> Iterator[memoryview]:
     """Merge sorted tables."""
-    sources = [read_lines(path) for path in paths]
+    sources = [read_block_table(path) for path in paths]
     keys, source, number = merged(sources)
     again = np.flatnonzero(keys[1:] == keys[:-1]) + 1
     for place in again.tolist():

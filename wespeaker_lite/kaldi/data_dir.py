@@ -14,9 +14,9 @@ import numpy as np
 from wespeaker_lite.core.errors import InputError
 from wespeaker_lite.core.files import write_lines
 from wespeaker_lite.kaldi.block_table import (
-    Lines,
+    BlockTable,
     numbered,
-    read_lines,
+    read_block_table,
 )
 from wespeaker_lite.kaldi.segments import iter_segments
 
@@ -56,20 +56,20 @@ def read_utt2spk(directory: str | Path) -> dict[str, str]:
     return speaker_by_utterance(read_speakers(directory))
 
 
-def speaker_by_utterance(lines: Lines) -> dict[str, str]:
+def speaker_by_utterance(lines: BlockTable) -> dict[str, str]:
     """Turn the block of utt2spk into a dict."""
     pairs = zip(lines.keys.tolist(), lines.column().tolist(), strict=True)
     return {utterance.decode(): sys.intern(speaker.decode()) for utterance, speaker in pairs}
 
 
-def read_speakers(directory: str | Path) -> Lines:
+def read_speakers(directory: str | Path) -> BlockTable:
     """Read utt2spk as a block.
 
     Raises:
-        InputError: as `read_lines`, and naming the line of a speaker of more than one word.
+        InputError: as `read_block_table`, and naming the line of a speaker of more than one word.
     """
     path = Path(directory) / "utt2spk"
-    lines = read_lines(path)
+    lines = read_block_table(path)
     spaces = np.flatnonzero(lines.data == ord(" "))
     if len(spaces) > len(lines):
         number = int(np.searchsorted(lines.starts, np.setdiff1d(spaces, lines.values - 1)[0])) - 1
@@ -84,7 +84,7 @@ def first_few(keys: Iterable[str]) -> str:
     return ", ".join(words[:3]) + (", ..." if len(words) > 3 else "")
 
 
-def spk2utt_lines(utt2spk: Lines) -> Iterator[bytes]:
+def spk2utt_lines(utt2spk: BlockTable) -> Iterator[bytes]:
     """Yield the lines of spk2utt."""
     speakers, speaker_of = numbered(utt2spk.column())
     keys = utt2spk.keys[np.argsort(speaker_of, kind="stable")]
@@ -93,7 +93,7 @@ def spk2utt_lines(utt2spk: Lines) -> Iterator[bytes]:
         yield b"%s %s\n" % (speaker.encode(), b" ".join(keys[first:end].tolist()))
 
 
-def distribute(directory: Path, utt2spk: Lines, part_of: np.ndarray, outs: Sequence[Path]) -> None:
+def distribute(directory: Path, utt2spk: BlockTable, part_of: np.ndarray, outs: Sequence[Path]) -> None:
     """Write to each of `outs` the lines of the utterances whose part (n,) is its number; -1 is none."""
     check_elsewhere(outs, [directory])
     tables = tables_of(directory)
@@ -102,7 +102,7 @@ def distribute(directory: Path, utt2spk: Lines, part_of: np.ndarray, outs: Seque
         recording_of = {segment.utterance: segment.recording for segment in iter_segments(directory / "segments")}
         owners["recording"] = np.array([recording_of.get(key.decode(), "").encode() for key in utt2spk.keys.tolist()])
     for name, kind in tables.items():
-        lines = read_lines(directory / name)
+        lines = read_block_table(directory / name)
         parts = _part_of_lines(lines, utt2spk, part_of) if kind == "utterance" else None
         for part, out in enumerate(outs):
             chosen = np.isin(lines.keys, owners[kind][part_of == part]) if parts is None else parts == part
@@ -112,7 +112,7 @@ def distribute(directory: Path, utt2spk: Lines, part_of: np.ndarray, outs: Seque
         finish(out, tables)
 
 
-def _part_of_lines(lines: Lines, utt2spk: Lines, part_of: np.ndarray) -> np.ndarray:
+def _part_of_lines(lines: BlockTable, utt2spk: BlockTable, part_of: np.ndarray) -> np.ndarray:
     """The part of each line of a table by utterance, -1 where its utterance has none."""
     if np.array_equal(lines.keys, utt2spk.keys):
         return part_of

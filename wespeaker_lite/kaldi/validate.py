@@ -10,11 +10,11 @@ import numpy as np
 
 from wespeaker_lite.core.errors import InputError
 from wespeaker_lite.kaldi.block_table import (
-    Lines,
+    BlockTable,
     decimals,
     groups,
     numbered,
-    read_lines,
+    read_block_table,
 )
 from wespeaker_lite.kaldi.data_dir import first_few, read_speakers, tables_of
 from wespeaker_lite.kaldi.segments import SECONDS, iter_segments
@@ -54,7 +54,7 @@ def validate(directory: str | Path, feats: bool = True, wav: bool = True) -> tup
     return len(utt2spk), len(speakers)
 
 
-def _speakers_of(directory: Path, utt2spk: Lines) -> tuple[np.ndarray, np.ndarray]:
+def _speakers_of(directory: Path, utt2spk: BlockTable) -> tuple[np.ndarray, np.ndarray]:
     """The speakers as they come, (s,) S, and where their utterances begin and end, (s + 1,).
 
     They must be prefixes, and keep together: sorting and splitting rely on it.
@@ -82,7 +82,7 @@ def _speakers_of(directory: Path, utt2spk: Lines) -> tuple[np.ndarray, np.ndarra
     return speakers, bounds
 
 
-def _check_spk2utt(directory: Path, utt2spk: Lines, speakers: np.ndarray, bounds: np.ndarray) -> None:
+def _check_spk2utt(directory: Path, utt2spk: BlockTable, speakers: np.ndarray, bounds: np.ndarray) -> None:
     path = directory / "spk2utt"
     mend = f"run: {fix_command(directory)}"
     if not path.exists():
@@ -97,7 +97,7 @@ def _check_spk2utt(directory: Path, utt2spk: Lines, speakers: np.ndarray, bounds
 
 def _check_table(path: Path, known: np.ndarray, kind: str) -> None:
     """Check values, that all keys are known (n,) S, and of a table by utterance that all known ones are there."""
-    lines = read_lines(path)
+    lines = read_block_table(path)
     expected, is_good = _value_check(path.name)
     bad = ~is_good(lines)
     if bad.any():
@@ -123,7 +123,7 @@ def _check_table(path: Path, known: np.ndarray, kind: str) -> None:
         )
 
 
-def _value_check(name: str) -> tuple[str, Callable[[Lines], np.ndarray]]:
+def _value_check(name: str) -> tuple[str, Callable[[BlockTable], np.ndarray]]:
     """What a value of a table should be, and the test of all of them, (n,) bool."""
     match name:
         case "utt2num_frames":
@@ -135,14 +135,14 @@ def _value_check(name: str) -> tuple[str, Callable[[Lines], np.ndarray]]:
     return "", lambda lines: np.ones(len(lines), dtype=bool)
 
 
-def _are_seconds(lines: Lines) -> np.ndarray:
+def _are_seconds(lines: BlockTable) -> np.ndarray:
     values, numbers = np.unique(lines.column(), return_inverse=True)
     seconds = re.compile(SECONDS.encode())
     good = [bool(seconds.fullmatch(value)) and 0 < float(value) < float("inf") for value in values.tolist()]
     return np.array(good)[numbers]
 
 
-def _are_in_arks(lines: Lines) -> np.ndarray:
+def _are_in_arks(lines: BlockTable) -> np.ndarray:
     """Whether the ark of `ark:offset` exists; every ark is looked for once."""
     column, offsets = lines.located()
     arks, numbers = numbered(column)

@@ -277,7 +277,9 @@ class Block(nn.Module):
 
 
 class FrequencyPooling(nn.Module):
-    """Attentive mean and deviation over frequency, a weight for each bin and channel: (F, B, T, C) -> (B, 2C, T).
+    """Attentive mean and standard deviation over frequency: (F, B, T, C) -> (B, 2C, T).
+
+    There is a weight for each bin and channel.
 
     The first half of FSDASP, which the paper names; the second is attentive statistics over time. Reconstruction.
     """

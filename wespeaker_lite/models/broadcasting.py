@@ -117,8 +117,8 @@ def shifted_products(maps: Tensor, taps: Tensor | Sequence[Tensor], axis: int, s
     return out
 
 
-def _tap_slopes(maps: Tensor, grad: Tensor, axis: int) -> Tensor:
-    """The slopes of the taps, (3, C): `grad` times the maps one step before, here, and one step after."""
+def _tap_gradients(maps: Tensor, grad: Tensor, axis: int) -> Tensor:
+    """The gradients of the taps, (3, C): `grad` times the maps one step before, here, and one step after."""
     count = maps.shape[axis] - 1
     return torch.stack(
         [
@@ -134,16 +134,16 @@ def _dots(left: Tensor, right: Tensor) -> Tensor:
     left, right = left.reshape(-1, left.shape[-1]), right.reshape(-1, right.shape[-1])
     if len(left) == 0:
         return left.new_zeros(left.shape[1])
-    # The slope of a norm's gain, with mean 0 and deviation 1: the one such sum that torch makes in a single pass.
+    # The gradient of a norm's gain, with mean 0 and standard deviation 1: torch makes this sum in a single pass.
     zeros, ones = left.new_zeros(left.shape[1]), left.new_ones(left.shape[1])
-    slopes = torch.ops.aten.native_batch_norm_backward(
+    gradients = torch.ops.aten.native_batch_norm_backward(
         left, right, None, zeros, ones, None, None, False, 0.0, [False, True, False]
     )
-    return slopes[1]
+    return gradients[1]
 
 
 class _ShiftedProducts(torch.autograd.Function):
-    """`shifted_products` with slopes for maps and taps (3, C)."""
+    """`shifted_products` with gradients for maps and taps (3, C)."""
 
     @staticmethod
     def forward(ctx: Any, maps: Tensor, taps: Tensor, axis: int) -> Tensor:
@@ -155,7 +155,7 @@ class _ShiftedProducts(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
         maps, taps = ctx.saved_tensors
-        return shifted_products(grad, taps.flip(0), ctx.axis), _tap_slopes(maps, grad, ctx.axis), None
+        return shifted_products(grad, taps.flip(0), ctx.axis), _tap_gradients(maps, grad, ctx.axis), None
 
 
 # --- Broadcasted residual learning ---
@@ -213,18 +213,18 @@ class _FreqResidual(torch.autograd.Function):
         channels, count = filtered.shape[-1], filtered.numel() // weight.numel()
         shared = grad_mean / len(filtered)
         for band, bins in enumerate(_sub_bands(len(filtered), ctx.norm)):
-            slopes = grad[bins] + shared  # of a
+            gradients = grad[bins] + shared  # of a
             _, grad_weight[band], grad_bias[band] = torch.ops.aten.native_batch_norm_backward(
-                slopes.view(-1, channels), filtered[bins].view(-1, channels), None, None, None, means[band],
+                gradients.view(-1, channels), filtered[bins].view(-1, channels), None, None, None, means[band],
                 inverse[band], True, ctx.norm.eps, [False, True, True],
             )  # fmt: skip
-            # The slope of a norm is linear in what comes from above and in its input; so it needs no normalised copy.
+            # The gradient of a norm is linear in the incoming gradient and in its input: no normalised copy is needed.
             gain = weight[band] * inverse[band]
             slant = -gain * inverse[band] * grad_weight[band] / count
             level = -gain * grad_bias[band] / count - slant * means[band]
-            torch.addcmul(level, filtered[bins], slant, out=through[bins]).addcmul_(slopes, gain)
+            torch.addcmul(level, filtered[bins], slant, out=through[bins]).addcmul_(gradients, gain)
         grad_inner = shifted_products(through, taps.flip(0), axis=0, start=grad if ctx.is_residual else None)
-        grad_taps = _tap_slopes(inner, through, axis=0)
+        grad_taps = _tap_gradients(inner, through, axis=0)
         grads = (grad_inner, None) if ctx.is_residual else (grad, grad_inner)
         return *grads, grad_taps, grad_weight, grad_bias, None
 
@@ -237,7 +237,7 @@ def _sub_bands(bins: int, norm: SubSpectralNorm) -> list[slice]:
 class FreqResidual(FoldedLayer):
     """x + a and mean_F a, with a = SSN(DWConv_freq(x)): x (F, B, T, C) -> (F, B, T, C) and (B, T, C).
 
-    entry: a batch norm of the layer around this one, through which x goes on its way to a.
+    entry: a batch norm of the layer around this one, that x passes through before a.
     """
 
     def __init__(self, channels: int, bins: int, bands: int, entry: nn.BatchNorm1d | None = None) -> None:
@@ -350,7 +350,7 @@ class _PointwiseNorm(torch.autograd.Function):
         count = len(rows)
         moments, grad_bias = grad.T @ rows, grad.sum(0)
         grad_gain = inverse_deviations * ((moments * weight).sum(1) - means * grad_bias)
-        # As the slope of any batch norm: gain times what comes from above, a multiple of the input, and a constant.
+        # As the gradient of any batch norm: gain times the incoming gradient, a multiple of the input, and a constant.
         scale = gain * inverse_deviations
         slant = -scale * inverse_deviations * grad_gain / count
         level = -scale * grad_bias / count - slant * means
@@ -364,7 +364,7 @@ class PointwiseNorm(FoldedLayer):
 
     In training the statistics of the product come from mean and covariance of its input: after a widening convolution
     that is a small product in the place of several passes over the widened maps, and the same numbers. It costs digits
-    where means are hundreds of deviations from 0, as the maps of a residual network are not.
+    where means are hundreds of standard deviations from 0, as the maps of a residual network are not.
     """
 
     def __init__(self, in_channels: int, out_channels: int) -> None:

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from wespeaker_lite.core.config import bounded, from_mapping
 from wespeaker_lite.core.errors import InputError
 
-# Floor of the squared sine: the slope of the angle stays finite where a cosine is 1 or -1.
+# Floor of the squared sine: the gradient of the angle stays finite where a cosine is 1 or -1.
 SINE_SQUARE_FLOOR = 1e-6
 LARGEST_MARGIN = 1.57  # an angle is below pi/2
 
@@ -128,7 +128,7 @@ class AAMHead(MarginHead):
         shifted = cosines * math.cos(self.margin) - sines * math.sin(self.margin)
         if self.easy_margin:
             return torch.where(cosines > 0, shifted, cosines)
-        # Beyond pi - m the cosine of the sum would rise again; a line of slope 1 goes on from -1 instead.
+        # Beyond pi - m the cosine of the sum would rise again; a line of slope 1 continues from -1 instead.
         turn = math.cos(math.pi - self.margin)
         return torch.where(cosines > turn, shifted, cosines - (1.0 + turn))
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from wespeaker_lite.models.masking import apply_mask, expand_mask, full_precision, mean_over_time
 
-# A deviation below this is a rounding error; the floor also stops its slope from running away.
+# A standard deviation below this is a rounding error; the floor also bounds its gradient.
 DEVIATION_FLOOR = 3e-4
 
 
@@ -24,7 +24,7 @@ def statistics(maps: Tensor, mask: Tensor | None = None, unbiased: bool = False)
 def _centre(maps: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
     """The mean over the valid frames, and the maps less it.
 
-    The mean is detached in the second: the centred squares have no slope towards it, so a pass of backward is saved.
+    The mean is detached in the second: the centred squares have no gradient towards it, which saves a backward pass.
     """
     mean = mean_over_time(maps, mask)
     return mean, maps - mean.detach()
@@ -61,7 +61,7 @@ class StatisticsPooling(nn.Module):
 class AttentiveStatisticsPooling(nn.Module):
     """Attentive statistics, a weight for each channel and frame: (B, D, T) or (B, C, F, T), D = C*F -> (B, 2D).
 
-    With `global_context` the attention also sees mean and deviation of the whole utterance.
+    With `global_context` the attention also sees mean and standard deviation of the whole utterance.
     Source: Desplanques et al., Interspeech 2020 (ECAPA-TDNN), section 3.1; Okabe et al., Interspeech 2018.
     """
 
@@ -88,7 +88,7 @@ class AttentiveStatisticsPooling(nn.Module):
     def _hidden(self, maps: Tensor, average: Tensor, centred: Tensor, mask: Tensor | None) -> Tensor:
         if not self.global_context:
             return self.hidden(maps)
-        # Mean and deviation are the same in every frame: their share of the product is made once per utterance.
+        # Mean and standard deviation are the same in every frame: their part of the product is made once per utterance.
         dim = maps.shape[1]
         context = torch.cat((average, _deviation(centred, mask)), dim=1)
         local_weight, context_weight = self.hidden.weight[:, :dim], self.hidden.weight[:, dim:]

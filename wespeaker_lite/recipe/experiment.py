@@ -1,4 +1,4 @@
-"""An experiment's whole config: the rooms' own dataclasses, joined and checked."""
+"""An experiment's whole config: the packages' own dataclasses, joined and checked."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace

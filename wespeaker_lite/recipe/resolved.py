@@ -19,7 +19,7 @@ HEADER = "# Resolved by wespeaker_lite.bin.config; written anew when it or what 
 
 
 def resolve(conf: str | Path, overrides: str | Path | None, assignments: Iterable[str], out: str | Path) -> None:
-    """Write the resolved config of `conf` to `out`, unless the one there comes from the same givens and the same code.
+    """Write the resolved config of `conf` to `out`, unless the one there comes from the same conf, overrides and code.
 
     Raises:
         InputError: for whatever is wrong in the config, see `wespeaker_lite.recipe.experiment.from_given`, and
@@ -63,7 +63,7 @@ def copy_from_model(model: str | Path, out: str | Path) -> None:
 
 
 def write(out: str | Path, resolved: dict[str, Any], header: str = "") -> None:
-    """Write a resolved config as YAML, under a header that also tells of what stands below it."""
+    """Write a resolved config as YAML, under a header that also has a digest of the text below it."""
     body = yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True)
     write_text(out, _headed(header, body) if header else body)
 
@@ -117,7 +117,7 @@ def _as_text(found: Any) -> str:
 
 
 def _digest(mapping: dict[str, Any]) -> str:
-    """A hash of the givens and of our sources: new code may have new keys and new defaults."""
+    """A hash of the given config and of our sources: new code may have new keys and new defaults."""
     digest = hashlib.sha256(json.dumps(mapping, sort_keys=True, default=str).encode())
     for source in sorted(Path(__file__).parent.parent.rglob("*.py")):
         digest.update(source.read_bytes())

@@ -46,7 +46,7 @@ class Inputs:
 
     `current`: stamps of what the stage reads without an input that tells it all, such as arks. What they say must hold,
     and their own inputs must be as they were, but their text is no input. Of `folders`, which are trees of a million
-    files, only the folders in them are looked at: their times tell of files that came, went or were replaced by
+    files, only the folders in them are looked at: their times show files that came, went or were replaced by
     renaming, but not of one that was written over in its place.
     """
 

@@ -7,7 +7,7 @@ from typing import Any
 from wespeaker_lite.recipe import resolved, stamps
 
 
-def find_twin(experiment: str | Path) -> Path | None:
+def find_without_kd(experiment: str | Path) -> Path | None:
     """The experiment in the same folder that was trained with the same config and seed, but without KD terms; or None.
 
     One whose config.yaml was changed after its training does not count. Of several, the first by name.

@@ -62,9 +62,9 @@ def train_calibration(inputs: np.ndarray, labels: np.ndarray, prior: float) -> C
 
     def cost(solution: np.ndarray) -> tuple[float, np.ndarray]:
         wrong = signs * (design @ solution + offset)
-        slope = design.T @ (shares * signs * expit(wrong))
-        slope[:-1] += PENALTY * solution[:-1]
-        return float(shares @ np.logaddexp(0, wrong)) + PENALTY / 2 * float(solution[:-1] @ solution[:-1]), slope
+        gradient = design.T @ (shares * signs * expit(wrong))
+        gradient[:-1] += PENALTY * solution[:-1]
+        return float(shares @ np.logaddexp(0, wrong)) + PENALTY / 2 * float(solution[:-1] @ solution[:-1]), gradient
 
     start = np.zeros(design.shape[1])
     solution = minimize(cost, start, jac=True, method="L-BFGS-B", options={"gtol": 1e-10, "ftol": 0, "maxiter": 2000}).x

@@ -39,7 +39,7 @@ def compile_where_it_pays(learner: Learner, choice: str, step: Callable[[], Tens
     set_random_states(states)
     if reason:
         _switch_off(learner)
-        log.info("training goes on without torch.compile: %s", reason)
+        log.info("training continues without torch.compile: %s", reason)
     return not reason
 
 

@@ -1,7 +1,7 @@
 """Several processes that train one network: who they are, and the sums that make them one.
 
 Each takes its share of every batch; gradients and logged losses are those of the whole batch, and so are the statistics
-of batch norms, where these are shared. Then the result hangs on the size of the batch, not on how many share it, but
+of batch norms, where these are shared. Then the result depends on the size of the batch, not on how many share it, but
 for the order of floating-point sums.
 """
 
@@ -44,7 +44,7 @@ class Ranks:
         if self.is_first and self.count > 1:
             dist.barrier()
 
-    def unite(self, module: nn.Module, shared: bool = True) -> None:
+    def synchronise(self, module: nn.Module, shared: bool = True) -> None:
         """Make a module one that all ranks train together; `shared`: its batch norms take statistics of all ranks.
 
         Raises:
@@ -117,7 +117,7 @@ def joined_ranks(device: str, patience: float = 30.0) -> Iterator[Ranks]:
             raise
         raise InputError(
             f"{who}: the others did not answer for {patience:g} minutes (runtime.patience): one of them was stopped, "
-            "or its machine was; training goes on from the last checkpoint"
+            "or its machine was; training resumes from the last checkpoint"
         ) from error
     finally:
         watch.end()
@@ -218,7 +218,7 @@ def share_statistics(module: nn.Module) -> None:
 
 
 class _Sum(torch.autograd.Function):
-    """The sum over ranks; since each adds to the loss of all, so is its slope."""
+    """The sum over ranks; each adds to the loss of all, so its gradient is summed too."""
 
     @staticmethod
     def forward(ctx: Any, values: Tensor) -> Tensor:

@@ -37,7 +37,7 @@ class Job:
     """A resolved config, a data dir and the experiment's folder; teachers' final.pt, and their embeddings if made once.
 
     start_from: final.pt of the model that training begins with, where it does not begin with fresh weights. inputs:
-    files that the result hangs on. Checkpoints made from others are not gone on from. noise: data dir of noise clips,
+    files that the result depends on. Checkpoints made from others are not resumed from. noise: data dir of noise clips,
     where crops are to have some.
     """
 
@@ -52,7 +52,7 @@ class Job:
 
 
 def train(job: Job) -> None:
-    """Train, or go on with training, and leave `final.pt`.
+    """Train, or resume training, and leave `final.pt`.
 
     Raises:
         InputError: for whatever does not fit: features, teacher, speakers, checkpoints.

@@ -17,7 +17,7 @@ def build_optimiser(
     """Build an optimiser; weight decay leaves biases and the gains of normalisation (all one-dimensional) alone.
 
     fused: one GPU kernel for all parameters. It also skips a step of fp16 by itself, where others make the host wait.
-    rates: learning rates of some parameters as multiples of the others'; `set_learning_rate` heeds them.
+    rates: learning rates of some parameters as multiples of the others'; `set_learning_rate` applies them.
     """
     rates = rates or {}
     trained = [parameter for parameter in parameters if parameter.requires_grad]

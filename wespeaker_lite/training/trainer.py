@@ -1,4 +1,4 @@
-"""The training loop: crops in, a trained model out, and at any moment a checkpoint to go on from."""
+"""The training loop: crops in, a trained model out, and at any moment a checkpoint to resume from."""
 
 import contextlib
 import logging
@@ -38,7 +38,7 @@ ENOUGH_FOR_STATISTICS = 64  # crops of a process, whose batch norms do with thei
 
 
 class Trainer:
-    """One run of training, which goes on from wherever its folder says that it stands."""
+    """One run of training, which resumes from the newest checkpoint of its folder."""
 
     def __init__(
         self,
@@ -49,7 +49,7 @@ class Trainer:
         inputs: Mapping[str, str] | None = None,
         ranks: Ranks | None = None,
     ) -> None:
-        """Set up; `inputs` are digests of what the result hangs on besides the config, `ranks` who trains with us."""
+        """Set up; `inputs` are digests of what the result depends on besides the config, `ranks` who trains with us."""
         self.learner, self.dataset, self.experiment, self.out = learner, dataset, experiment, out
         self.ranks = ranks or Ranks()
         training = to_mapping(experiment.training_part())
@@ -92,7 +92,7 @@ class Trainer:
         """
         with self.ranks.first_goes_first():  # it sets aside what is of another run
             self._resume()
-        self.ranks.unite(self.learner, self.shares_statistics)
+        self.ranks.synchronise(self.learner, self.shares_statistics)
         if self.ranks.count > 1:
             own = "over all processes" if self.shares_statistics else "of each process' own crops"
             log.info("statistics of batch norms are %s (train.batch_norm: %s)", own, self.train.batch_norm)
@@ -222,7 +222,7 @@ class Trainer:
         if choice == "off" or (choice == "auto" and not self.on_gpu):
             return
         if ranks > 1 and self.shares_statistics:
-            log.info("training goes on without torch.compile: batch norms send messages (train.batch_norm: shared)")
+            log.info("training continues without torch.compile: batch norms send messages (train.batch_norm: shared)")
             return
         crops = self.train.batch_size // ranks
         rng = torch.Generator().manual_seed(0)  # its own: training draws what it would draw without this
@@ -284,7 +284,7 @@ class Trainer:
         self.store.save(self.epoch, self.batch, record)
 
     def _resume(self) -> None:
-        """Go on from the newest checkpoint; those of another config or other inputs are kept, but not gone on from."""
+        """Resume from the newest checkpoint; those of another config or other inputs are kept, but not resumed from."""
         record = self.store.latest()
         if record is None:
             return
@@ -309,4 +309,4 @@ class Trainer:
         self.scaler.load_state_dict(record["scaler"])
         set_random_states(record["random"])
         self.epoch, self.batch = record["epoch"], record["batch"]
-        log.info("going on after epoch %d, batch %d", self.epoch, self.batch)
+        log.info("resuming after epoch %d, batch %d", self.epoch, self.batch)

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from wespeaker_lite.bin import run
-from wespeaker_lite.distill.compatibility import rehearse
+from wespeaker_lite.distill.compatibility import check_compatibility
 
 
 def main() -> None:
@@ -13,7 +13,7 @@ def main() -> None:
     parser.add_argument("--student", required=True, type=Path, metavar="YAML", help="resolved config")
     parser.add_argument("--teacher", required=True, type=Path, metavar="YAML", help="resolved config")
     options = parser.parse_args()
-    rehearse(options.student, options.teacher)
+    check_compatibility(options.student, options.teacher)
 
 
 if __name__ == "__main__":
