@@ -1,9 +1,12 @@
-# Sourced by run.sh and by every stage: options, corpus, environment, experiment. Leaves the shell in the repository's root.
+# Sourced by run.sh and by every stage: options, environment, corpus, experiment, in this order. Leaves the shell in the
+# repository's root.
 # shellcheck shell=bash disable=SC2034  # what is set here is used where this is sourced
 
 # What the caller exports under these names is not meant: `cd` would print where it went, and an array stay exported.
 unset -v CDPATH set teacher_set
 
+# shellcheck source=local/options.sh
+. "$(dirname "${BASH_SOURCE[0]}")/options.sh"
 cd "$ROOT" || exit 1
 config=${config#"$ROOT/"}
 . ./path.sh
@@ -15,10 +18,14 @@ training_sections=(seed pretrained start_from features augment crop model head d
 say() { echo "$(date '+%Y-%m-%d %H:%M:%S') $(basename "$0" .sh): $*"; }
 die() { echo "$(basename "$0"): $*" >&2; exit 1; }
 
+check_options
 data=data/$place exps=exp/$place
 # The sets of this corpus that stage 1 has made; a corpus may come without a training set.
 made_sets() { for set_name in $train_set $test_set; do [ ! -e "$data/$set_name/wav.scp" ] || echo "$set_name"; done; }
 . local/made_from.sh
+. local/settings.sh
+. local/stamps.sh
+. local/jobs.sh
 take_made_from
 default_config='' train_set='' test_set='' cohort_set='' trials=''
 mean_trials='' # the lists, one of each test set, whose figures stage 6 also gives the mean of

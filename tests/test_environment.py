@@ -51,7 +51,7 @@ def test_an_exported_array_takes_what_the_command_line_says(repository: Path) ->
 
 def test_the_scripts_know_the_default_front_end(repository: Path) -> None:
     """Fbanks of another section `features` lie in a folder of their own."""
-    lines = (repository / "local/common.sh").read_text().splitlines()
+    lines = (repository / "local/settings.sh").read_text().splitlines()
     known = [line for line in lines if line.startswith("default_features")]
     said = subprocess.run(
         ["bash", "-c", "\n".join([*known, 'echo "$default_features"'])], capture_output=True, check=True
