@@ -6,6 +6,7 @@ package JobRunner;
 use strict;
 use warnings;
 
+use Cwd qw(getcwd);
 use Exporter 'import';
 use File::Basename qw(basename dirname);
 use File::Path qw(make_path);
@@ -76,12 +77,22 @@ sub job_log {
     return with_id($job, $id, $job->{log});
 }
 
-# A name for schedulers, which take not every letter.
+# A name for schedulers, which take not every letter. The digest tells apart the jobs of two experiments, or two clones:
+# jobs of one name write one log, and the same files.
 sub job_name {
     my ($job) = @_;
     (my $name = basename(with_id($job, '', $job->{log}))) =~ s/\.*log$//;
     $name =~ s/[^A-Za-z0-9_-]/_/g;
-    return $name =~ /^[A-Za-z]/ ? $name : "job_$name";
+    my $log = $job->{log} =~ m{^/} ? $job->{log} : getcwd() . "/$job->{log}";
+    return ($name =~ /^[A-Za-z]/ ? $name : "job_$name") . '_' . digest($log);
+}
+
+# 64-bit FNV-1a: perl-base has no module of digests.
+sub digest {
+    use integer;
+    my $hash = 14695981039346656037;
+    $hash = ($hash ^ $_) * 1099511628211 for unpack 'C*', $_[0];
+    return sprintf '%016x', $hash;
 }
 
 # The bash command of job $id.

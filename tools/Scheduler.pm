@@ -15,9 +15,9 @@ use File::Basename qw(basename dirname);
 use File::Path qw(make_path);
 use File::Temp qw(tempfile);
 use lib dirname(__FILE__);
-use JobRunner qw(parse_job_line positive_integer job_log job_command job_script quote prepare_log report_failures
-    mark_cancelled cancelling_signals fail);
-use POSIX ();
+use JobRunner qw(parse_job_line positive_integer job_log job_name job_command job_script quote prepare_log
+    report_failures mark_cancelled cancelling_signals fail);
+use POSIX qw(:sys_wait_h);
 use Text::ParseWords qw(shellwords);
 
 our @EXPORT_OK = qw(run_on_cluster capture);
@@ -31,12 +31,16 @@ my @PAUSE = (0.05, 0.5); # seconds between two looks for sync files, at first an
 my @ASK = (2, 10);       # the same for questions to the scheduler
 # Seconds after which a submission that does not end is given up.
 my $SUBMISSION = $ENV{WESPEAKER_LITE_SUBMIT_SECONDS} // 120;
+my $HURRY = 10;          # the same for any question once a signal has come
 my $LATE = 142;          # the exit code of a program that took longer than it may
+# Seconds for a job to end that was cancelled: it may write a checkpoint.
+my $ENDING = $ENV{WESPEAKER_LITE_END_SECONDS} // 120;
 # Pauses before a submission is tried again that failed for a cause which passes.
 my @TRY_AGAIN = split ' ', $ENV{WESPEAKER_LITE_SUBMIT_PAUSES} // '2 5 15 30';
-my $PASSES = join '|', 'timed out', 'timeout', 'temporar', 'try again', 'unable to contact', 'connection (?:refused|reset)',
+my $PASSES = join '|', 'no answer', 'timed out', 'timeout', 'temporar', 'try again', 'unable to contact', 'connection (?:refused|reset)',
     "can't connect", 'got no response', 'queue size limit';
 my $VANISHED = 'the scheduler does not know it any more';
+my $signal; # the one that came, if any
 
 # Runs the job line in @ARGV and ends the program. $cluster is a hash:
 #   conf        the name of the conf file
@@ -45,60 +49,122 @@ my $VANISHED = 'the scheduler does not know it any more';
 #   flags       a hash: how many values an option with one dash has, where it is not one
 #   submission  ->($job, $script, $limit), the words after those of the conf; they print the array's number
 #   number      what a line that tells that number is like; the number is its first group
-#   states      ->($number), a hash of [kind, words] by task, undef without an answer. Kinds: alive; unheard (it may be
+#   find        ->($name), the numbers of our user's jobs of that name that have not ended, the newest first; and the
+#               answer in words, where it was not understood (the numbers are undef then)
+#   look        what a user asks to see them; the name follows
+#   states      ->($number, $name), a hash of [kind, words] by task of our user's array of that number and name, undef
+#               without an answer. Kinds: alive; unheard (it may be
 #               alive, on a host that the scheduler does not hear of); ended (its sync file may still come into sight,
 #               as may that of a task that is not listed); leaving (the same, but it has not yet left its machine); dead.
 #   cancel      ->($number)
-#   why         ->($number), a hash of words by ended task: why the scheduler ended it, '' if it did not
+#   why         ->($number, $name), a hash of words by ended task: why the scheduler ended it, '' if it did not
 #   pass_on     signals that may come to the script alone, and are meant for the task
 sub run_on_cluster {
     my ($cluster) = @_;
     my ($job, $asked) = read_job_line($cluster);
     my @command = scheduler_command($asked, read_conf($asked->{config}));
     my @ids = ($job->{first} .. $job->{last});
-    my $signal;
     local @SIG{ cancelling_signals() } = (sub { $signal = $_[0] }) x cancelling_signals();
+    local $SIG{CHLD} = 'DEFAULT'; # or exit codes would be lost
 
+    my $array = { cluster => $cluster, name => job_name($job), number => undef };
+    end_older($array);
     prepare_log(job_log($job, $_)) for @ids;
-    my ($script, $sync) = prepare_queue_files($cluster, $job, $asked->{value}{num_threads} || 1);
+    (my $script, $array->{sync}) = prepare_queue_files($cluster, $job, $asked->{value}{num_threads} || 1);
     push @command, @{ $asked->{passed} }, $cluster->{submission}->($job, $script, $asked->{limit});
-    my $number = submit($cluster, $sync, \$signal, @command);
-    my %how = wait_for_tasks({ cluster => $cluster, number => $number, sync => $sync, signal => \$signal }, @ids);
+    submit($array, @command);
+    my %how = wait_for_tasks($array, @ids);
     if ($signal) {
-        cancel($cluster, $number, $signal);
+        cancel($array);
         mark_cancelled($signal, map { job_log($job, $_) } grep { !defined $how{$_} } @ids);
     }
-    remove_sync_files($sync);
+    remove_sync_files($array->{sync});
     exit 2 if $signal;
-    explain($cluster, $number, \%how);
+    explain($array, \%how);
     my @failed = grep { $how{$_} ne '0' } @ids;
     report_failures($job, { map { $_ => $how{$_} } grep { $how{$_} !~ /^\d+$/ } @failed }, @failed) if @failed;
     exit(@failed ? 1 : 0);
 }
 
-# Submits, again where the cause passes; returns the array's number. It is read from the last line of standard output: what
-# a site's wrapper says before it, or on standard error, may begin with digits too.
-sub submit {
-    my ($cluster, $sync, $signal, @command) = @_;
-    my @pauses = @TRY_AGAIN;
+# A runner that was killed leaves its job, which writes the log and the files of this one: it must end before.
+sub end_older {
+    my ($array) = @_;
+    my ($numbers, @pauses) = (undef, @TRY_AGAIN);
     while (1) {
-        my ($code, $answer, $errors) = capture($SUBMISSION, @command);
-        my ($number) = ($answer =~ /([^\n]*)\z/)[0] =~ $cluster->{number};
-        return $number if $code == 0 && defined $number;
-        my $said = join "\n", grep { $_ ne '' } $answer, $errors;
-        # A submission that was cut off may have been taken: to try again could run the job twice.
-        if ($code == 0 || $code > 128 || $said !~ /$PASSES/i || !@pauses || $$signal) {
-            remove_sync_files($sync);
-            my $maybe = 'if it was taken all the same, cancel it by hand.';
-            $said = "no answer for $SUBMISSION s; $maybe $said" if $code == $LATE;
-            $said = "its last line is not the job's number; $maybe $said" if $code == 0;
-            print STDERR "$PROGRAM: $command[0] did not take the job (code $code): $said\n";
-            exit($$signal ? 2 : 1);
-        }
-        my $pause = shift @pauses;
-        print STDERR "$PROGRAM: $command[0] did not take the job ($said); trying again in $pause s\n";
-        select undef, undef, undef, $pause; # a signal ends it
+        ($numbers, my $said) = find($array);
+        last if $numbers || !try_again("no answer on older jobs of the name $array->{name}", $said, \@pauses);
     }
+    # One that has ended may be seen for a moment.
+    return if !$numbers || !@$numbers || is_gone($array, 2);
+    if (!$signal) {
+        print STDERR "$PROGRAM: job @$numbers ($array->{name}) is left from an earlier run; cancelling it\n";
+        $array->{cluster}{cancel}->($_) for @$numbers;
+        return if is_gone($array, $ENDING);
+    }
+    exit 2 if $signal;
+    fail("it does not end; this job would write the same files. Submit again when it is gone: " . look($array));
+}
+
+sub find {
+    my ($array) = @_;
+    return $array->{cluster}{find}->($array->{name});
+}
+
+# How a user sees the jobs of this name.
+sub look {
+    my ($array) = @_;
+    return "$array->{cluster}{look} $array->{name}";
+}
+
+# Waits until no job of this name is left; a signal that comes meanwhile ends it.
+sub is_gone {
+    my ($array, $seconds) = @_;
+    my ($until, $before) = (now() + $seconds, $signal);
+    while (1) {
+        my ($numbers) = find($array);
+        return 1 if $numbers && !@$numbers;
+        return 0 if now() >= $until || !$before && $signal;
+        select undef, undef, undef, 0.5;
+    }
+}
+
+# Where the cause of a failure passes, says so, pauses, and is true.
+sub try_again {
+    my ($what, $said, $pauses) = @_;
+    return 0 if $said !~ /$PASSES/i || !@$pauses || $signal;
+    my $pause = shift @$pauses;
+    print STDERR "$PROGRAM: $what ($said); trying again in $pause s\n";
+    select undef, undef, undef, $pause; # a signal ends it
+    return !$signal;
+}
+
+# Submits, again where the cause passes. The array's number is read from the last line of standard output: what a site's
+# wrapper says before it, or on standard error, may begin with digits too. If in doubt, the job is looked for by its name:
+# none of that name was left before.
+sub submit {
+    my ($array, @command) = @_;
+    my @pauses = @TRY_AGAIN;
+    while (!$signal) {
+        my ($code, $answer, $errors) = capture($SUBMISSION, @command);
+        if ($code == 0) {
+            ($array->{number}) = ($answer =~ /([^\n]*)\z/)[0] =~ $array->{cluster}{number};
+            print STDERR "$PROGRAM: $command[0] does not end with the job's number, but: $answer; it is looked for by its name: ",
+                look($array), "\n" unless defined $array->{number};
+            return;
+        }
+        last if $signal;
+        my ($found) = find($array);
+        return $array->{number} = $found->[0] if $found && @$found; # it was taken all the same
+        my $said = join "\n", grep { $_ ne '' } $answer, $errors;
+        # One that was cut off may still be taken: to try again could run the job twice.
+        my $is_cut = $code > 128;
+        next if !$is_cut && try_again("$command[0] did not take the job", $said, \@pauses);
+        last if $signal;
+        remove_sync_files($array->{sync});
+        $said .= '; it may run all the same, see: ' . look($array) if $is_cut;
+        fail("$command[0] did not take the job (code $code): $said");
+    }
+    return;
 }
 
 sub read_job_line {
@@ -227,11 +293,11 @@ END
 # Waits until every task has ended, or a signal came. Returns by task its exit code, or words that tell why it has none.
 sub wait_for_tasks {
     my ($array, @ids) = @_;
-    my %wait = (%$array, left => { map { $_ => 1 } @ids }, how => {}, ended => {}, ask_after => $ASK[0]);
+    my %wait = (array => $array, left => { map { $_ => 1 } @ids }, how => {}, ended => {}, ask_after => $ASK[0]);
     $wait{ask_at} = now() + $wait{ask_after};
     $wait{heard_at} = now();
     my $pause = $PAUSE[0];
-    while (!${ $wait{signal} }) {
+    while (!$signal) {
         my $news = read_sync_files(\%wait);
         ask_scheduler(\%wait) if !$news && now() >= $wait{ask_at};
         last unless %{ $wait{left} };
@@ -239,7 +305,7 @@ sub wait_for_tasks {
         select undef, undef, undef, $pause;
     }
     # What the scheduler holds in vain would stay there for ever, or start anew when its host is back.
-    $wait{cluster}{cancel}->($wait{number}) if $wait{lost} && !%{ $wait{left} };
+    cancel_ours($array) if $wait{lost} && !%{ $wait{left} };
     return %{ $wait{how} };
 }
 
@@ -251,8 +317,8 @@ sub now {
 sub read_sync_files {
     my ($wait) = @_;
     my $folder;
-    if (!opendir $folder, $wait->{sync}) {
-        my $reason = "was lost ($wait->{sync}: $!)";
+    if (!opendir $folder, $wait->{array}{sync}) {
+        my $reason = "was lost ($wait->{array}{sync}: $!)";
         settle($wait, $_, $reason) for keys %{ $wait->{left} };
         return $wait->{lost} = 1;
     }
@@ -260,7 +326,7 @@ sub read_sync_files {
     closedir $folder;
     my $news = 0;
     for my $id (@found) {
-        open my $file, '<', "$wait->{sync}/$id" or next;
+        open my $file, '<', "$wait->{array}{sync}/$id" or next;
         my $code = <$file>;
         close $file;
         next unless defined $code && $code =~ /^(\d+)\n/;
@@ -280,7 +346,7 @@ sub settle {
 sub ask_scheduler {
     my ($wait) = @_;
     my $before = now();
-    my $states = $wait->{cluster}{states}->($wait->{number});
+    my $states = states($wait->{array});
     # A scheduler that is slow to answer is asked less often.
     my $longest = 20 * (now() - $before);
     $longest = $ASK[1] if $longest < $ASK[1];
@@ -291,6 +357,19 @@ sub ask_scheduler {
     return;
 }
 
+# The states of the array's tasks. Where there are none, its number may not be what the submission said.
+sub states {
+    my ($array) = @_;
+    my ($number, $ask) = ($array->{number}, $array->{cluster}{states});
+    my $states = defined $number ? $ask->($number, $array->{name}) : {};
+    return $states if !$states || %$states;
+    my ($numbers) = find($array) or return;
+    return unless $numbers;
+    return $states if !@$numbers || defined $number && $numbers->[0] eq $number;
+    $array->{number} = $numbers->[0];
+    return $ask->($array->{number}, $array->{name});
+}
+
 # Settles the tasks that cannot end any more. To make a file in a folder has its list read anew by NFS.
 sub judge {
     my ($wait, $states) = @_;
@@ -298,7 +377,7 @@ sub judge {
     delete @missing{ grep { $missing{$_}[0] eq 'alive' } keys %missing };
     $wait->{ended} = { map { $_ => defined $wait->{ended}{$_} ? $wait->{ended}{$_} : now() } keys %missing };
     return unless %missing;
-    if (open my $file, '>', "$wait->{sync}/look") { close $file }
+    if (open my $file, '>', "$wait->{array}{sync}/look") { close $file }
     read_sync_files($wait);
     for my $id (grep { $wait->{left}{$_} } keys %missing) {
         my ($kind, $words) = @{ $missing{$id} };
@@ -312,7 +391,7 @@ sub judge {
 sub no_answer {
     my ($wait) = @_;
     my $silent = now() - $wait->{heard_at};
-    print STDERR "$PROGRAM: the scheduler does not answer; array $wait->{number} may run on\n" unless $wait->{told}++;
+    print STDERR "$PROGRAM: the scheduler does not answer; ", may_run($wait->{array}), "\n" unless $wait->{told}++;
     return if $silent < $SILENCE;
     settle($wait, $_, "was lost (the scheduler does not answer for $SILENCE s)") for keys %{ $wait->{left} };
     return;
@@ -320,11 +399,11 @@ sub no_answer {
 
 # Tasks that a signal ended, or that are just gone: a limit of time or memory may be why.
 sub explain {
-    my ($cluster, $number, $how) = @_;
+    my ($array, $how) = @_;
     my @unclear = grep { $how->{$_} eq "was lost ($VANISHED)" || $how->{$_} =~ /^\d+$/ && $how->{$_} > 128 } keys %$how;
     my ($why, $until) = ({}, now() + $PATIENCE{unexplained}); # a scheduler still tidies up behind a killed task
     while (grep { !defined $why->{$_} } @unclear) {
-        $why = $cluster->{why}->($number);
+        $why = defined $array->{number} ? $array->{cluster}{why}->($array->{number}, $array->{name}) : undef;
         last if !$why || now() > $until;
         select undef, undef, undef, 1 if grep { !defined $why->{$_} } @unclear;
     }
@@ -334,26 +413,47 @@ sub explain {
     return;
 }
 
-# Leaves when nothing runs any more, so that the same command may be given again at once.
+# Leaves when nothing runs any more, so that the same command may be given again at once. A submission that the signal has
+# cut off may be seen late.
 sub cancel {
-    my ($cluster, $number, $signal) = @_;
-    print STDERR "$PROGRAM: signal $signal: cancelling the array $number\n";
-    $cluster->{cancel}->($number);
-    my $until = now() + 40; # a job may take half a minute to end, as training does to write a checkpoint
-    while (now() < $until) {
-        my $states = $cluster->{states}->($number);
-        return if $states && !grep { $_->[0] =~ /alive|leaving|unheard/ } values %$states;
-        select undef, undef, undef, 0.5;
+    my ($array) = @_;
+    my $numbers = cancel_ours($array);
+    if ($numbers && !@$numbers && !defined $array->{number}) {
+        select undef, undef, undef, 1;
+        $numbers = cancel_ours($array);
     }
-    print STDERR "$PROGRAM: some tasks of the array $number still run\n";
+    if (!$numbers || !@$numbers) {
+        my $what = $numbers ? 'no such job is to be seen' : 'the scheduler does not say whose the job is';
+        print STDERR "$PROGRAM: signal $signal: $what, and none is cancelled; ", may_run($array), "\n";
+        return;
+    }
+    print STDERR "$PROGRAM: signal $signal: cancelling the array @$numbers\n";
+    # A job may take half a minute to end, as training does to write a checkpoint.
+    print STDERR "$PROGRAM: some tasks of the array @$numbers still run\n" unless is_gone($array, 40);
     return;
 }
 
-# Runs a program, for no more than so many seconds. Returns its exit code ($LATE: it took longer), its standard output and
-# its standard error. Ctrl-C goes to the whole process group: outside of it, a submission is not cut off when the job is
-# taken and its number not yet told.
+# Cancels the jobs of our user and our name, whatever number a submission told. Returns their numbers, undef without an answer.
+sub cancel_ours {
+    my ($array) = @_;
+    my ($numbers) = find($array);
+    $array->{cluster}{cancel}->($_) for @{ $numbers || [] };
+    return $numbers;
+}
+
+sub may_run {
+    my ($array) = @_;
+    my $job = defined $array->{number} ? "array $array->{number}" : 'the job';
+    return "$job may run on, see: " . look($array);
+}
+
+# Runs a program, for no more than so many seconds, and once a signal comes for one more. Returns its exit code ($LATE: it
+# took longer), its standard output and its standard error. Ctrl-C goes to the whole process group: outside of it, a
+# submission is not cut off when the job is taken and its number not yet told.
 sub capture {
     my ($seconds, @words) = @_;
+    my $before = $signal;
+    $seconds = $HURRY if $before && $seconds > $HURRY;
     my $errors = tempfile();
     my $pid = open my $output, '-|';
     fail("cannot start $words[0]: $!") unless defined $pid;
@@ -365,21 +465,39 @@ sub capture {
         exec { $words[0] } @words or print STDERR "cannot start $words[0]: $!\n";
         POSIX::_exit(127);
     }
-    # The whole group: a site's wrapper may have started the program that hangs, and that holds the pipe too.
-    my $late = 0;
-    local $SIG{ALRM} = sub { $late = 1; kill 'KILL', -$pid };
-    alarm $seconds;
-    my $said = do { local $/; <$output> };
-    close $output;
-    alarm 0;
-    my $code = $late ? $LATE : $? & 127 ? 128 + ($? & 127) : $? >> 8;
+    my ($said, $code, $until) = ('', undef, now() + $seconds);
+    while (1) {
+        my $is_open = read_some($output, \$said, defined $code ? 0 : 0.1);
+        $code = $? & 127 ? 128 + ($? & 127) : $? >> 8 if !defined $code && waitpid($pid, WNOHANG) == $pid;
+        # It may have left behind what holds the pipe.
+        last if defined $code && !$is_open;
+        $until = now() + 1 if $signal && !$before && $until > now() + 1;
+        next if now() < $until;
+        kill 'KILL', -$pid; # the whole group: a site's wrapper may have started the program that hangs
+        waitpid $pid, 0;
+        $code = $LATE;
+        last;
+    }
     seek $errors, 0, 0;
     my $complaint = do { local $/; <$errors> };
+    $complaint = "no answer for $seconds s " . ($complaint // '') if $code == $LATE;
     for ($said, $complaint) {
         $_ = '' unless defined;
         s/\s+\z//;
     }
     return ($code, $said, $complaint);
+}
+
+# Adds to a text what can be read within so many seconds. False where there is nothing, or the end.
+sub read_some {
+    my ($file, $text, $seconds) = @_;
+    my $readable = '';
+    vec($readable, fileno $file, 1) = 1;
+    if (select($readable, undef, undef, $seconds) > 0) {
+        return 1 if sysread $file, $$text, 4096, length $$text;
+        select undef, undef, undef, 0.01; # the end: the program ends soon, too
+    }
+    return 0;
 }
 
 sub remove_sync_files {

@@ -31,7 +31,8 @@ run_on_cluster({
     flags => { '-pe' => 2, map { $_ => 0 } qw(-V -cwd -notify -hard -soft -verify -clear) },
     pass_on => [],
     number => qr/^(\d+)(?:\.\d+-\d+:\d+)?\z/, # -terse: number.first-last:step
-    submission => \&submission, states => \&states, why => \&why, cancel => sub { capture(30, 'qdel', $_[0]) },
+    submission => \&submission, find => \&find, look => 'qstat -r | grep -B 1', states => \&states, why => \&why,
+    cancel => sub { capture(30, 'qdel', $_[0]) },
 });
 
 # -C '': no line of the script is an option, whatever the arguments hold.
@@ -44,11 +45,20 @@ sub submission {
     return (qw(-terse -j y -C), '', @array, '-o', $log, '-N', job_name($job), $script);
 }
 
+sub find {
+    my ($name) = @_;
+    my ($jobs, $said) = listed();
+    return (undef, $said) unless $jobs;
+    return (undef, 'qstat -r does not tell the names of jobs') if grep { !defined $_->{name} } @$jobs;
+    my %numbers = map { $_->{number} => 1 } grep { $_->{name} eq $name } @$jobs;
+    return [sort { $b <=> $a } keys %numbers];
+}
+
 # A task stays "running" when its host is down: Grid Engine tells only that it does not hear of the host.
 sub states {
-    my ($number) = @_;
-    my $states = tasks($number) or return;
-    my $unheard = grep({ $_ =~ /r/ } values %$states) ? tasks($number, qw(-qs u)) : {};
+    my ($number, $name) = @_;
+    my $states = tasks($number, $name) or return;
+    my $unheard = grep({ $_ =~ /r/ } values %$states) ? tasks($number, $name, qw(-qs u)) : {};
     return {
         (map { $_ => judge_state($states->{$_}) } keys %$states),
         (map { $_ => ['unheard', 'Grid Engine does not hear of its host'] } keys %{ $unheard || {} }),
@@ -57,11 +67,29 @@ sub states {
 
 # The states of an array's tasks, by their numbers; undef without an answer.
 sub tasks {
-    my ($number, @which) = @_;
-    my ($code, $answer) = capture(30, qw(qstat -g d), @which, '-u', scalar getpwuid $<);
-    return if $code != 0;
-    my @lines = grep { @$_ > 5 && $_->[0] eq $number && $_->[-1] =~ /^\d+$/ } map { [split] } split /\n/, $answer;
-    return { map { $_->[-1] => $_->[4] } @lines };
+    my ($number, $name, @which) = @_;
+    my ($jobs) = listed(qw(-g d), @which);
+    return unless $jobs;
+    my @tasks = grep { $_->{number} eq $number && ($_->{name} // $name) eq $name && $_->{task} =~ /^\d+$/ } @$jobs;
+    return { map { $_->{task} => $_->{state} } @tasks };
+}
+
+# The jobs of our user, as hashes: number, state, task (or tasks), and name, since a job's line has the first letters only.
+# Undef and its words without an answer.
+sub listed {
+    my @which = @_;
+    my ($code, $answer, $errors) = capture(30, qw(qstat -r), @which, '-u', scalar getpwuid $<);
+    return (undef, "$answer $errors") if $code != 0;
+    my @jobs;
+    for my $line (split /\n/, $answer) {
+        my @words = split ' ', $line;
+        if (@words > 5 && $words[0] =~ /^\d+$/) {
+            push @jobs, { number => $words[0], state => $words[4], task => $words[-1] };
+        } elsif (@jobs && $line =~ /^\s*Full jobname:\s*(.*?)\s*$/) {
+            $jobs[-1]{name} = $1;
+        }
+    }
+    return \@jobs;
 }
 
 # E: Grid Engine could not start it, and would keep it for ever; d: somebody has deleted it.
@@ -74,13 +102,15 @@ sub judge_state {
 
 # The accounting has a record of each task some seconds after its end, where it can be read at all.
 sub why {
-    my ($number) = @_;
+    my ($number, $name) = @_;
     my ($code, $answer, $errors) = capture(30, qw(qacct -j), $number);
     return if $code != 0 && "$answer\n$errors" !~ /not found/;
     my (%why, $task);
+    my $whose = '';
     for my $line (split /\n/, $answer) {
+        $whose = $1 if $line =~ /^jobname\s+(\S+)/;
         $task = $1 if $line =~ /^taskid\s+(\d+)/;
-        $why{$task} = $1 if $line =~ /^failed\s+\d+\s*:?\s*(.*?)\s*$/;
+        $why{$task} = $1 if $whose eq $name && $line =~ /^failed\s+\d+\s*:?\s*(.*?)\s*$/;
     }
     return \%why;
 }

@@ -36,7 +36,8 @@ run_on_cluster({
     flags => { map { $_ => 0 } qw(-H -I -k -O -Q -s -v) },
     pass_on => [qw(USR1 USR2)], # sbatch --signal=B:USR1@60 and scancel --batch
     number => qr/^(\d+)(?:;\S+)?\z/, # --parsable: number;cluster
-    submission => \&submission, states => \&states, why => \&why, cancel => sub { capture(30, 'scancel', $_[0]) },
+    submission => \&submission, find => \&find, look => 'squeue --me --name', states => \&states, why => \&why,
+    cancel => sub { capture(30, 'scancel', $_[0]) },
 });
 
 # Slurm's own words on a task (why it was killed) go to its log.
@@ -48,9 +49,18 @@ sub submission {
     return ('--parsable', '--open-mode=append', "--array=$array", "--output=$log", $name, $script);
 }
 
+sub find {
+    my ($name) = @_;
+    my ($code, $answer, $errors) = capture(30, qw(squeue --noheader --format=%F|%U|%j), "--user=$<", "--name=$name");
+    my @numbers = map { /^(\d+)\|$<\|\Q$name\E$/ ? $1 : undef } split /\n/, $answer;
+    return (undef, "$answer $errors") if $code != 0 || grep { !defined } @numbers;
+    return [sort { $b <=> $a } keys %{ { map { $_ => 1 } @numbers } }];
+}
+
 sub states {
-    my ($number) = @_;
-    my ($code, $answer, $errors) = capture(30, qw(squeue --noheader --array --states=all --format=%K|%T|%r), "--jobs=$number");
+    my ($number, $name) = @_;
+    my @ours = ("--jobs=$number", "--user=$<", "--name=$name");
+    my ($code, $answer, $errors) = capture(30, qw(squeue --noheader --array --states=all --format=%K|%T|%r), @ours);
     # That is all of it once the last task has left Slurm's memory.
     return {} if $code != 0 && "$answer\n$errors" =~ /Invalid job id/;
     return if $code != 0;
@@ -58,8 +68,8 @@ sub states {
 }
 
 sub why {
-    my ($number) = @_;
-    my $states = states($number);
+    my ($number, $name) = @_;
+    my $states = states($number, $name);
     return unless $states && %$states;
     my %words = map { $_ => $states->{$_}[1] } grep { $states->{$_}[0] ne 'alive' } keys %$states;
     return { map { $_ => $words{$_} =~ /^(?:COMPLETED|FAILED)/ ? '' : $words{$_} } keys %words };

@@ -201,3 +201,53 @@ def test_host_that_goes_down(gridengine, tmp_path: Path, request: pytest.Fixture
     start_execd(gridengine)
     assert process.returncode == 1
     assert "log/x.1.log was lost (Grid Engine does not hear of its host)" in message
+
+
+def numbers_of_jobs(cluster) -> list[str]:
+    """The jobs that have not ended."""
+    said = cluster.ask("squeue", "-h", "-o", "%F") if cluster.is_slurm else cluster.ask("qstat")
+    return sorted({line.split()[0] for line in said.splitlines() if re.match(r"\s*\d", line)})
+
+
+def test_a_job_that_a_killed_runner_left_ends_before_the_next_starts(cluster, tmp_path: Path) -> None:
+    """And one that another folder has under the same log goes on."""
+    for name in ("mine", "theirs"):
+        (tmp_path / name).mkdir()
+    words = ["x.log", "touch", "up", ";", "test", "-e", "again", "||", "sleep", "600"]
+    theirs = cluster.popen(tmp_path / "theirs", *words)
+    mine = cluster.popen(tmp_path / "mine", *words)
+    wait_until(lambda: all((tmp_path / name / "up").exists() for name in ("mine", "theirs")))
+    assert len(numbers_of_jobs(cluster)) == 2
+    mine.kill()
+    mine.wait()
+    (tmp_path / "mine/again").touch()
+    code, message = cluster.run(tmp_path / "mine", *words)
+    assert code == 0
+    assert re.fullmatch(rf"{cluster.runner.name}: job \d+ \(x_[0-9a-f]+\) is left from .*; cancelling it\n", message)
+    assert theirs.poll() is None
+    theirs.send_signal(signal.SIGTERM)
+    assert "cancelling the array" in theirs.communicate(timeout=100)[1]
+    wait_until(lambda: not numbers_of_jobs(cluster))
+
+
+def test_a_number_that_is_not_the_jobs_harms_nobody(cluster, tmp_path: Path) -> None:
+    """A wrapper tells the number of somebody else's job, which has another name."""
+    for name in ("mine", "theirs"):
+        (tmp_path / name).mkdir()
+    theirs = cluster.popen(tmp_path / "theirs", "x.log", "touch", "up", ";", "sleep", "600")
+    wait_until((tmp_path / "theirs/up").exists)
+    (number,) = numbers_of_jobs(cluster)
+    submit = "sbatch --export=PATH" if cluster.is_slurm else "qsub -v PATH -cwd -S /bin/bash"
+    wrapper = tmp_path / "mine/wrapper"
+    wrapper.write_text(f'#!/bin/bash\n{submit} "$@"\necho {number}\n')
+    wrapper.chmod(0o755)
+    (tmp_path / "mine/own.conf").write_text(f"command {wrapper}\n")
+    mine = cluster.popen(tmp_path / "mine", "--config", "own.conf", "x.log", "touch", "up", ";", "sleep", "600")
+    wait_until((tmp_path / "mine/up").exists)
+    mine.send_signal(signal.SIGTERM)
+    message = mine.communicate(timeout=100)[1]
+    assert (mine.returncode, f"cancelling the array {number}" in message) == (2, False)
+    assert numbers_of_jobs(cluster) == [number]
+    assert theirs.poll() is None
+    theirs.send_signal(signal.SIGTERM)
+    theirs.communicate(timeout=100)

@@ -13,6 +13,7 @@ Ends with 1 if anything else comes out.
 """
 
 import argparse
+import contextlib
 import random
 import shutil
 import sys
@@ -40,16 +41,16 @@ def main() -> None:
     folder = Path(tempfile.mkdtemp(prefix="soak."))
     checkout = make_checkout(ROOT, folder / "checkout")
     print(f"the undisturbed run, in {checkout.folder}", flush=True)
-    started = time.monotonic()
-    checkout.good()
-    expected = products(checkout)
-    print(f"{len(expected)} files in {time.monotonic() - started:.0f} s", flush=True)
-    chance = random.Random(args.seed)
-    if args.corruptions:
-        with serving(checkout.folder) as variables:
+    with serving(checkout.folder) if args.corruptions else contextlib.nullcontext({}) as variables:
+        started = time.monotonic()
+        checkout.good(**variables)
+        expected = products(checkout)
+        print(f"{len(expected)} files in {time.monotonic() - started:.0f} s", flush=True)
+        chance = random.Random(args.seed)
+        if args.corruptions:
             corrupt(checkout, expected, args.corruptions, chance, variables)
-    else:
-        soak(checkout, expected, args.kills, args.seconds, chance)
+        else:
+            soak(checkout, expected, args.kills, args.seconds, chance)
     shutil.rmtree(folder)
 
 

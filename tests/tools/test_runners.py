@@ -24,14 +24,29 @@ SUBMIT = """\
 printf '%%s\\n' "$@" > submitted
 for range; do case $range in --array=*|[0-9]*-[0-9]*) break;; esac; done
 range=${range#--array=}; range=${range%%%%%%*}
+if [ -e hold ]; then
+  printf '%%s\n' "$@" | grep -A 1 -E '^-N$|^--job-name=' | sed 's/--job-name=//; /^-N$/d; q' >> jobs
+fi
+[ ! -e late ] || . ./late
 [ -e hold ] || for id in $(seq ${range%%-*} ${range#*-}); do %s=$id bash "${!#}" & done >/dev/null 2>&1
 echo 42
 """
+# The file `jobs` has the names of jobs that have not ended, each on the line of its number less 41.
 STATES = """\
 echo "$@" >> asked
 [ ! -e silent ] || { echo 'cannot reach the controller'; exit 1; }
-case $* in *"-qs u"*) states=unheard ;; *) states=states ;; esac
-[ ! -e $states ] || cat $states
+case $* in
+  *%F*) [ ! -e jobs ] || awk -v user=$UID -v name="${!#}" \
+    '"--name=" $1 == name { print 41 + NR "|" user "|" $1 }' jobs ;;
+  "-r -u "*) [ ! -e jobs ] || awk -v user="${!#}" \
+    '$1 { print 41 + NR " 0.5 " substr($1, 1, 10), user " r today all.q 1 1-4:1"; print " Full jobname:  " $1 }' jobs ;;
+  *"-qs u"*) [ ! -e unheard ] || cat unheard ;;
+  *) [ ! -e states ] || cat states ;;
+esac
+"""
+CANCEL = """\
+echo "$@" >> cancelled
+[ -e stubborn ] || [ ! -e jobs ] || sed -i "$(($1 - 41))s/.*//" jobs
 """
 
 
@@ -48,7 +63,7 @@ class Runner:
         names = ("sbatch", "squeue", "scancel") if self.name == "slurm" else ("qsub", "qstat", "qdel")
         task_id = "SLURM_ARRAY_TASK_ID" if self.name == "slurm" else "SGE_TASK_ID"
         (self.folder / "bin").mkdir(parents=True)
-        for name, script in zip(names, (SUBMIT % task_id, STATES, 'echo "$@" >> cancelled'), strict=True):
+        for name, script in zip(names, (SUBMIT % task_id, STATES, CANCEL), strict=True):
             (self.folder / "bin" / name).write_text("#!/bin/bash\n" + script)
             (self.folder / "bin" / name).chmod(0o755)
 
@@ -68,6 +83,23 @@ class Runner:
     def wait_for(self, name: str) -> None:
         while not self.has(name):
             time.sleep(0.05)
+
+    def wait_until_there(self, name: str) -> None:
+        while not (self.folder / name).exists():
+            time.sleep(0.05)
+
+    def finish_task(self, number: int) -> None:
+        """Leave the sync file of a task that has ended well, as its script does."""
+        while not (found := [path for path in self.folder.glob("q/*") if path.is_dir()]):
+            time.sleep(0.05)
+        (found[0] / str(number)).write_text("0\n")
+
+    def name_of(self, log: str) -> str:
+        """The name that a job with this log gets: 64-bit FNV-1a, by big numbers."""
+        digest = 0xCBF29CE484222325
+        for byte in f"{self.folder}/{log}".encode():
+            digest = ((digest ^ byte) * 0x100000001B3) % 2**64
+        return f"{Path(log).stem.replace('.JOB', '')}_{digest:016x}"
 
     def use_conf(self, text: str) -> None:
         (self.folder / "own.conf").write_text(text)
@@ -251,12 +283,47 @@ def test_a_submission_that_hangs_is_given_up(runner: Runner, monkeypatch: pytest
     code, message = runner.run("x.log", "true")
     assert code == 1
     assert time.monotonic() - began < 20, "what the wrapper started holds the pipe"
-    assert "no answer for 1 s; if it was taken all the same, cancel it by hand" in message
+    assert "no answer for 1 s; it may run all the same, see: " in message
+    assert message.endswith(f" {runner.name_of('x.log')}\n")
+
+
+@pytest.mark.parametrize("hanging", ["hang", "late"], ids=["before", "after"])
+def test_a_signal_during_a_submission_acts_at_once(runner: Runner, hanging: str) -> None:
+    """It hangs before the scheduler has taken the job, or after, when the number is not told yet."""
+    (runner.folder / "hold").touch()
+    (runner.folder / hanging).write_text("touch here; sleep 60")
     process = runner.start("x.log", "true")
-    time.sleep(0.5)
+    runner.wait_until_there("here")
+    began = time.monotonic()
     process.terminate()
-    process.communicate(timeout=20)
-    assert process.returncode == 2
+    message = process.communicate(timeout=20)[1]
+    assert (process.returncode, time.monotonic() - began < 10) == (2, True)
+    if hanging == "hang":
+        assert "signal TERM: no such job is to be seen, and none is cancelled; the job may run on, see: " in message
+        assert not runner.has("cancelled")
+    else:
+        assert message == f"{runner.name}.pl: signal TERM: cancelling the array 42\n"
+        assert runner.has("cancelled") == ["42"]
+
+
+def test_a_signal_between_submissions_acts_at_once(runner: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WESPEAKER_LITE_SUBMIT_PAUSES", "60")
+    (runner.folder / "busy").write_text("Socket timed out\nSocket timed out\n")
+    process = runner.start("x.log", "true")
+    assert "trying again in 60 s" in process.stderr.readline()
+    process.terminate()
+    process.communicate(timeout=10)
+    assert (process.returncode, runner.has("submitted")) == (2, [])
+
+
+def test_a_submission_that_was_taken_though_it_failed_is_not_repeated(runner: Runner) -> None:
+    """Slurm's time-outs may come after the job was taken."""
+    (runner.folder / "hold").touch()
+    (runner.folder / "late").write_text("echo Socket timed out >&2; exit 1")
+    process = runner.start("x.log", "true")
+    runner.finish_task(1)
+    assert (process.communicate(timeout=30)[1], process.returncode) == ("", 0)
+    assert len(runner.has("jobs")) == 1
 
 
 def test_the_number_is_not_read_from_what_a_site_says_before_it(runner: Runner) -> None:
@@ -271,12 +338,81 @@ def test_the_number_is_not_read_from_what_a_site_says_before_it(runner: Runner) 
     assert runner.run("x.log", "true")[0] == 1
 
 
-def test_a_submission_without_a_number_at_its_end_is_an_error(slurm: Runner) -> None:
-    (slurm.folder / "bin/sbatch").write_text("#!/bin/bash\necho 4711 jobs wait before yours\n")
-    code, message = slurm.run("x.log", "true")
-    assert code == 1
-    assert message.endswith("if it was taken all the same, cancel it by hand. 4711 jobs wait before yours\n")
-    assert not slurm.has("cancelled")
+@pytest.mark.parametrize("last", ["2026", "42 is your job"], ids=["another number", "text after it"])
+def test_a_job_whose_number_is_not_told_is_found_by_its_name(runner: Runner, last: str) -> None:
+    (runner.folder / "hold").touch()
+    (runner.folder / "late").write_text(f"echo {last}; exit")
+    process = runner.start("x.log", "true")
+    while not any("42" in line for line in runner.has("asked")) and runner.name == "slurm":
+        time.sleep(0.05)
+    runner.finish_task(1)
+    message = process.communicate(timeout=30)[1]
+    assert process.returncode == 0
+    if last == "2026":
+        assert message == ""
+    else:
+        assert message.startswith(
+            f"{runner.name}.pl: {'sbatch' if runner.name == 'slurm' else 'qsub'} does not end with"
+        )
+        assert message.endswith(f" {runner.name_of('x.log')}\n")
+    assert not runner.has("cancelled")
+
+
+@pytest.mark.parametrize("last", ["2026", "42 is your job"], ids=["another number", "text after it"])
+def test_only_a_job_of_our_name_is_cancelled(runner: Runner, last: str) -> None:
+    (runner.folder / "hold").touch()
+    (runner.folder / "late").write_text(f"echo {last}; exit")
+    process = runner.start("x.log", "true")
+    runner.wait_for("jobs")
+    process.terminate()
+    assert process.communicate(timeout=30)[1].endswith(": signal TERM: cancelling the array 42\n")
+    assert runner.has("cancelled") == ["42"]
+
+
+def test_a_job_that_is_not_seen_to_be_ours_is_not_cancelled(runner: Runner) -> None:
+    """The scheduler has our number under another name."""
+    (runner.folder / "hold").touch()
+    process = runner.start("x.log", "true")
+    runner.wait_for("jobs")
+    (runner.folder / "jobs").write_text("theirs\n")
+    process.terminate()
+    message = process.communicate(timeout=30)[1]
+    assert "signal TERM: no such job is to be seen, and none is cancelled; array 42 may run on, see: " in message
+    assert (process.returncode, runner.has("cancelled")) == (2, [])
+
+
+def test_a_job_that_a_killed_runner_left_ends_before_the_next_starts(runner: Runner) -> None:
+    (runner.folder / "hold").touch()
+    process = runner.start("JOB=1:2", "log/x.JOB.log", "true")
+    runner.wait_for("jobs")
+    process.kill()
+    process.communicate()
+    (runner.folder / "log/x.1.log").write_text("it runs\n")
+    name = runner.name_of("log/x.JOB.log")
+    assert runner.has("jobs") == [name]
+    (runner.folder / "hold").unlink()
+    (runner.folder / "submitted").unlink()
+    code, message = runner.run("JOB=1:2", "log/x.JOB.log", "true")
+    said = f"{runner.name}.pl: job 42 ({name}) is left from an earlier run; cancelling it\n"
+    assert (code, message, runner.has("cancelled")) == (0, said, ["42"])
+    assert "it runs" not in runner.has("log/x.1.log")
+
+
+def test_no_job_starts_beside_one_that_does_not_end(runner: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WESPEAKER_LITE_END_SECONDS", "1")
+    (runner.folder / "jobs").write_text(f"{runner.name_of('x.log')}\n")
+    (runner.folder / "x.log").write_text("it runs\n")
+    (runner.folder / "stubborn").touch()
+    code, message = runner.run("x.log", "true")
+    assert (code, "it does not end; this job would write the same files" in message) == (1, True)
+    assert (runner.has("submitted"), runner.has("x.log")) == ([], ["it runs"])
+
+
+def test_another_folder_or_log_is_another_job(runner: Runner) -> None:
+    (runner.folder / "jobs").write_text(f"{runner.name_of('log/x.log')}\n{runner.name_of('../x.log')}\n")
+    assert runner.run("x.log", "true") == (0, "")
+    assert runner.name_of("x.log") in " ".join(runner.has("submitted"))
+    assert not runner.has("cancelled")
 
 
 def test_slurms_states_of_lost_tasks(slurm: Runner) -> None:
@@ -341,8 +477,9 @@ def test_silent_scheduler_is_told_once_and_borne(slurm: Runner) -> None:
     (slurm.folder / "silent").touch()
     code, message = slurm.run("x.log", "sleep", "6")
     assert code == 0
-    assert message == "slurm.pl: the scheduler does not answer; array 42 may run on\n"
-    assert len(slurm.has("asked")) == 2, "the scheduler is asked too often"
+    name = slurm.name_of("x.log")
+    assert message == f"slurm.pl: the scheduler does not answer; array 42 may run on, see: squeue --me --name {name}\n"
+    assert len(slurm.has("asked")) == 3, "the scheduler is asked too often"
 
 
 def test_vanished_folder_ends_it(runner: Runner) -> None:
