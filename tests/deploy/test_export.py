@@ -34,7 +34,10 @@ SMALL = {
     "bc_cmt": {"channels": [8, 8, 8, 16], "stem_channels": 8, "embed_dim": 12, "pool_bottleneck": 8},
     "ecapa_tdnn": {"channels": 16, "mfa_channels": 24, "embed_dim": 12, "se_bottleneck": 8, "attention_bottleneck": 8},
     "resnet": {"width": 4, "embed_dim": 12},
-    "campplus": {"channels": 8, "growth": 4, "embed_dim": 12},
+    "campplus": {"channels": 8, "growth": 4, "head_channels": 8, "embed_dim": 12},
+    "xvector": {"channels": 16, "pooling_channels": 24, "embed_dim": 12},
+    "next_tdnn": {"channels": 8, "embed_dim": 12},
+    "redimnet": {"channels": 4, "embed_dim": 12, "attention_bottleneck": 8},
 }
 
 
@@ -42,8 +45,8 @@ def networks() -> dict[str, dict[str, Any]]:
     """Each network that a conf names, made small, once."""
     found: dict[str, dict[str, Any]] = {}
     for path in sorted((ROOT / "conf").glob("*.yaml")):
-        options = dict(experiment.load(path).model)
-        options.update(SMALL[options["name"]])
+        config = experiment.load(path)
+        options = dict(config.model) | SMALL[config.model["name"]] | {"num_mels": config.features.num_mels}
         if options not in found.values():
             found[path.stem] = options
     return found
@@ -60,20 +63,22 @@ def session(model: "onnx.ModelProto", threads: int = 1) -> "ort.InferenceSession
 
 def small_network(options: Mapping[str, Any]) -> torch.nn.Module:
     torch.manual_seed(0)
-    return with_statistics(models.build(options["name"], options, 80), 80)
+    options = dict(options)
+    num_mels = options.pop("num_mels", 80)
+    return with_statistics(models.build(options["name"], options, num_mels), num_mels)
 
 
 @pytest.mark.parametrize("conf", NETWORKS)
 @torch.inference_mode()
 def test_a_graph_is_the_network_at_any_length(conf: str) -> None:
-    network = small_network(NETWORKS[conf])
-    graph = graphs.of_feats(NETWORKS[conf]["name"], network, 80, {}, half=False)
+    network, num_mels = small_network(NETWORKS[conf]), NETWORKS[conf]["num_mels"]
+    graph = graphs.of_feats(NETWORKS[conf]["name"], network, num_mels, {}, half=False)
     run = session(graph)
-    assert [axis for value in run.get_inputs() for axis in value.shape] == ["B", "T", 80]
+    assert [axis for value in run.get_inputs() for axis in value.shape] == ["B", "T", num_mels]
     exact = network.double()
     # Attention over the whole map takes half a minute for the longer ones.
     for batch, frames in LENGTHS[:5] if NETWORKS[conf].get("attention") == "2d" else LENGTHS:
-        feats = 3 * torch.randn(batch, frames, 80)
+        feats = 3 * torch.randn(batch, frames, num_mels)
         wanted = exact(feats.double()).numpy()
         (found,) = run.run(["embs"], {"feats": feats.numpy()})
         np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-5 * max(1, np.abs(wanted).max()))

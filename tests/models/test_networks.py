@@ -8,7 +8,10 @@ from torch import nn
 
 from wespeaker_lite import models
 from wespeaker_lite.core.errors import InputError
+from wespeaker_lite.models.next_tdnn import ResponseNorm
+from wespeaker_lite.models.redimnet import LearnedMean
 
+REDIMNET = {"channels": 2, "strides": [1, 2, 2], "depth": [1, 2, 1], "reduction": [10, 0, 8], "embed_dim": 24}
 SMALL = [
     ("ecapa_tdnn", {"channels": 32, "embed_dim": 24, "mfa_channels": 48}),
     ("ecapa_tdnn", {"channels": 32, "embed_dim": 24, "mfa_channels": 48, "pooling": "statistics"}),
@@ -18,10 +21,15 @@ SMALL = [
     ("campplus", {"embed_dim": 24, "channels": 16, "growth": 4}),
     ("bc_cmt", {"embed_dim": 24, "channels": [8, 8, 16, 16], "depth": [1, 1, 1, 1]}),
     ("bc_cmt", {"embed_dim": 24, "channels": [8, 8, 16, 16], "depth": [1, 1, 1, 1], "attention": "2d"}),
+    ("xvector", {"channels": 16, "pooling_channels": 24, "embed_dim": 24}),
+    ("next_tdnn", {"channels": 16, "depth": [1, 2], "embed_dim": 24}),
+    ("next_tdnn", {"channels": 16, "depth": [1, 1], "kernels": [65], "light": True, "embed_dim": 24}),
+    ("redimnet", {**REDIMNET, "expansion": [1, 2, 1]}),
+    ("redimnet", {**REDIMNET, "expansion": [1, 1, 2], "block": "convnext", "group_width": 4}),
 ]
 SMALL_IDS = [
     *("ecapa", "ecapa-statistics", "ecapa-no-context", "resnet18", "resnet34-attentive", "campplus"),
-    *("bc_cmt", "bc_cmt-2d"),
+    *("bc_cmt", "bc_cmt-2d", "xvector", "next_tdnn", "next_tdnn-light", "redimnet", "redimnet-convnext"),
 ]
 
 
@@ -36,6 +44,9 @@ def _small(name: str, options: dict) -> nn.Module:
             if module.affine:
                 nn.init.uniform_(module.weight, 0.5, 1.5)
                 nn.init.normal_(module.bias, 0, 0.5)
+        if isinstance(module, nn.LayerNorm | ResponseNorm | LearnedMean):
+            for parameter in module.parameters():
+                nn.init.normal_(parameter, parameter.mean().item(), 0.5)
     return model.eval()
 
 
@@ -63,6 +74,28 @@ def network(request) -> nn.Module:
 )
 def test_sizes_are_those_of_the_public_implementations(name, options, parameters):
     assert sum(p.numel() for p in models.build(name, options, 80).parameters()) == parameters
+
+
+B1 = {
+    "channels": 12, "strides": [1, 2, 3, 2, 2], "depth": [2, 3, 4, 5, 3], "expansion": [1] * 5,
+    "reduction": [0, 0, 12, 12, 8], "block": "convnext", "group_width": 8,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "num_mels", "parameters", "published"),
+    [
+        ("xvector", {}, 24, 4_204_508, 4.2e6),
+        ("next_tdnn", {}, 80, 1_913_584, 1.9e6),
+        ("next_tdnn", {"kernels": [65], "light": True}, 80, 1_649_776, 1.6e6),
+        ("redimnet", {}, 60, 1_001_850, 1.0e6),
+        ("redimnet", B1, 72, 2_123_480, 2.2e6),
+    ],
+)
+def test_sizes_are_near_those_of_the_papers(name, options, num_mels, parameters, published):
+    """Exact ones so that no change goes unseen; the papers round, and B1 is known by public code that has 2.1 M too."""
+    assert sum(p.numel() for p in models.build(name, options, num_mels).parameters()) == parameters
+    assert parameters == pytest.approx(published, rel=0.04)
 
 
 @pytest.mark.parametrize(
@@ -113,8 +146,11 @@ def test_a_length_beyond_the_batch_is_refused(network):
         (3, [(2, 4, 80, 101), (2, 8, 40, 51), (2, 16, 20, 26), (2, 32, 10, 13)]),
         (5, [(2, 32, 51), (2, 64, 51), (2, 64, 51)]),
         (6, [(2, 8, 40, 51), (2, 8, 20, 51), (2, 16, 10, 51), (2, 16, 5, 51)]),
+        (8, [(2, 16, 101)] * 4),
+        (9, [(2, 16, 101)] * 2),
+        (11, [(2, 2, 80, 101), (2, 4, 40, 101), (2, 8, 20, 101)]),
     ],
-    ids=["ecapa", "resnet", "campplus", "bc_cmt"],
+    ids=["ecapa", "resnet", "campplus", "bc_cmt", "xvector", "next_tdnn", "redimnet"],
 )
 def test_maps_go_from_shallow_to_deep_and_lead_to_the_same_embedding(index, shapes):
     network = _small(*SMALL[index])
@@ -166,6 +202,12 @@ def test_mel_bins_that_8_does_not_divide():
         ("resnet", {"depth": 50}, "18, 34"),
         ("resnet", {"width": 0}, "0 does not lie in"),
         ("campplus", {"growth": 0}, "0 does not lie in"),
+        ("next_tdnn", {"kernels": [8]}, "must be odd"),
+        ("next_tdnn", {"channels": 9}, "9 channels do not divide into 2 groups"),
+        ("next_tdnn", {"light": True}, "there is one kernel"),
+        ("redimnet", {}, "stage 1 gets 80 bands of 80 mels.*B0 takes 60"),
+        ("redimnet", {"depth": [1]}, "equally long"),
+        ("redimnet", {"channels": 5, "group_width": 2}, "5 channels do not divide into groups of 2"),
     ],
 )
 def test_unknown_networks_and_options_are_refused(name, options, message):

@@ -1,28 +1,32 @@
-"""Print what the network of a config costs, as one JSON object.
+"""Print what the network of a config costs, as one JSON object, or what many cost, as a table.
 
 params and macs_1s are of what is deployed; macs_1s are multiply-accumulates for 1 s of input (100 frames).
 
 Examples:
     python -m wespeaker_lite.bin.cost --config conf/bc_cmt_tiny.yaml --latency
     python -m wespeaker_lite.bin.cost --config conf/bc_cmt_tiny.yaml --latency --runtimes torch,onnx
+    python -m wespeaker_lite.bin.cost --table conf/*.yaml --latency
 """
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from wespeaker_lite import models
 from wespeaker_lite.bin import run
 from wespeaker_lite.core.errors import InputError
-from wespeaker_lite.deploy.cost import LatencyOptions, report, training_parts
+from wespeaker_lite.deploy.cost import LatencyOptions, report, table, training_parts
 from wespeaker_lite.recipe import experiment
 
 
 def main() -> None:
     """Parse the arguments and ask `wespeaker_lite.deploy.cost`."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", required=True, help="a file of conf/, or the config.yaml of an experiment")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--config", help="a file of conf/, or the config.yaml of an experiment")
+    what.add_argument("--table", nargs="+", metavar="CONF", help="confs, of each network the first: a Markdown table")
     parser.add_argument(
         "--classes",
         type=int,
@@ -47,15 +51,28 @@ def main() -> None:
     args = parser.parse_args()
     if args.runtimes and not args.latency:
         raise InputError("--runtimes goes with --latency")
+    timing = LatencyOptions(threads=args.threads, repeats=args.repeats) if args.latency else None
+    if args.table:
+        print("\n".join(table(_by_network(args.table), timing)))
+        return
     config = experiment.load(args.config)
     model = models.build(config.model["name"], config.model, config.features.num_mels)
     training_only = training_parts(config, model, args.classes) if args.classes is not None else {}
-    timing = LatencyOptions(threads=args.threads, repeats=args.repeats) if args.latency else None
     plain = None if args.runtimes else timing
     result = report(model, config.features.num_mels, training_only, plain)
     if args.runtimes:
         result["runtimes"] = _in_runtimes(args, timing)
     print(json.dumps(result))
+
+
+def _by_network(paths: Sequence[str]) -> dict[str, experiment.Experiment]:
+    """The confs by name; of those with the same network and features the first."""
+    found: dict[str, experiment.Experiment] = {}
+    for path in paths:
+        config = experiment.load(path)
+        if not any((config.model, config.features.num_mels) == (e.model, e.features.num_mels) for e in found.values()):
+            found[Path(path).stem] = config
+    return found
 
 
 def _in_runtimes(args: argparse.Namespace, timing: LatencyOptions) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """What a network costs: parameters, multiply-accumulates, and seconds per utterance."""
 
 import contextlib
+import functools
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from wespeaker_lite import distill
+from wespeaker_lite import distill, models
 from wespeaker_lite.core import plugins
 from wespeaker_lite.core.config import to_mapping
 from wespeaker_lite.core.errors import InputError
@@ -70,16 +71,21 @@ def _own_macs(model: nn.Module) -> Iterator[list[int]]:
 
 def latency(model: nn.Module, num_mels: int, options: LatencyOptions) -> dict[str, float]:
     """Median seconds from features to embedding for each length of utterance, by its length in seconds as text."""
+    with _threads(options.threads), _evaluating(model), torch.inference_mode():
+        return {
+            f"{seconds:g}": _median_time(
+                model, _noise(model, round(seconds * FRAMES_PER_SECOND), num_mels), options.repeats
+            )
+            for seconds in options.seconds
+        }
+
+
+@contextlib.contextmanager
+def _threads(count: int) -> Iterator[None]:
     before = torch.get_num_threads()
-    torch.set_num_threads(options.threads)
+    torch.set_num_threads(count)
     try:
-        with _evaluating(model), torch.inference_mode():
-            return {
-                f"{seconds:g}": _median_time(
-                    model, _noise(model, round(seconds * FRAMES_PER_SECOND), num_mels), options.repeats
-                )
-                for seconds in options.seconds
-            }
+        yield
     finally:
         torch.set_num_threads(before)
 
@@ -145,3 +151,35 @@ def report(
         result["latency_seconds"] = latency(model, num_mels, timing)
         result["latency_threads"] = timing.threads
     return result
+
+
+def table(experiments: Mapping[str, Experiment], timing: LatencyOptions | None) -> list[str]:
+    """Lines of a Markdown table of what the networks of configs cost, by name; all are timed side by side.
+
+    MACs are those of 100 frames. Latencies, medians for each of `timing.seconds`, are multiples of the first network's,
+    which hold on other machines too; its milliseconds are in the title.
+    """
+    networks = {
+        name: models.build(e.model["name"], e.model, e.features.num_mels).eval() for name, e in experiments.items()
+    }
+    mels = [e.features.num_mels for e in experiments.values()]
+    lengths = () if timing is None else timing.seconds
+    columns = [_milliseconds(list(networks.values()), mels, seconds, timing) for seconds in lengths]
+    times = [f"{seconds:g} s ({of[0]:.0f} ms)" for seconds, of in zip(lengths, columns, strict=True)]
+    titles = ["conf", "parameters", "M MACs, 1 s", *times]
+    lines = [f"| {' | '.join(titles)} |", f"| :--- {'| ---: ' * (len(titles) - 1)}|"]
+    for index, (name, network) in enumerate(networks.items()):
+        macs = count_macs(network, mels[index]) / 1e6
+        cells = [name, f"{count_parameters(network):,}", f"{macs:.1f}", *(f"{of[index] / of[0]:.2f}" for of in columns)]
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def _milliseconds(
+    networks: Sequence[nn.Module], mels: Sequence[int], seconds: float, timing: LatencyOptions
+) -> list[float]:
+    frames = round(seconds * FRAMES_PER_SECOND)
+    inputs = [_noise(network, frames, count) for network, count in zip(networks, mels, strict=True)]
+    runs = [functools.partial(network, feats) for network, feats in zip(networks, inputs, strict=True)]
+    with _threads(timing.threads), torch.inference_mode():
+        return [1000 * statistics.median(times) for times in times_side_by_side(runs, timing.repeats)]

@@ -15,7 +15,6 @@ from wespeaker_lite.models.activations import Activations
 from wespeaker_lite.models.masking import apply_mask, full_precision, time_mask
 from wespeaker_lite.models.pooling import statistics
 
-_HEAD_CHANNELS = 32
 SEGMENT_FRAMES = 100  # of the context pooling, after the time stride: 2 s of speech
 _BLOCKS = ((12, 1), (24, 2), (16, 2))  # dense layers and dilation
 
@@ -33,6 +32,7 @@ class Config:
     embed_dim: int = bounded(192, 1, 16_384)
     channels: int = bounded(128, 1, 16_384)
     growth: int = bounded(32, 1, 16_384)
+    head_channels: int = bounded(32, 1, 16_384)
 
 
 def _norm_relu(channels: int) -> nn.Sequential:
@@ -60,11 +60,10 @@ class HeadBlock(nn.Module):
 
 
 class Head(nn.Module):
-    """Front-end convolution module (paper, section 2.3): feats (B, T, num_mels) -> (B, 32 * ceil(num_mels / 8), T)."""
+    """Front-end convolution module (paper, section 2.3): feats (B, T, M) -> (B, channels * ceil(M / 8), T)."""
 
-    def __init__(self, num_mels: int) -> None:
+    def __init__(self, num_mels: int, channels: int) -> None:
         super().__init__()
-        channels = _HEAD_CHANNELS
         self.conv1 = nn.Conv2d(1, channels, 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(channels)
         self.layer1 = nn.ModuleList((HeadBlock(channels, 2), HeadBlock(channels, 1)))
@@ -149,7 +148,7 @@ class Model(nn.Module):
     def __init__(self, config: Config, num_mels: int) -> None:
         super().__init__()
         self.embed_dim = config.embed_dim
-        self.head = Head(num_mels)
+        self.head = Head(num_mels, config.head_channels)
         channels = config.channels
         stem = nn.Conv1d(self.head.out_channels, channels, 5, stride=2, padding=2, bias=False)
         parts: dict[str, nn.Module] = {"tdnn": nn.Sequential(OrderedDict(linear=stem, nonlinear=_norm_relu(channels)))}

@@ -116,6 +116,28 @@ class Graph:
         zeros, ones = torch.zeros_like(scale), torch.ones_like(scale)
         return self.add("BatchNormalization", maps, scale, shift, zeros, ones, epsilon=0.0)
 
+    def layer_norm(self, values: str, norm: nn.LayerNorm) -> str:
+        """A layer norm over the last axis."""
+        return self.add("LayerNormalization", values, norm.weight, norm.bias, axis=-1, epsilon=norm.eps)
+
+    def channel_norm(self, maps: str, norm: nn.LayerNorm, planes: bool = False) -> str:
+        """A layer norm over the channels of maps (B, C, T), or of (B, C, F, T) where `planes`."""
+        swap = [0, 3, 2, 1] if planes else [0, 2, 1]
+        return self.add("Transpose", self.layer_norm(self.add("Transpose", maps, perm=swap), norm), perm=swap)
+
+    def linear_of(
+        self, vectors: str, layer: nn.Linear, before: nn.Module | None = None, after: nn.Module | None = None
+    ) -> str:
+        """A layer nn.Linear of vectors (B, D), with the batch norms before and behind it folded into it."""
+        weight, bias = layer.weight, layer.bias
+        if before is not None:
+            scale, shift = affine_of(before)
+            weight, bias = weight * scale, bias + weight @ shift
+        if after is not None:
+            scale, shift = affine_of(after)
+            weight, bias = weight * scale[:, None], bias * scale + shift
+        return self.add("Gemm", vectors, weight, bias, transB=1)
+
     def gelu(self, maps: str) -> str:
         """GELU in the form that onnxruntime fuses: x * (erf(x / sqrt 2) + 1) / 2."""
         erf = self.add("Erf", self.add("Div", maps, np.array(2**0.5)))

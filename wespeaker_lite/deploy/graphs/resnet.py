@@ -14,4 +14,4 @@ def build(graph: Graph, model: Model, feats: str) -> str:
             maps = graph.basic_block(maps, (block.conv1, block.norm1), (block.conv2, block.norm2), block.shortcut)
     channels = model.pooling.out_dim // 2
     pooled = graph.add("Flatten", pool(graph, model.pooling, graph.shape(maps, 0, channels, -1)))
-    return graph.add("Gemm", pooled, model.embedding.weight, model.embedding.bias, transB=1)
+    return graph.linear_of(pooled, model.embedding)

@@ -1,0 +1,13 @@
+"""Layer norm over the channels of a map, at each position apart."""
+
+from torch import Tensor, nn
+
+
+class ChannelNorm(nn.LayerNorm):
+    """Channels to mean 0 and variance 1, then gain and bias: (B, C, ...) -> the same."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels, eps=1e-6)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        return super().forward(maps.movedim(1, -1)).movedim(-1, 1)
