@@ -5,8 +5,11 @@ set -euo pipefail
 
 if ! $trained; then say "a trained model is given, nothing to train"; exit; fi
 log=$exp/log/train.log
-if [ -n "$(setting pretrained)" ]; then
-  if fresh "$exp/.train.stamp" --config "$exp/config.yaml" --sections pretrained features crop model; then exit; fi
+weights=$(setting pretrained)
+if [ -n "$weights" ]; then
+  inputs=()
+  if [ -f "$weights" ]; then inputs=(--files "$weights"); fi
+  if fresh "$exp/.train.stamp" "${inputs[@]}" --config "$exp/config.yaml" --sections pretrained features crop model; then exit; fi
   run_jobs "$log" python -m wespeaker_lite.bin.import_teacher --config "$exp/config.yaml" --out "$exp"
   arrived "$exp/final.pt"
   stamp "$exp/final.pt"

@@ -25,8 +25,8 @@ def main() -> None:
     parser.add_argument("--utterances", type=int, default=20, help="to measure (default %(default)s)")
     parser.add_argument("--seconds", type=float, default=3.0, help="of each utterance (default %(default)s)")
     options = parser.parse_args()
-    if options.twin_of:
-        print(find_without_kd(options.twin_of) or "")
+    if options.without_kd:
+        print(find_without_kd(options.without_kd) or "")
         return
     if not options.data or not options.out:
         parser.error("--system needs --data and --out")

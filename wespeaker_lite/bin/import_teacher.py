@@ -1,4 +1,4 @@
-"""Bring weights that were trained elsewhere into an experiment's final.pt."""
+"""Bring weights that were trained elsewhere (ours, wespeaker's, 3D-Speaker's CAM++) into an experiment's final.pt."""
 
 import argparse
 from pathlib import Path

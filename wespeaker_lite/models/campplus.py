@@ -27,6 +27,7 @@ class Config:
         embed_dim: size of the embedding.
         channels: channels before the first dense block.
         growth: channels that each dense layer adds.
+        head_channels: channels of the convolutions over frequency and time at the beginning.
     """
 
     embed_dim: int = bounded(192, 1, 16_384)

@@ -25,6 +25,9 @@ class Config:
         pooling: attentive statistics, or mean and standard deviation alone.
         attention_bottleneck: channels inside the attention of the pooling.
         global_context: the attention of the pooling also sees the mean and standard deviation over all frames.
+        blocks_fed: with the sum of all outputs before them, as in the paper, or with the last output alone, as in
+            networks that wespeaker has trained.
+        unbiased: standard deviations are divided by frames - 1, as in networks that wespeaker has trained.
     """
 
     channels: int = bounded(512, 1, 16_384)
@@ -35,6 +38,8 @@ class Config:
     pooling: Literal["attentive", "statistics"] = "attentive"
     attention_bottleneck: int = bounded(128, 1, 16_384)
     global_context: bool = True
+    blocks_fed: Literal["sum", "last"] = "sum"
+    unbiased: bool = False
 
     def __post_init__(self) -> None:
         if self.channels % self.scale:
@@ -97,12 +102,12 @@ class Model(nn.Module):
 
     def __init__(self, config: Config, num_mels: int) -> None:
         super().__init__()
-        self.embed_dim = config.embed_dim
+        self.embed_dim, self.sums_outputs = config.embed_dim, config.blocks_fed == "sum"
         self.stem = ConvReluNorm(num_mels, config.channels, kernel_size=5)
         self.blocks = nn.ModuleList(SERes2Block(config, dilation) for dilation in (2, 3, 4))
         self.aggregate = nn.Conv1d(len(self.blocks) * config.channels, config.mfa_channels, 1)
         self.pooling = build_pooling(
-            config.pooling, config.mfa_channels, config.attention_bottleneck, config.global_context
+            config.pooling, config.mfa_channels, config.attention_bottleneck, config.global_context, config.unbiased
         )
         self.norm = nn.BatchNorm1d(self.pooling.out_dim)
         self.embedding = nn.Linear(self.pooling.out_dim, config.embed_dim)
@@ -119,11 +124,11 @@ class Model(nn.Module):
     def _block_outputs(self, feats: Tensor, mask: Tensor | None) -> list[Tensor]:
         outputs: list[Tensor] = []
         # Each block is fed with the sum of all outputs before it, the stem's too (paper, section 3.3).
-        total = self.stem(apply_mask(feats.transpose(1, 2), mask))
+        fed = self.stem(apply_mask(feats.transpose(1, 2), mask))
         for block in self.blocks:
-            outputs.append(block(total, mask))
+            outputs.append(block(fed, mask))
             if len(outputs) < len(self.blocks):
-                total = total + outputs[-1]
+                fed = fed + outputs[-1] if self.sums_outputs else outputs[-1]
         return outputs
 
     def _embed(self, outputs: list[Tensor], mask: Tensor | None) -> Tensor:

@@ -19,8 +19,12 @@ _STEM_KERNEL = 4
 class Config:
     """Hyper-parameters; the defaults are the paper's mobile size, C = 128 and B = 3.
 
-    depth: blocks of each stage. kernels: over time, one for each of as many groups of channels. light: NeXt-TDNN-l,
-    where one depthwise convolution takes the place of the multi-scale part.
+    Attributes:
+        channels: channels of all blocks (C).
+        depth: number of blocks of each stage (B).
+        kernels: kernel sizes of the convolutions over time, one for each group of channels.
+        light: NeXt-TDNN-l, whose blocks have one depthwise convolution in place of the multi-scale part.
+        embed_dim: size of the embedding.
     """
 
     channels: int = bounded(128, 1, 16_384)

@@ -46,28 +46,31 @@ def _count(maps: Tensor, mask: Tensor | None, unbiased: bool) -> Tensor | int:
 class StatisticsPooling(nn.Module):
     """Mean and standard deviation over time (TSTP): (B, D, T) or (B, C, F, T) with D = C*F -> (B, 2D).
 
-    Source: Snyder et al., ICASSP 2018 (x-vectors), section 2.1; the variance is the biased one, so one frame will do.
+    Source: Snyder et al., ICASSP 2018 (x-vectors), section 2.1; `unbiased` as in `statistics`.
     """
 
-    def __init__(self, dim: int) -> None:
+    def __init__(self, dim: int, unbiased: bool = False) -> None:
         super().__init__()
         self.out_dim = 2 * dim
+        self.unbiased = unbiased
 
     def forward(self, maps: Tensor, mask: Tensor | None = None) -> Tensor:
-        mean, deviation = statistics(_flatten(maps), mask)
+        mean, deviation = statistics(_flatten(maps), mask, self.unbiased)
         return torch.cat((mean, deviation), dim=1).squeeze(-1)
 
 
 class AttentiveStatisticsPooling(nn.Module):
     """Attentive statistics, a weight for each channel and frame: (B, D, T) or (B, C, F, T), D = C*F -> (B, 2D).
 
-    With `global_context` the attention also sees mean and standard deviation of the whole utterance.
+    With `global_context` the attention also sees mean and standard deviation of the whole utterance (if `unbiased`, that
+    of frames - 1).
     Source: Desplanques et al., Interspeech 2020 (ECAPA-TDNN), section 3.1; Okabe et al., Interspeech 2018.
     """
 
-    def __init__(self, dim: int, bottleneck: int = 128, global_context: bool = True) -> None:
+    def __init__(self, dim: int, bottleneck: int = 128, global_context: bool = True, unbiased: bool = False) -> None:
         super().__init__()
         self.out_dim = 2 * dim
+        self.unbiased = unbiased
         self.global_context = global_context
         self.hidden = nn.Conv1d(3 * dim if global_context else dim, bottleneck, kernel_size=1)
         self.score = nn.Conv1d(bottleneck, dim, kernel_size=1)
@@ -90,18 +93,18 @@ class AttentiveStatisticsPooling(nn.Module):
             return self.hidden(maps)
         # Mean and standard deviation are the same in every frame: their part of the product is made once per utterance.
         dim = maps.shape[1]
-        context = torch.cat((average, _deviation(centred, mask)), dim=1)
+        context = torch.cat((average, _deviation(centred, mask, self.unbiased)), dim=1)
         local_weight, context_weight = self.hidden.weight[:, :dim], self.hidden.weight[:, dim:]
         shared = nn.functional.conv1d(context, context_weight, self.hidden.bias)
         return nn.functional.conv1d(maps, local_weight) + shared
 
 
-def build_pooling(name: str, dim: int, bottleneck: int, global_context: bool) -> nn.Module:
+def build_pooling(name: str, dim: int, bottleneck: int, global_context: bool, unbiased: bool = False) -> nn.Module:
     """The pooling layer `statistics` or `attentive` for maps of `dim` channels; its `out_dim` is 2*dim."""
     if name == "statistics":
-        return StatisticsPooling(dim)
+        return StatisticsPooling(dim, unbiased)
     if name == "attentive":
-        return AttentiveStatisticsPooling(dim, bottleneck, global_context)
+        return AttentiveStatisticsPooling(dim, bottleneck, global_context, unbiased)
     raise ValueError(f"no pooling is called {name!r}")
 
 

@@ -26,10 +26,17 @@ HEADS = 4
 class Config:
     """Hyper-parameters; the defaults are B0, which takes 60 mels.
 
-    channels: of the stem; times the mels it is the width of the sequences. strides: over frequency, before each stage.
-    depth: two-dimensional blocks of each stage. expansion: of the channels inside them. reduction: the width divided
-    by this is the width inside a stage's sequence part; 0: it has none. block: `residual` or `convnext`. group_width:
-    channels of a group of the blocks' convolutions; 1: depthwise.
+    Attributes:
+        channels: channels of the stem. Times the number of mels it is the width of the sequences.
+        strides: stride over frequency at the beginning of each stage.
+        depth: number of two-dimensional blocks of each stage.
+        expansion: by how much channels grow inside the two-dimensional blocks of each stage.
+        reduction: by how much the width shrinks inside the one-dimensional part of each stage. 0: no such part.
+        block: kind of the two-dimensional blocks, as in B0 or as in B1.
+        group_width: channels of a group of their convolutions. 1: depthwise.
+        embed_dim: size of the embedding.
+        attention_bottleneck: channels inside the attention of the pooling.
+        global_context: the attention of the pooling also sees the mean and standard deviation over all frames.
     """
 
     channels: int = bounded(10, 1, 16_384)

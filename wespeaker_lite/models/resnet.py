@@ -25,6 +25,7 @@ class Config:
         pooling: attentive statistics, or mean and standard deviation alone.
         attention_bottleneck: channels inside the attention of the pooling.
         global_context: the attention of the pooling also sees the mean and standard deviation over all frames.
+        unbiased: standard deviations are divided by frames - 1, as in networks that wespeaker has trained.
     """
 
     depth: Literal[18, 34] = 34
@@ -33,6 +34,7 @@ class Config:
     pooling: Literal["statistics", "attentive"] = "statistics"
     attention_bottleneck: int = bounded(128, 1, 16_384)
     global_context: bool = False
+    unbiased: bool = False
 
 
 class BasicBlock(nn.Module):
@@ -80,7 +82,7 @@ class Model(nn.Module):
             self.stages.append(stage)
         bands = -(-num_mels // 8)  # halved three times, rounded up each time
         self.pooling = build_pooling(
-            config.pooling, channels * bands, config.attention_bottleneck, config.global_context
+            config.pooling, channels * bands, config.attention_bottleneck, config.global_context, config.unbiased
         )
         self.embedding = nn.Linear(self.pooling.out_dim, config.embed_dim)
 

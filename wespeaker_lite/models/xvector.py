@@ -15,7 +15,16 @@ _CONTEXTS = ((5, 1), (3, 2), (3, 3), (1, 1))  # kernel and dilation of the layer
 
 @dataclass(frozen=True)
 class Config:
-    """Hyper-parameters; the defaults are the paper's. pooling_channels: of the last layer before the pooling."""
+    """Hyper-parameters; the defaults are the paper's.
+
+    Attributes:
+        channels: channels of the first four layers.
+        pooling_channels: channels of the fifth layer, which is pooled.
+        embed_dim: size of the embedding.
+        pooling: mean and standard deviation, or attentive statistics.
+        attention_bottleneck: channels inside the attention of the pooling.
+        global_context: the attention of the pooling also sees the mean and standard deviation over all frames.
+    """
 
     channels: int = bounded(512, 1, 16_384)
     pooling_channels: int = bounded(1500, 1, 16_384)

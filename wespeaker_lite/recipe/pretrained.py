@@ -2,13 +2,17 @@
 
 import logging
 import sysconfig
+from collections.abc import Mapping
 from pathlib import Path
+
+from torch import Tensor
 
 from wespeaker_lite.core.config import to_mapping
 from wespeaker_lite.core.errors import InputError
 from wespeaker_lite.core.tensor_files import load_tensors
 from wespeaker_lite.recipe import trained_model
 from wespeaker_lite.recipe.experiment import load
+from wespeaker_lite.recipe.foreign_weights import translate
 
 log = logging.getLogger(__name__)
 
@@ -23,28 +27,36 @@ def import_weights(config: Path, out: Path) -> None:
     """Write `out`/final.pt with the weights that a resolved config's `pretrained` names: no head, no classes.
 
     Raises:
-        InputError: where the name is unknown, the weights were not fetched, or do not fit the config's network.
+        InputError: where the name is unknown, the weights are not there, or do not fit the config's network.
     """
     experiment = load(config)
     weights = weights_path(experiment.pretrained)
     resolved = to_mapping(experiment)
     network = trained_model.build_model(resolved)
-    try:
-        network.load_state_dict(load_tensors(weights))
-    except RuntimeError as error:
-        raise InputError(f"{weights}: does not fit the network of {config}: {' '.join(str(error).split())}") from error
+    network.load_state_dict(translate(_tensors(weights), experiment.model["name"], network, str(weights)))
     trained_model.save(out / "final.pt", trained_model.TrainedModel(resolved, network, None, []))
     log.info("wrote %s from %s", out / "final.pt", weights)
 
 
+def _tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a file, or of the one mapping of tensors in it, as some toolkits write them."""
+    record = load_tensors(path)
+    for part in (record, *record.values()):
+        if isinstance(part, Mapping) and part and all(isinstance(value, Tensor) for value in part.values()):
+            return dict(part)
+    raise InputError(f"{path}: holds no mapping of names to tensors")
+
+
 def weights_path(name: str) -> Path:
-    """Find the file of weights from outside.
+    """Find the file of weights from outside, by the name of a source that can be fetched, or its path.
 
     Raises:
         InputError: where the name is unknown or the file is not there, with the command that fetches it.
     """
+    if Path(name).is_file():
+        return Path(name)
     if name not in SOURCES:
-        raise InputError(f"pretrained {name!r} is unknown; there are: {', '.join(SOURCES)}")
+        raise InputError(f"pretrained: {name!r} is no file, and no known source: {', '.join(SOURCES)}")
     path = Path(sysconfig.get_path("purelib")) / SOURCES[name]
     if not path.exists():
         raise InputError(f"the weights of {name} are not here ({path}); fetch them: tools/install.sh --extras peers")

@@ -1,23 +1,21 @@
 """The graph of ECAPA-TDNN. Its norms stand behind a ReLU and before padded convolutions, which cannot take them."""
 
-from wespeaker_lite.deploy.graphs.builder import Graph, affine_of
+from wespeaker_lite.deploy.graphs.builder import Graph
 from wespeaker_lite.deploy.graphs.pooling import pool
 from wespeaker_lite.models.ecapa_tdnn import ConvReluNorm, Model, Res2Conv, SERes2Block
 
 
 def build(graph: Graph, model: Model, feats: str) -> str:
     """Feats (B, T, num_mels) -> embeddings (B, embed_dim)."""
-    total = _conv_relu_norm(graph, model.stem, graph.add("Transpose", feats, perm=[0, 2, 1]))
+    fed = _conv_relu_norm(graph, model.stem, graph.add("Transpose", feats, perm=[0, 2, 1]))
     outputs: list[str] = []
     for block in model.blocks:
-        outputs.append(_block(graph, block, total))
+        outputs.append(_block(graph, block, fed))
         if len(outputs) < len(model.blocks):
-            total = graph.add("Add", total, outputs[-1])
+            fed = graph.add("Add", fed, outputs[-1]) if model.sums_outputs else outputs[-1]
     maps = graph.conv_of(graph.add("Concat", *outputs, axis=1), model.aggregate)
     pooled = pool(graph, model.pooling, graph.add("Relu", maps))
-    scale, shift = affine_of(model.norm)
-    weight, bias = model.embedding.weight, model.embedding.bias
-    return graph.add("Gemm", graph.add("Flatten", pooled), weight * scale, bias + weight @ shift, transB=1)
+    return graph.linear_of(graph.add("Flatten", pooled), model.embedding, before=model.norm)
 
 
 def _conv_relu_norm(graph: Graph, layer: ConvReluNorm, maps: str) -> str:

@@ -9,7 +9,7 @@ from wespeaker_lite.models.pooling import DEVIATION_FLOOR, AttentiveStatisticsPo
 def pool(graph: Graph, pooling: StatisticsPooling | AttentiveStatisticsPooling, maps: str) -> str:
     """Maps (B, D, T) -> (B, 2D, 1)."""
     if isinstance(pooling, StatisticsPooling):
-        return statistics(graph, maps)
+        return statistics(graph, maps, pooling.unbiased)
     return _attentive(graph, pooling, maps)
 
 
@@ -39,7 +39,7 @@ def _attentive(graph: Graph, pooling: AttentiveStatisticsPooling, maps: str) -> 
     centred = graph.add("Sub", maps, mean)
     weight, bias = pooling.hidden.weight, pooling.hidden.bias
     if pooling.global_context:
-        context = graph.add("Concat", mean, _deviation(graph, centred), axis=1)
+        context = graph.add("Concat", mean, _deviation(graph, centred, pooling.unbiased), axis=1)
         shared = graph.conv(context, weight[:, dim:], bias)
         hidden = graph.add("Add", graph.conv(maps, weight[:, :dim], None), shared)
     else:
