@@ -16,7 +16,7 @@ arrived() {
   for ((number = 1; number <= ${jobs:-1}; number++)); do
     file=${1//JOB/$number}
     for ((second = 0; second < 90; second++)); do
-      ls "$(dirname "$file")" &> /dev/null || true # which makes NFS look anew
+      ls "$(dirname "$file")" &> /dev/null || true # which makes NFS look again
       [ ! -e "$file" ] || break
       sleep 1
     done

@@ -1,4 +1,4 @@
-# Sourced by common.sh: what data and teachers were made from, so that a later stage cannot use others in silence.
+# Sourced by common.sh: what data and teachers were made from, so that a later stage cannot silently use others.
 # Stage 0 leaves data/<corpus>/.got_from, stage 1 made_from: lines `name value`, a name being that of an option or variable.
 # shellcheck shell=bash disable=SC2154  # common.sh sets these
 
@@ -9,7 +9,7 @@ case $(basename "$0"):$stage in
   *) record=$data/made_from ;;
 esac
 
-# What is not given is what it was: options and variables that are empty get their values of the record.
+# What is not given stays: options and variables that are empty get their values of the record.
 take_made_from() {
   local line key
   [ -n "$record" ] && [ -e "$record" ] || return 0
@@ -21,7 +21,7 @@ take_made_from() {
   done < "$record"
 }
 
-# What is given must be what it was.
+# What is given must be the same as then.
 check_made_from() {
   local line key value
   [ -n "$record" ] || return 0
@@ -95,7 +95,7 @@ check_teacher_set() {
       "run stages 3 and 4 with it, or leave it out"
 }
 
-# Another run may have trained the teacher anew since: this student must not learn from that one in silence.
+# Another run may have trained the teacher again since: this student must not silently learn from that one.
 check_asked_for() {
   local folder folders
   folders=$(trained_first) || exit
@@ -103,7 +103,7 @@ check_asked_for() {
     [ -n "$folder" ] || continue # there is none
     [ -e "$exp/asked_for/teacher_set" ] || die "$folder: run stage 3 first, which trains it, or finds that it is there"
     [ ! -e "$folder/.train.stamp" ] || cmp -s "$folder/.train.stamp" "$exp/asked_for/$(basename "$folder").stamp" ||
-      die "$folder is not what stage 3 of $name has trained: another run has trained it anew since, with another" \
+      die "$folder is not what stage 3 of $name has trained: another run has trained it again since, with another" \
         "--teacher-set or on other data; run stage 3 again, or give the two teachers confs of different names"
   done <<< "$folders"
 }

@@ -304,7 +304,7 @@ sub wait_for_tasks {
         $pause = $news ? $PAUSE[0] : $pause * 1.3 < $PAUSE[1] ? $pause * 1.3 : $PAUSE[1];
         select undef, undef, undef, $pause;
     }
-    # What the scheduler holds in vain would stay there for ever, or start anew when its host is back.
+    # What the scheduler holds in vain would stay there for ever, or start again when its host is back.
     cancel_ours($array) if $wait{lost} && !%{ $wait{left} };
     return %{ $wait{how} };
 }
@@ -370,7 +370,7 @@ sub states {
     return $ask->($array->{number}, $array->{name});
 }
 
-# Settles the tasks that cannot end any more. To make a file in a folder has its list read anew by NFS.
+# Settles the tasks that cannot end any more. To make a file in a folder has its list read again by NFS.
 sub judge {
     my ($wait, $states) = @_;
     my %missing = map { $_ => $states->{$_} || ['ended', $VANISHED] } keys %{ $wait->{left} };

@@ -134,7 +134,7 @@ install_files() {
 
 finish_venv() {
   local made=false
-  # The extras that were asked for before stay, where the folder must be made anew as well.
+  # The extras that were asked for before stay, where the folder must be made again as well.
   [[ ! -f $mark ]] || choose_files "$extras" "$(sed -n 's/.*requirements-\(.*\)\.txt/\1/p' "$mark")"
   is_usable || { create_venv; made=true; }
   rm -f -- "$mark"
@@ -142,7 +142,7 @@ finish_venv() {
   install_files "$venv/bin/python" "${files[@]}"
   if ! "$venv/bin/python" -I tools/requirements.py --import requirements.txt >&2; then
     ! $made || fail "the packages above were installed and do not work here; see $venv"
-    say "a package in $venv is broken: making it anew"
+    say "a package in $venv is broken: making it again"
     create_venv
     install_files "$venv/bin/python" "${files[@]}"
     "$venv/bin/python" -I tools/requirements.py --import requirements.txt >&2 || fail "see above; the folder is $venv"

@@ -1,4 +1,4 @@
-"""How programs end: one line for what a user can mend, a traceback for what is our fault."""
+"""How programs end: one line for what a user can fix, a traceback for what is our fault."""
 
 import errno
 import subprocess

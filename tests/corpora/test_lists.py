@@ -185,7 +185,7 @@ def test_segments_keep_their_recordings(tmp_path: Path) -> None:
     ("file", "lines", "message"),
     [
         ("wav.scp", ["a-2 clips/x.wav", "b-1"], "wav.scp:2: expected a key and a value, found 'b-1'"),
-        ("wav.scp", ["a-2 clips/x.wav", "a-2 clips/x.wav"], "wav.scp:2: 'a-2' stands twice"),
+        ("wav.scp", ["a-2 clips/x.wav", "a-2 clips/x.wav"], "wav.scp:2: 'a-2' appears twice"),
         ("wav.scp", ["a-2 clips/x.wav"], r"wav.scp lacks 'b-1' \(1 utterances\)"),
         ("wav.scp", ["a-2 clips/nowhere.wav", "b-1 clips/x.wav"], "clips/nowhere.wav: no such file"),
         ("wav.scp", [], "wav.scp: the file is empty"),

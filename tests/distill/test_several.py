@@ -53,7 +53,7 @@ def test_a_term_without_teacher_stands_once_and_a_clash_is_said() -> None:
     [
         ({"teacher": "a.yaml", "teachers": TWO}, "not both"),
         ({"teachers": ("a b.yaml",)}, "without spaces"),
-        ({"teachers": ("a.yaml", "a.yaml")}, "stands twice"),
+        ({"teachers": ("a.yaml", "a.yaml")}, "appears twice"),
         ({"teachers": TWO, "teacher_weights": (1.0,)}, "as many teacher_weights"),
         ({"teachers": TWO, "teacher_weights": (1.0, 2.0), "combine": "best"}, "takes no teacher_weights"),
         ({"teacher": "a.yaml", "classifier": "centroids"}, "source: utterance"),

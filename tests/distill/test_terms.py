@@ -142,7 +142,7 @@ def test_bad_terms(sections: list[dict], message: str) -> None:
 @pytest.mark.parametrize(
     ("experiment", "message"),
     [
-        ({"distill": {"terms": [{"name": "self_teacher"}, {"name": "self_teacher"}]}}, r"terms\[1\]: .* stands twice"),
+        ({"distill": {"terms": [{"name": "self_teacher"}, {"name": "self_teacher"}]}}, r"terms\[1\]: .* appears twice"),
         ({"distill": {"terms": [{"name": "self_teacher"}]}, "head": {"name": "softmax"}}, "set logits: margin"),
         ({"distill": {"terms": [{"name": "self_teacher"}]}, "pretrained": "campplus"}, "would do nothing"),
     ],

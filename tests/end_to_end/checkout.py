@@ -39,19 +39,21 @@ class Checkout:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.exp = folder / "exp/mini/student"
+        self.environment = {**os.environ, **SIZE}
 
     def start(self, *options: str, **popen: object) -> subprocess.Popen:
         command = ["bash", "run.sh", "--config", "conf/student.yaml", *options]
-        environment = {**os.environ, **SIZE}
         pipe = subprocess.PIPE
-        return subprocess.Popen(command, cwd=self.folder, env=environment, **{"stdout": pipe, "text": True} | popen)
+        return subprocess.Popen(
+            command, cwd=self.folder, env=self.environment, **{"stdout": pipe, "text": True} | popen
+        )
 
     def run(
         self, *options: str, script: str = "run.sh", under: Sequence[str] = (), **environment: str
     ) -> subprocess.CompletedProcess:
         """Run a script to its end; `under` are words before it that change what it may do."""
         command = [*under, "bash", script, "--config", "conf/student.yaml", *options]
-        environment = {**os.environ, **SIZE, **environment}
+        environment = {**self.environment, **environment}
         return subprocess.run(
             command, cwd=self.folder, env=environment, capture_output=True, text=True, check=False, timeout=PATIENCE
         )

@@ -1,15 +1,26 @@
 """What the tests of the whole recipe share."""
 
+from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from tests.end_to_end.checkout import Checkout, make_checkout
+from tests.soak.server import serving
 
 
 @pytest.fixture(scope="module")
-def checkout(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Checkout:
-    """The copy, with all stages done once."""
+def checkout(
+    repository: Path, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Iterator[Checkout]:
+    """The copy, with all stages done once.
+
+    Where a module says FROM_SERVER, its programs are forks of one that has imported torch: a third of the time.
+    """
     copy = make_checkout(repository, tmp_path_factory.mktemp("recipe") / "checkout")
-    copy.good()
-    return copy
+    with ExitStack() as stack:
+        if getattr(request.module, "FROM_SERVER", False):
+            copy.environment |= stack.enter_context(serving(copy.folder))
+        copy.good()
+        yield copy

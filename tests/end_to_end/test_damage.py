@@ -21,7 +21,7 @@ def halve(path: Path) -> None:
 
 
 DATA, EXP = "data/mini", "exp/mini/student"
-# The damage, the file, the stage that reads it and the one that mends it.
+# The damage, the file, the stage that reads it and the one that fixes it.
 CASES = [
     (halve, f"{DATA}/train/wav.scp", 2, 1),
     (halve, f"{DATA}/train/utt2spk", 4, 1),
@@ -37,7 +37,7 @@ CASES = [
 
 
 def test_what_a_stage_reads_is_as_its_maker_left_it(checkout: Checkout) -> None:
-    """A stage alone names what is damaged and the stage that mends it; all stages mend all of it."""
+    """A stage alone names what is damaged and the stage that fixes it; all stages fix all of it."""
     undisturbed = products(checkout)
     for damage, name, reader, maker in CASES:
         path = checkout.folder / name

@@ -15,6 +15,7 @@ import yaml
 from tests.end_to_end.checkout import Checkout
 from wespeaker_lite.kaldi.tables import read_table, write_table
 
+FROM_SERVER = True
 RECORDER = '#!/bin/bash\nprintf \'%s\\0\' "$@" >> "$0.words"\nexec tools/run.pl "$@"\n'
 
 
@@ -106,7 +107,7 @@ def test_noisy_and_reverberant_copies_and_noise_in_crops(checkout: Checkout, tmp
     assert len({key.rpartition("-")[0] for key in copied["noise"] | copied["reverb"]}) > 12  # not the same half
     assert utt2spk.keys() == clean | copied["noise"] | copied["reverb"]
     assert "48 utterances of 6 speakers" in (checkout.folder / "exp/mini/noisy/train.log").read_text()
-    # done already, with other jobs the same, and only with other noise anew
+    # done already, with other jobs the same, and only with other noise again
     assert "fbanks of" not in checkout.good(*options, "--stop-stage", "4")
     read = lambda: dict(kaldiio.load_scp(str(data / "train_noise_0.5/feats.scp")).items())  # noqa: E731
     before = read()

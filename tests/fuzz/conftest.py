@@ -30,5 +30,5 @@ def _little_memory() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One folder for all examples of a file of tests: each writes its files anew."""
+    """One folder for all examples of a file of tests: each writes its files again."""
     return tmp_path_factory.mktemp("fuzz")

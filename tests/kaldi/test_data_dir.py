@@ -1,4 +1,4 @@
-"""Data directories: what is found wrong, what is mended, how they are split, chosen from and joined."""
+"""Data directories: what is found wrong, what is fixed, how they are split, chosen from and joined."""
 
 import logging
 import shutil
@@ -80,13 +80,13 @@ FIX = "run: tools/data_dir.sh fix"
 
 
 @pytest.mark.parametrize(
-    ("name", "old", "new", "place", "fault", "mend"),
+    ("name", "old", "new", "place", "fault", "fix"),
     [
         ("utt2spk", "B-0 B\n", "B-0\n", ":4", "expected a key and a value", ""),
         ("wav.scp", "B-0 B", "B-1 B", ":4", "'B-1' has no speaker in utt2spk (1 such: B-1)", FIX),
         ("utt2spk", "B-0 B\n", "B-0 B b\n", ":4", "expected utterance and speaker", ""),
         ("utt2spk", "B-0 B\n", "B_0 B\n", ":4", "'B_0' does not start with its speaker 'B' and one of - /", "rename"),
-        ("utt2spk", "A-1 A\n", "A-0 A\n", ":2", "'A-0' stands twice", FIX),
+        ("utt2spk", "A-1 A\n", "A-0 A\n", ":2", "'A-0' appears twice", FIX),
         ("utt2spk", "A-0 A\nA-1 A\n", "A-1 A\nA-0 A\n", ":2", "'A-0' is not in LC_ALL=C order", FIX),
         ("utt2spk", "C-3 C\n", "C-3 C", ":8", "the file was cut", ""),
         ("spk2utt", "C-3", "C-4", ":3", "speaker 'C' does not match utt2spk", FIX),
@@ -102,7 +102,7 @@ FIX = "run: tools/data_dir.sh fix"
     ],
 )  # fmt: skip
 def test_a_fault_is_named_with_its_line_and_what_mends_it(
-    source: Path, name: str, old: str, new: str, place: str, fault: str, mend: str
+    source: Path, name: str, old: str, new: str, place: str, fault: str, fix: str
 ) -> None:
     edit(source / name, old, new)
     with pytest.raises(InputError) as caught:
@@ -110,7 +110,7 @@ def test_a_fault_is_named_with_its_line_and_what_mends_it(
     message = str(caught.value)
     assert message.startswith(f"{source}{place}: " if place.startswith("/") else f"{source}/{name}{place}: ")
     assert fault in message
-    assert mend in message
+    assert fix in message
 
 
 @pytest.mark.parametrize(
@@ -134,7 +134,7 @@ def test_faults_of_segments_are_named_and_fixed(source: Path, old: str, new: str
 
 def test_speakers_whose_utterances_interleave_are_named(tmp_path: Path) -> None:
     source = make(tmp_path / "data", {"a-1": "a", "a-b-1": "a-b", "a-c": "a"})
-    with pytest.raises(InputError, match=r"utt2spk:3: the utterances of 'a' are parted by those of 'a-b'"):
+    with pytest.raises(InputError, match=r"utt2spk:3: the utterances of 'a' are separated by those of 'a-b'"):
         validate(source)
 
 
@@ -189,7 +189,7 @@ def test_fix_leaves_recordings_that_are_in_use(source: Path) -> None:
 def test_fix_does_not_choose_between_values(source: Path) -> None:
     with open(source / "utt2spk", "a") as file:
         file.write("A-0 B\n")
-    with pytest.raises(InputError, match=r"utt2spk:9: 'A-0' stands twice, with different values"):
+    with pytest.raises(InputError, match=r"utt2spk:9: 'A-0' appears twice, with different values"):
         fix(source)
 
 

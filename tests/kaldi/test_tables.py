@@ -48,7 +48,7 @@ def test_values_keep_their_inner_spaces_and_fields_may_be_parted_by_tabs(tmp_pat
         (b"", "", "the file is empty"),
         (b"a 1\n\nb 2\n", ":2", "expected a key and a value, found b''"),
         (b"a 1\nb\n", ":2", "expected a key and a value, found b'b'"),
-        (b"a 1\na 2\n", ":2", "'a' stands twice"),
+        (b"a 1\na 2\n", ":2", "'a' appears twice"),
         (b"a-1 1\na-3 1\na-2 1\n", ":3", "'a-2' is not in LC_ALL=C order"),
         (b"a_1 1\nB_1 1\n", ":2", "'B_1' is not in LC_ALL=C order"),
         (b"a 1\nb 2", ":2", "the file was cut"),

@@ -119,7 +119,7 @@ def test_options_are_checked() -> None:
         ScoringOptions(("plda_qfm",))
     with pytest.raises(InputError, match="no scoring"):
         ScoringOptions(())
-    with pytest.raises(InputError, match="one stands twice in cosine plda cosine"):
+    with pytest.raises(InputError, match="one appears twice in cosine plda cosine"):
         ScoringOptions(("cosine", "plda", "cosine"))
     for given in ({"block_mb": 0}, {"top_n": 1}):
         with pytest.raises(InputError, match=f"scoring.{next(iter(given))}: .* does not lie in"):

@@ -1,6 +1,6 @@
 """Programs of the recipe as forks of one process that has imported torch: python -m tests.soak.server SOCKET
 
-Each otherwise imports it anew, which takes ten times as long as its work on a tiny corpus. The other end is
+Each otherwise imports it again, which takes ten times as long as its work on a tiny corpus. The other end is
 preloaded/sitecustomize.py.
 """
 

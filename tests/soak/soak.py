@@ -125,7 +125,7 @@ def damage_one(
     if done.returncode:
         return told, "WRONG" if "Traceback" in done.stderr else "error", " ".join(last)
     different = differences(checkout, expected)
-    if stage and set(different) <= set(damaged):  # a stage alone does not mend what it does not read
+    if stage and set(different) <= set(damaged):  # a stage alone does not fix what it does not read
         return told, "unread" if different else "healed", ""
     return told, "WRONG" if different else "healed", " ".join(different)
 

@@ -20,7 +20,7 @@ def main() -> None:
         case "fix":
             changed = fix(args.dir)
             for name, dropped in changed.items():
-                print(f"{args.dir}/{name}: written anew, {dropped} lines dropped")
+                print(f"{args.dir}/{name}: written again, {dropped} lines dropped")
             print(f"{args.dir}: " + ("fixed; what was there is in .backup/" if changed else "nothing to fix"))
         case "split":
             print(split(args.dir, args.parts, args.out, args.per_utt, args.at_most), "parts in", args.out)

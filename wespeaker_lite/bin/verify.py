@@ -67,7 +67,7 @@ def _stream(model: Any, rule: Any, enroll: list[str], test: str, args: argparse.
     window = f"{args.window:g} s" if args.window else "all so far"
     print(
         f"{cost / (steps * args.hop):.4f} s of computation per second of audio (window {window}, hop {args.hop:g} s, "
-        f"threads {args.threads}); each window is computed anew, and the network sees all of it at once",
+        f"threads {args.threads}); each window is computed again, and the network sees all of it at once",
         file=sys.stderr,
     )
 

@@ -43,7 +43,7 @@ class _Loader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         mapping = super().construct_mapping(node, deep)
         if len(mapping) < len(node.value):
-            raise yaml.MarkedYAMLError(problem="a key stands twice in this section", problem_mark=node.start_mark)
+            raise yaml.MarkedYAMLError(problem="a key appears twice in this section", problem_mark=node.start_mark)
         return mapping
 
 
@@ -100,7 +100,7 @@ def _read_one(path: Path) -> tuple[dict[str, Any], str | None]:
 def merge(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     """Merge two mappings key by key; `over` wins, nested mappings are merged, lists are replaced whole.
 
-    A `model` that `over` names anew replaces the one beneath it: the options of one network mean nothing to another.
+    A `model` that `over` names again replaces the one below it: the options of one network mean nothing to another.
     """
     merged = dict(under)
     for key, value in over.items():

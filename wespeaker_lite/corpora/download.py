@@ -102,7 +102,7 @@ def _continue(source: Source, part: Path) -> None:
         total = error.headers.get("Content-Range", "").rpartition("/")[2]
         if total != str(have):
             part.unlink()
-            raise ConnectionError("the file on the server is shorter than what is here; starting anew") from error
+            raise ConnectionError("the file on the server is shorter than what is here; starting again") from error
         return
     with response:
         if response.status != 206:

@@ -90,7 +90,7 @@ def _check(job: FbankJob, total: int, bad: list[str]) -> None:
     if len(bad) > job.max_bad or len(bad) == total:
         raise InputError(
             f"{job.data}: {len(bad)} of {total} utterances unreadable; first: {bad[0]}; "
-            "mend wav.scp, or allow as many with --max-bad"
+            "fix wav.scp, or allow as many with --max-bad"
         )
 
 

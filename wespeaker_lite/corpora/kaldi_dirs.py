@@ -18,7 +18,7 @@ def read_kaldi_dir(folder: Path) -> CorpusSet:
     `0001-000010011`.
 
     Raises:
-        InputError: naming file and line or utterance, for a line without value, a key that stands twice, an utterance
+        InputError: naming file and line or utterance, for a line without value, a key that appears twice, an utterance
             without speaker or audio, a segment of an unknown recording, audio that is missing or empty.
     """
     wavs, given = _read_any_order(folder / "wav.scp"), _read_any_order(folder / "utt2spk")
@@ -57,7 +57,7 @@ def _read_any_order(path: Path) -> dict[str, str]:
             if not value:
                 raise InputError(f"{path}:{number}: expected a key and a value, found {line.decode().strip()!r}")
             if key in table:
-                raise InputError(f"{path}:{number}: {key!r} stands twice")
+                raise InputError(f"{path}:{number}: {key!r} appears twice")
             table[key] = value
     if not table:
         raise InputError(f"{path}: the file is empty")

@@ -40,7 +40,7 @@ def read_rirs(folder: str | Path) -> list[Path]:
     root = _root_of(Path(folder), "RIRS_NOISES", ("simulated_rirs",)) / "simulated_rirs"
     missing = [size for size in ROOM_SIZES if not (root / size).is_dir()]
     if missing:
-        raise InputError(f"{root} has no {missing[0]}/: unpack RIRS_NOISES anew")
+        raise InputError(f"{root} has no {missing[0]}/: unpack RIRS_NOISES again")
     return [path for size in ROOM_SIZES for path in _checked(root / size, audio_below(root / size))]
 
 

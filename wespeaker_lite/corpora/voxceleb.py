@@ -130,7 +130,7 @@ def _files(entries: Iterable[os.DirEntry[str]]) -> list[tuple[str, int]]:
 def read_parts(corpus: str, videos: Iterable[Video], meta: "Meta", differences: list[str]) -> dict[str, CorpusSet]:
     """Read the dev and the test part of `vox1` or `vox2`; ids are `id10001-1zcIwhmdeo4-00001`.
 
-    What cannot be an utterance, is empty, or stands twice is added to `differences`.
+    What cannot be an utterance, is empty, or appears twice is added to `differences`.
     """
     wavs: dict[str, dict[str, str]] = {"dev": {}, "test": {}}
     utt2spk: dict[str, dict[str, str]] = {"dev": {}, "test": {}}
@@ -140,7 +140,9 @@ def read_parts(corpus: str, videos: Iterable[Video], meta: "Meta", differences: 
             known = wavs[part].get(utterance)
             if known:
                 path, other = sorted((path, known), key=_preference)
-                differences.append(f"{corpus} {part}: utterance {utterance} stands twice: {path} is taken, not {other}")
+                differences.append(
+                    f"{corpus} {part}: utterance {utterance} appears twice: {path} is taken, not {other}"
+                )
             wavs[part][utterance], utt2spk[part][utterance] = path, video.speaker
     return {part: CorpusSet(wavs[part], utt2spk[part], spk2gender=meta.of(utt2spk[part])) for part in wavs}
 
@@ -204,7 +206,7 @@ def read_meta(corpus: str, folders: Iterable[Path]) -> Meta:
 
 
 def _meta_rows(path: Path) -> Iterator[tuple[str, str, str]]:
-    """Speaker, sex and part; columns are parted by tabs in one file and by commas in the other."""
+    """Speaker, sex and part; columns are separated by tabs in one file and by commas in the other."""
     for number, line in enumerate(_lines(path), start=1):
         fields = [field.strip() for field in re.split("[\t,]", line)]
         if number == 1 and not _SPEAKER.fullmatch(fields[0]):

@@ -38,7 +38,7 @@ def pick(draws: np.ndarray, choices: np.ndarray | int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class SpecAugmentConfig:
-    """Masks of a crop, drawn anew for each.
+    """Masks of a crop, drawn for each crop.
 
     Attributes:
         freq_masks: number of masks over mel bands.

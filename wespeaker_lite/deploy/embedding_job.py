@@ -22,7 +22,7 @@ def list_sources(words: Sequence[str], pipes: bool) -> dict[str, str]:
     """Recordings by id: those of a wav.scp, or those that a list or the words name, whose paths are their ids.
 
     Raises:
-        InputError: where one stands twice, a list is empty, or there is a command although there are to be no `pipes`.
+        InputError: where one appears twice, a list is empty, or there is a command although there are to be no `pipes`.
     """
     if len(words) == 1 and words[0].endswith(".scp"):
         return {key: value for _, key, value in iter_audio(words[0], pipes)}
@@ -34,7 +34,7 @@ def list_sources(words: Sequence[str], pipes: bool) -> dict[str, str]:
     sources = {word: word for word in words}
     if len(sources) < len(words) or not sources:
         twice = next((word for word in sources if words.count(word) > 1), None)
-        raise InputError(f"{twice}: stands twice" if twice else "the list names no recording")
+        raise InputError(f"{twice}: appears twice" if twice else "the list names no recording")
     if command := next((word for word in words if word.endswith("|")), None):
         raise InputError(f"{command}: a command, which only a wav.scp may hold")
     return sources

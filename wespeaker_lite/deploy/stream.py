@@ -37,7 +37,7 @@ class Step:
 def stream(model: SpeakerModel, enroll: Sequence[np.ndarray], path: str, options: StreamOptions) -> Iterator[Step]:
     """Score each window of a file against enrolment embeddings, each (D,); a step knows no audio after its end.
 
-    Within a window the network sees all frames at once: it is not causal, and each window is computed anew.
+    Within a window the network sees all frames at once: it is not causal, and each window is computed again.
 
     Raises:
         InputError: as `SpeakerModel.embed`; a silent window is no error.

@@ -36,14 +36,14 @@ class Term(LogitsTerm):
 
     def distance(self, taught: Tensor, teaching: Tensor, labels: Tensor) -> Tensor:
         temperature = self.config.temperature
-        ours, our_others = _parted(taught / temperature, labels)
-        theirs, their_others = _parted(teaching / temperature, labels)
+        ours, our_others = _split(taught / temperature, labels)
+        theirs, their_others = _split(teaching / temperature, labels)
         target = softened_kl(ours, theirs, 1.0)
         nontarget = softened_kl(our_others, their_others, 1.0)
         return temperature**2 * (self.config.target * target + self.config.nontarget * nontarget)
 
 
-def _parted(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+def _split(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Logits (B, n) as those of (target, all others together), (B, 2), and those of the others, (B, n - 1)."""
     target = labels[:, None]
     places = torch.arange(logits.shape[1] - 1, device=logits.device)

@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 
 def fix(directory: str | Path) -> dict[str, int]:
-    """Sort the tables, drop what lacks an entry in one of them, make spk2utt anew; old files are kept in `.backup/`.
+    """Sort the tables, drop what lacks an entry in one of them, make spk2utt again; old files are kept in `.backup/`.
 
     Returns:
         For each table that was changed, how many lines were dropped.
@@ -69,7 +69,7 @@ def _good_segments(directory: Path, utterances: Collection[str]) -> dict[str, st
 
 
 def _read_either_way(path: Path, sound: dict[str, int]) -> dict[str, str]:
-    """Read a table, and note its size in `sound` if it needs no mending; strict reading is the faster one."""
+    """Read a table, and note its size in `sound` if it needs no fixing; strict reading is the faster one."""
     try:
         table = read_table(path)
     except InputError:
@@ -89,7 +89,7 @@ def _read_loosely(path: Path) -> dict[str, str]:
                 dropped.append(key)
             if value and table.setdefault(key, value) != value:
                 raise InputError(
-                    f"{path}:{number}: {key!r} stands twice, with different values: remove one of the lines"
+                    f"{path}:{number}: {key!r} appears twice, with different values: remove one of the lines"
                 )
     if dropped:
         log.warning("%s: %d lines repeated or without a value are dropped: %s", path, len(dropped), first_few(dropped))
@@ -97,7 +97,7 @@ def _read_loosely(path: Path) -> dict[str, str]:
 
 
 def _replace(path: Path, lines: Iterable[str]) -> bool:
-    """Write the file anew if that changes it, and keep the old one in `.backup/`; say whether it did."""
+    """Write the file again if that changes it, and keep the old one in `.backup/`; say whether it did."""
     fixed = path.with_name(f".{path.name}.fixed")
     write_lines(fixed, lines)
     if path.exists() and filecmp.cmp(path, fixed, shallow=False):

@@ -66,12 +66,12 @@ def _no_record(path: Path, number: int, line: bytes) -> InputError:
 
 
 def _out_of_order(path: Path, number: int, key: bytes, previous: bytes) -> InputError:
-    fault = "stands twice" if key == previous else "is not in LC_ALL=C order"
+    fault = "appears twice" if key == previous else "is not in LC_ALL=C order"
     return InputError(f"{path}:{number}: key {key.decode(errors='replace')!r} {fault}; run: {fix_command(path.parent)}")
 
 
 def fix_command(directory: str | Path) -> str:
-    """The command that mends a data directory."""
+    """The command that fixes a data directory."""
     return f"tools/data_dir.sh fix {directory}"
 
 

@@ -34,7 +34,7 @@ def validate(directory: str | Path, feats: bool = True, wav: bool = True) -> tup
     Without `feats`, what is made from audio is neither asked for nor looked at; without `wav`, the audio is not.
 
     Raises:
-        InputError: for the first fault: file and line, or the keys that are missing, and the command that mends it.
+        InputError: for the first fault: file and line, or the keys that are missing, and the command that fixes it.
     """
     directory = Path(directory)
     tables = tables_of(directory)
@@ -75,7 +75,7 @@ def _speakers_of(directory: Path, utt2spk: BlockTable) -> tuple[np.ndarray, np.n
     if len(set(speakers.tolist())) < len(speakers):
         first = next(n for n in range(len(speakers)) if speakers[n] in speakers[:n])
         raise InputError(
-            f"{directory}/utt2spk:{bounds[first] + 1}: the utterances of {speakers[first].decode()!r} are parted by "
+            f"{directory}/utt2spk:{bounds[first] + 1}: the utterances of {speakers[first].decode()!r} are separated by "
             f"those of {speakers[first - 1].decode()!r}, one id being the beginning of the other: "
             "rename one of the speakers"
         )
@@ -84,15 +84,15 @@ def _speakers_of(directory: Path, utt2spk: BlockTable) -> tuple[np.ndarray, np.n
 
 def _check_spk2utt(directory: Path, utt2spk: BlockTable, speakers: np.ndarray, bounds: np.ndarray) -> None:
     path = directory / "spk2utt"
-    mend = f"run: {fix_command(directory)}"
+    hint = f"run: {fix_command(directory)}"
     if not path.exists():
-        raise InputError(f"{path}: no such file; {mend}")
+        raise InputError(f"{path}: no such file; {hint}")
     expected = ((speakers[n], utt2spk.keys[bounds[n] : bounds[n + 1]]) for n in np.argsort(speakers))
     for found, right in zip_longest(iter_table(path), expected):
         if found is None:
-            raise InputError(f"{path}: speaker {right[0].decode()!r} of utt2spk is missing; {mend}")
+            raise InputError(f"{path}: speaker {right[0].decode()!r} of utt2spk is missing; {hint}")
         if right is None or (found[1].encode(), found[2].encode().split()) != (right[0], right[1].tolist()):
-            raise InputError(f"{path}:{found[0]}: speaker {found[1]!r} does not match utt2spk; {mend}")
+            raise InputError(f"{path}:{found[0]}: speaker {found[1]!r} does not match utt2spk; {hint}")
 
 
 def _check_table(path: Path, known: np.ndarray, kind: str) -> None:
@@ -106,20 +106,20 @@ def _check_table(path: Path, known: np.ndarray, kind: str) -> None:
         raise InputError(f"{path}:{number + 1}: {key!r} has {value!r}, expected {expected}")
     if np.array_equal(lines.keys, known):
         return
-    mend = f"run: {fix_command(path.parent)}"
+    hint = f"run: {fix_command(path.parent)}"
     unknown = np.flatnonzero(~np.isin(lines.keys, known))
     if len(unknown):
         fault = "has no speaker in utt2spk" if kind == "utterance" else "has no utterance in utt2spk"
         names = first_few(key.decode() for key in lines.keys[unknown].tolist())
         raise InputError(
             f"{path}:{unknown[0] + 1}: {kind} {lines.keys[unknown[0]].decode()!r} {fault} "
-            f"({len(unknown)} such: {names}); {mend}"
+            f"({len(unknown)} such: {names}); {hint}"
         )
     if kind == "utterance":
         names = first_few(key.decode() for key in known[~np.isin(known, lines.keys)].tolist())
         raise InputError(
             f"{path}: {len(known) - len(lines)} of the {len(known)} utterances of utt2spk are missing: {names}; "
-            f"make them, or drop them everywhere: {mend}"
+            f"make them, or drop them everywhere: {hint}"
         )
 
 

@@ -62,8 +62,8 @@ class StatisticsPooling(nn.Module):
 class AttentiveStatisticsPooling(nn.Module):
     """Attentive statistics, a weight for each channel and frame: (B, D, T) or (B, C, F, T), D = C*F -> (B, 2D).
 
-    With `global_context` the attention also sees mean and standard deviation of the whole utterance (if `unbiased`, that
-    of frames - 1).
+    With `global_context` the attention also sees mean and standard deviation of the whole utterance
+    (if `unbiased`, over frames - 1).
     Source: Desplanques et al., Interspeech 2020 (ECAPA-TDNN), section 3.1; Okabe et al., Interspeech 2018.
     """
 

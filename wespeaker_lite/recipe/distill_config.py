@@ -37,7 +37,7 @@ class DistillConfig:
         if any(not name or len(name.split()) != 1 for name in self.teachers):
             raise ValueError("expected names without spaces in teachers")
         if len(set(self.teachers)) < len(self.teachers):
-            raise ValueError("a teacher stands twice in teachers")
+            raise ValueError("a teacher appears twice in teachers")
         if self.teacher_weights and len(self.teacher_weights) != len(self.teachers):
             raise ValueError("expected as many teacher_weights as teachers")
         if self.teacher_weights and self.combine == "best":

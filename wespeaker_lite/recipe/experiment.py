@@ -76,7 +76,7 @@ def from_given(mapping: Mapping[str, Any], where: str) -> Experiment:
     for number, section in enumerate(experiment.distill.terms):
         module, term = _filled("wespeaker_lite.distill", section, f"{where}: distill.terms[{number}]")
         if term["name"] in (other["name"] for other in terms):
-            raise InputError(f"{where}: distill.terms[{number}]: the term {term['name']!r} stands twice")
+            raise InputError(f"{where}: distill.terms[{number}]: the term {term['name']!r} appears twice")
         if experiment.head.name == "softmax" and term.get("logits") == "cosine":
             raise InputError(f"{where}: distill.terms[{number}]: a softmax head trains no cosines; set logits: margin")
         terms.append(term)

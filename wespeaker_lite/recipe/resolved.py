@@ -15,7 +15,7 @@ from wespeaker_lite.core.files import write_text
 
 log = logging.getLogger(__name__)
 
-HEADER = "# Resolved by wespeaker_lite.bin.config; written anew when it or what it comes from changes. Given: "
+HEADER = "# Resolved by wespeaker_lite.bin.config; written again when it or what it comes from changes. Given: "
 
 
 def resolve(conf: str | Path, overrides: str | Path | None, assignments: Iterable[str], out: str | Path) -> None:
@@ -82,7 +82,7 @@ def _is_current(out: Path, header: str) -> bool:
     body = content.partition(b"\n")[2].decode(errors="replace")
     if content == _headed(header, body).encode():
         return True
-    log.warning("%s was changed by hand or damaged: it is written anew; a conf or --set changes an experiment", out)
+    log.warning("%s was changed by hand or damaged: it is written again; a conf or --set changes an experiment", out)
     return False
 
 

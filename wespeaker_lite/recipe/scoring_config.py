@@ -63,7 +63,7 @@ class ScoringOptions:
         if not self.scorings:
             raise InputError(f"no scoring is asked for; known: {', '.join(SCORINGS)}")
         if len(set(self.scorings)) < len(self.scorings):
-            raise InputError(f"scoring.scorings: one stands twice in {' '.join(self.scorings)}")
+            raise InputError(f"scoring.scorings: one appears twice in {' '.join(self.scorings)}")
 
     def first(self, *words: str) -> str:
         """The first scoring that has one of these in its name, or an empty string."""

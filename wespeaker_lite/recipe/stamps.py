@@ -176,7 +176,7 @@ def _made(path: str, seen: Digests) -> str | int:
 
 def _is_as_made(path: str, made: str | int, seen: Digests) -> bool:
     """Whether an output is what its stamp says, or else what another stamp beside it says: a later stage may make it
-    anew, as stage 2 does with tables of stage 1 from which it drops what cannot be read."""
+    again, as stage 2 does with tables of stage 1 from which it drops what cannot be read."""
     if isinstance(made, int):  # of a folder, or in a stamp of before there were digests
         return _size(path) == made
     return os.path.isfile(path) and (

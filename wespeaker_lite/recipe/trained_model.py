@@ -92,7 +92,7 @@ def load_record(path: str | Path) -> dict[str, Any]:
             raise
         raise InputError(
             f"{error}; remove it: stage 4 (3 for a teacher) makes it again from its checkpoints, where it was trained "
-            "here; else get it anew"
+            "here; else get it again"
         ) from error
     missing = {"config", "classes", "model", "head"} - record.keys()
     if missing:

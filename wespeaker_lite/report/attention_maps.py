@@ -49,7 +49,7 @@ def load_systems(texts: Sequence[str]) -> dict[str, TrainedModel]:
     """Load `NAME=final.pt` each; the first is the teacher.
 
     Raises:
-        InputError: where a part is missing, a name stands twice, or there are less than two.
+        InputError: where a part is missing, a name appears twice, or there are less than two.
     """
     pairs = [text.partition("=") for text in texts]
     names = {name for name, _, _ in pairs}

@@ -1,4 +1,4 @@
-"""Confidence intervals of error rates by drawing speakers, not trials, anew.
+"""Confidence intervals of error rates by resampling speakers, not trials.
 
 Trials that share a speaker rise and fall together, so trials drawn one by one would give intervals far too narrow.
 Here a replicate draws as many speakers as there are, with replacement, and keeps the trials among them. Think of a
@@ -9,7 +9,7 @@ speaker drawn m times as m people who happen to speak alike:
 - trials between two doubles of one speaker would be nontarget trials with a target's scores: there are none.
 
 An interval tells how far the choice of *test speakers* moves the figure. Where a system has several seeds of training,
-its figure in a replicate is the mean of theirs; `compare` can draw the seeds anew too (`draw_seeds`). Systems are
+its figure in a replicate is the mean of theirs; `compare` can resample the seeds too (`draw_seeds`). Systems are
 compared within replicates (the same draw for all), since a draw that is hard for one is hard for the others.
 
 In simulations with offsets per speaker, intervals of 95 % held the truth in 92 % of cases with 30 speakers and in 95 %

@@ -63,7 +63,7 @@ def parse_system(text: str) -> System:
     """Read `name[:scoring]=folder[,folder...]`.
 
     Raises:
-        InputError: where a part is missing, or a folder stands twice.
+        InputError: where a part is missing, or a folder appears twice.
     """
     label, _, folders = text.partition("=")
     name, colon, scoring = label.partition(":")

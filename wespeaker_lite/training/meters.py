@@ -14,7 +14,7 @@ class Meters:
         self.clear()
 
     def clear(self) -> None:
-        """Begin anew."""
+        """Begin again."""
         self._sums: dict[str, float] = {}
         self._counts: dict[str, int] = {}
         self._crops = 0

@@ -301,7 +301,7 @@ class Trainer:
         except RuntimeError as error:
             raise InputError(
                 f"{self.store.folder}: the checkpoints do not fit what this version builds of this config; move them "
-                "away to train anew"
+                "away to train again"
             ) from error
         for group in record["optimiser"]["param_groups"]:
             group["fused"] = self.on_gpu or None  # whatever the device on which it was saved
