@@ -17,22 +17,24 @@ help_message="Usage: bash tests/gpu/run.sh [options]
 
   bash tests/gpu/run.sh --wheels ~/wheels --logs ~/logs
   bash tests/gpu/run.sh --device cpu --limit 3600                # a rehearsal: every line, on a CPU
-  bash tests/gpu/run.sh --parts c --corpus-dir DIR --rows 'conf/bc_cmt_tiny.yaml:0 conf/bc_cmt_tiny.yaml:1'
+  bash tests/gpu/run.sh --parts c --corpus-dir DIR --rows 'bc_cmt_tiny bc_cmt_tiny_attn_kd:0'
 
-Parts: a tests (pytest -m gpu) and the recipe on mini, b the benchmark, c experiments on a corpus. A table stands last.
+Parts: a tests (pytest -m gpu) and the recipe on mini, b the benchmark, c rows of a corpus
+(egs/CORPUS/rows.tsv). A table stands last.
 
   --device D      cuda, or cpu for a rehearsal ($device)
   --parts 'a b'   which parts ($parts)
   --logs DIR      where logs go ($logs)
   --wheels DIR    wheels of what Python lacks here (soundfile, kaldiio, soxr ...); installed into venv/ of --logs
   --limit N       seconds for all parts; what is not done then is ended, and said ($limit)
-  --corpus NAME, --corpus-dir DIR, --rows 'CONF:SEED ...', --at-once N, --set KEY=VALUE   of part c"
+  --corpus NAME, --corpus-dir DIR, --rows 'ROW:SEED ...', --at-once N, --set KEY=VALUE   of part c; what it trains
+                  (final.pt, losses, config) is also put into row_NAME.tar of --logs"
 # shellcheck source=tools/parse_options.sh
 . tools/parse_options.sh
 
 fail() { echo "tests/gpu/run.sh: $*" >&2; exit 1; }
 [[ $device == cuda || $device == cpu ]] || fail "--device $device: cuda or cpu"
-[[ " $parts " != *" c "* || -n $rows ]] || fail "part c runs experiments that --rows names: CONF:SEED ..."
+[[ " $parts " != *" c "* || -n $rows ]] || fail "part c runs rows that --rows names: ROW or ROW:SEED ..."
 mkdir -p "$logs" || exit 1
 logs=$(realpath "$logs")
 began=$SECONDS table=()
@@ -74,6 +76,7 @@ check() {
   timeout --kill-after 20 "$left" "$@" > "$logs/$name.log" 2>&1 || code=$?
   case $code in
     0) table+=("$name|ok|$((SECONDS - started))") ;;
+    3) table+=("$name|the time was up before all were whole|$((SECONDS - started))") ;; # as results.sh has it
     124 | 137) table+=("$name|ended at the limit|$((SECONDS - started))") ;;
     *) table+=("$name|FAILED ($code), see $logs/$name.log|$((SECONDS - started))") ;;
   esac
@@ -81,7 +84,8 @@ check() {
 
 part_a() {
   local gpus=() small=()
-  if [ "$device" = cuda ]; then gpus=(--gpu 1); else small=(--set runtime.device=cpu --set train.epochs=3); fi
+  if [ "$device" = cuda ]; then gpus=(--gpu 1); else small=(--set runtime.device=cpu --set train.epochs=3 --teacher-set train.epochs=3); fi
+  if [ "$device" = cpu ]; then export MINI_TRAIN_SPEAKERS=8 MINI_TEST_SPEAKERS=12 MINI_SESSIONS=2; fi
   check a_pytest env WESPEAKER_LITE_GPU_TESTS="$device" python -m pytest -q -m gpu -p no:cacheprovider tests/gpu
   check a_recipe bash run.sh --name "gpu_check_$device" "${gpus[@]}" "${small[@]}"
 }
@@ -91,17 +95,21 @@ part_b() {
 }
 
 part_c() {
-  local options=(--corpus "$corpus")
-  if [ -n "$corpus_dir" ]; then options+=(--corpus-dir "$corpus_dir"); fi
+  local options=(--corpus-dir "$corpus_dir" --stop-stage 4) minutes value folder names
+  [ -n "$corpus_dir" ] || options=(--stop-stage 4)
   if [ "$device" = cuda ]; then options+=(--gpu 1); else options+=(--set runtime.device=cpu); fi
   for value in "${set[@]}"; do options+=(--set "$value"); done
-  check c_features bash run.sh "${options[@]}" --stop-stage 2
-  # shellcheck disable=SC2016  # the words are for the shells that xargs starts
-  check c_rows xargs -a <(tr ' ' '\n' <<< "$rows") -P "$at_once" -I ROW bash -c '
-    row=$1 logs=$2
-    shift 2
-    bash run.sh "$@" --config "${row%:*}" --seed "${row##*:}" --stage 3 > "$logs/c_$(basename "${row%:*}" .yaml)_${row##*:}.log" 2>&1
-  ' row ROW "$logs" "${options[@]}"
+  # A row has one minute more to write its checkpoint.
+  minutes=$(awk -v left="$((limit - (SECONDS - began) - 70))" 'BEGIN { print left > 6 ? left / 60 : 0.1 }')
+  touch "$logs/c_began"
+  # shellcheck disable=SC2086  # rows are words
+  check c_rows bash "egs/$corpus/results.sh" "${options[@]}" --parallel "$at_once" --minutes "$minutes" $rows
+  for folder in "exp/$corpus"/*/; do
+    [ "$folder/metrics.jsonl" -nt "$logs/c_began" ] || continue
+    names=(config.yaml metrics.jsonl train.log)
+    [ ! -e "$folder/final.pt" ] || names+=(final.pt)
+    tar -C "$folder" -cf "$logs/row_$(basename "$folder").tar" "${names[@]}"
+  done
 }
 
 prepare
@@ -117,6 +125,7 @@ done
 echo
 cat "$logs/machine.txt"
 [ ! -e "$logs/b_benchmark.log" ] || cat "$logs/b_benchmark.log"
+[ ! -e "$logs/c_rows.log" ] || grep '^|' "$logs/c_rows.log"
 printf '%-14s %6s  %s\n' check seconds result
 code=0
 for line in "${table[@]}"; do

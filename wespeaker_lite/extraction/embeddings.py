@@ -41,13 +41,13 @@ class Embeddings:
         return Embeddings(self.vectors[rows], {key: row for row, key in enumerate(utterances)}, frames)
 
     def unit(self, mean: np.ndarray | None = None) -> "Embeddings":
-        """Embeddings less `mean` (D,), scaled to length 1; cosine scores are their plain products.
+        """Embeddings less `mean`, (D,) or of each (N, D), scaled to length 1; cosine scores are their plain products.
 
         Raises:
             InputError: naming an utterance whose embedding is not finite, or zero once centred; or where sizes differ.
         """
-        if mean is not None and mean.shape != self.vectors.shape[1:]:
-            raise InputError(f"embeddings have {self.vectors.shape[1]} values, the cohort's have {mean.size}")
+        if mean is not None and mean.shape[-1:] != self.vectors.shape[1:]:
+            raise InputError(f"embeddings have {self.vectors.shape[1]} values, the cohort's have {mean.shape[-1]}")
         centred = self.vectors - mean if mean is not None else self.vectors
         norms = np.linalg.norm(centred, axis=1, keepdims=True)
         bad = np.flatnonzero(~np.isfinite(norms) | (norms == 0))

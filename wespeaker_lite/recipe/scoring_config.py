@@ -1,10 +1,13 @@
 """The section `scoring` of a config."""
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from wespeaker_lite.core.config import LARGEST_SEED, bounded
 from wespeaker_lite.core.errors import InputError
 from wespeaker_lite.recipe.scorings import SCORINGS, check_scoring, parts
+
+By = Literal["all", "balanced", "corpus"]
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,10 @@ class ScoringOptions:
     Attributes:
         scorings: the scorings to make: a comparison, or a comparison and a calibration, such as `asnorm_qmf`.
         top_n: size of the adaptive cohort of AS-norm: this many of the highest scores count.
+        mean: what is subtracted from embeddings. `all`: the mean of all training utterances. `balanced`: the mean of
+            the means of the corpora of a pool. `corpus`: the mean of the utterance's own corpus.
+        cohort: whom S-norm and AS-norm compare with. `all`: all training speakers. `balanced`: as many of each corpus
+            of a pool, drawn by a fixed seed. `corpus`: those of the utterance's own corpus.
         block_mb: working memory in megabytes.
         calibration: what calibrations are trained on.
         plda: how PLDA is trained.
@@ -53,6 +60,8 @@ class ScoringOptions:
 
     scorings: tuple[str, ...] = ("cosine", "snorm", "asnorm")
     top_n: int = bounded(300, 2, 10**9)
+    mean: By = "all"
+    cohort: By = "all"
     block_mb: float = bounded(64, 0.001, 10**7)
     calibration: CalibrationOptions = field(default_factory=CalibrationOptions)
     plda: PldaOptions = field(default_factory=PldaOptions)

@@ -15,6 +15,12 @@ from wespeaker_lite.kaldi.trials import Trials, check_known
 from wespeaker_lite.recipe import resolved
 from wespeaker_lite.recipe.scoring_config import ScoringOptions
 from wespeaker_lite.recipe.scorings import is_calibrated, parts
+from wespeaker_lite.scoring.by_corpus import (
+    cohort_groups,
+    grouped_statistics,
+    means_by_corpus,
+    with_balanced_mean,
+)
 from wespeaker_lite.scoring.calibration import (
     QUALITY_INPUTS,
     Calibration,
@@ -23,7 +29,7 @@ from wespeaker_lite.scoring.calibration import (
 )
 from wespeaker_lite.scoring.cosine import Rows, cosine_scores
 from wespeaker_lite.scoring.metrics import check_scores
-from wespeaker_lite.scoring.normalisation import CohortStatistics, cohort_statistics, normalise_scores
+from wespeaker_lite.scoring.normalisation import CohortStatistics, normalise_scores
 from wespeaker_lite.scoring.plda import Plda, PldaVectors, train_plda
 from wespeaker_lite.scoring.scores import DECIMALS
 
@@ -98,6 +104,8 @@ class Backend:
     def __init__(self, options: ScoringOptions, cohort: Cohort | None, training: Training | None) -> None:
         self.options, self.cohort, self.training = options, cohort, training
         self._check()
+        if cohort is not None and options.mean != "all":
+            self.cohort = with_balanced_mean(cohort)
         self.plda = self._train_plda() if options.first("plda") else None
         self.calibrations: dict[str, Calibration] = {}
 
@@ -125,7 +133,7 @@ class Backend:
         Raises:
             InputError: where QMF is asked for and the lengths of utterances are not known.
         """
-        unit = embeddings.unit(self.cohort.mean if self.cohort else None)
+        unit = embeddings.unit(self._mean(embeddings))
         statistics = self._statistics(unit, own)
         quality = None
         if scoring := self.options.first("qmf"):
@@ -147,11 +155,20 @@ class Backend:
             sizes["asnorm"] = self.options.top_n
         if not sizes:
             return {}
-        impostors = self.cohort.embeddings.unit(self.cohort.mean).vectors
+        impostors = self.cohort.embeddings.unit(self._mean(self.cohort.embeddings)).vectors
+        groups = cohort_groups(list(unit.index), self.cohort, self.options.cohort)
         return {
-            name: cohort_statistics(unit.vectors, impostors, size, self.options.block_mb, own)
+            name: grouped_statistics(unit.vectors, impostors, groups, size, self.options.block_mb, own)
             for name, size in sizes.items()
         }
+
+    def _mean(self, embeddings: Embeddings) -> np.ndarray | None:
+        """What is subtracted from embeddings: one mean (D,), or one for each, (N, D)."""
+        if self.cohort is None:
+            return None
+        if self.options.mean == "corpus":
+            return means_by_corpus(list(embeddings.index), self.cohort)
+        return self.cohort.mean
 
     def calibrate(self) -> Iterator[tuple[str, np.ndarray]]:
         """Train the calibrations that are asked for; gives every scoring's scores of the trials that they learn from.

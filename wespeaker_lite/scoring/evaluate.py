@@ -12,6 +12,7 @@ from wespeaker_lite.kaldi.trials import Trials, check_known, read_trials
 from wespeaker_lite.recipe.scoring_config import ScoringOptions
 from wespeaker_lite.recipe.scorings import is_calibrated
 from wespeaker_lite.scoring.backend import Backend, Training, select_used
+from wespeaker_lite.scoring.by_corpus import smallest_cohort
 from wespeaker_lite.scoring.calibration import draw_calibration_trials
 from wespeaker_lite.scoring.results import summarise
 from wespeaker_lite.scoring.scores import CALIBRATION_LIST, score_file, write_scores
@@ -77,7 +78,7 @@ def counts(
     if odd:
         found["odd_trials"] = odd
     if cohort and any("asnorm" in scoring for scoring in options.scorings):
-        members = len(cohort.embeddings.vectors)
+        members = smallest_cohort(cohort, options.cohort)
         if members < options.top_n:
             found["small_cohort"] = {"members": members, "top_n": options.top_n}
     return found
@@ -115,5 +116,8 @@ def score_lists(
         for scoring, scores in backend.all_scores(prepared, trials):
             results[name][scoring] = summarise(trials, scores, f"{name} {scoring}", is_calibrated(scoring))
             write_scores(score_file(out, name, scoring), trials, scores)
-    write_verification(out, cohort, backend.calibrations.get("cosine_linear"), results)
+    if options.mean == "corpus":  # another recording has no corpus: its cosines are not those that were measured here
+        write_verification(out, backend.cohort, None, {})
+    else:
+        write_verification(out, backend.cohort, backend.calibrations.get("cosine_linear"), results)
     return results
