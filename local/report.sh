@@ -7,8 +7,8 @@ set -euo pipefail
 [ -e "$exp/results.json" ] || die "$exp/results.json is not there: run stage 6 first"
 inputs=("$exp/results.json" "$data/$test_set/utt2spk")
 systems=() current=("$exp/.score.stamp") maps='' terms=$(setting distill.terms)
-# Pairs that are not the last blocks of stages are not what the picture shows.
-attention="'name': 'attention'[^}]*'pairs': 'stage'"
+# Pairs that do not go by stages are not what the picture shows, which are the last blocks of stages.
+attention="'name': 'attention'[^}]*'pairs': '(stage|blocks)'"
 if $trained && [[ $terms =~ $attention ]]; then
   check_asked_for
   find_teachers

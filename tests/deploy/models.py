@@ -26,7 +26,7 @@ def make_model(path: Path, features: Mapping[str, Any] | None = None) -> Path:
 def with_statistics(model: nn.Module, num_mels: int) -> nn.Module:
     """Norms as training leaves them: statistics that are not 0 and 1, gains and biases that are not 1 and 0."""
     for name, parameter in model.named_parameters():
-        if "norm" in name or ".bn" in name:
+        if "norm" in name or ".bn" in name or "log_scale" in name:
             parameter.add_(0.3 * torch.randn_like(parameter))
     model.train()(3 * torch.randn(16, 60, num_mels))
     return model.eval()

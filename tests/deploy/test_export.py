@@ -49,6 +49,9 @@ def networks() -> dict[str, dict[str, Any]]:
         options = dict(config.model) | SMALL[config.model["name"]] | {"num_mels": config.features.num_mels}
         if options not in found.values():
             found[path.stem] = options
+    for scores in ("scaled", "cosine"):
+        found[f"bc_cmt_{scores}"] = found["bc_cmt_tiny"] | {"scores": scores}
+    found["bc_cmt_2d_cosine"] = found["bc_cmt_tiny_2d"] | {"scores": "cosine"}
     return found
 
 

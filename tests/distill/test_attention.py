@@ -57,20 +57,38 @@ def by_hand(ours: Attention, theirs: Attention, distance: str) -> float:
                 for each in (ours, theirs)
             )
             for mine, target in zip(taught, teaching, strict=True):
-                if distance == "scores":
+                if distance == "centred":
+                    mine, target = ([score - sum(row) / frames for score in row] for row in (mine, target))
+                if distance in ("scores", "centred"):
                     total += sum((a - b) ** 2 for a, b in zip(mine, target, strict=True)) / frames
                 else:
                     total += row_kl(target, mine)
     return total / (batch * heads * frames)
 
 
-@pytest.mark.parametrize("distance", ["kl", "scores", "values"])
+@pytest.mark.parametrize("distance", ["kl", "scores", "centred", "values"])
 def test_distances_are_means_over_pairs_heads_and_rows(distance: str) -> None:
     student = outputs([block(0), block(1)], [block(2)])
     teacher = outputs([block(3, width=6)], [block(4, width=6), block(5, width=6), block(6, width=6)])
     expected = by_hand(student.attention[0][1], teacher.attention[0][0], distance)
     expected += by_hand(student.attention[1][0], teacher.attention[1][2], distance)
     assert loss_of(student, teacher, distance=distance).item() == pytest.approx(expected / 2)
+
+
+def test_centred_scores_do_not_see_what_a_softmax_does_not() -> None:
+    ours = block(0)
+    shifted = Attention(ours.query, ours.key + 3.0, ours.value)  # adds the same number to each score of a row
+    student, teacher = outputs([ours]), outputs([shifted])
+    assert loss_of(student, teacher, distance="scores").item() > 0.1
+    assert loss_of(student, teacher, distance="centred").item() == pytest.approx(0, abs=1e-12)
+
+
+def test_blocks_are_paired_within_their_stage() -> None:
+    student = outputs([block(0), block(1)], [block(2)])
+    teacher = outputs([block(3), block(4), block(5), block(6)], [block(7), block(8)])
+    pairs = [(0, 0, 0, 1), (0, 1, 0, 3), (1, 0, 1, 1)]
+    expected = sum(by_hand(student.attention[a][b], teacher.attention[c][d], "kl") for a, b, c, d in pairs)
+    assert loss_of(student, teacher, pairs="blocks").item() == pytest.approx(expected / 3)
 
 
 @pytest.mark.parametrize(

@@ -382,3 +382,41 @@ def test_the_conventional_attention_takes_what_is_shorter_than_its_patches(frame
     out, _ = layer(torch.randn(10, 2, frames, 8), None)
     assert out.shape == (10, 2, frames, 8)
     assert out.isfinite().all()
+
+
+# --- Sharper attention ---
+
+
+@pytest.mark.parametrize("scores", ["scaled", "cosine"])
+@pytest.mark.parametrize("attention", ["1d", "2d"])
+def test_scores_are_scaled_by_head_before_the_softmax(scores: str, attention: str) -> None:
+    """The layer that is shown, and what it gives, against products and a softmax written out."""
+    config = replace(LITTLE, attention=attention, scores=scores, groups=4, heads=4)
+    layer = (TimeAttention(8, 10, config) if attention == "1d" else MapAttention(8, 1, config)).double()
+    plain = replace(config, scores="plain")
+    twin = (TimeAttention(8, 10, plain) if attention == "1d" else MapAttention(8, 1, plain)).double()
+    stir(layer).eval()
+    state = layer.state_dict()
+    scale = state.pop("sharpening.log_scale").exp()
+    twin.load_state_dict(state)
+    maps = noise(10, 2, 6, 8)
+    with torch.no_grad():
+        found, shown = layer(maps.clone(), None)
+        _, before = twin.eval()(maps.clone(), None)
+        query, key = before.query, before.key
+        if scores == "cosine":
+            query, key = (part / part.square().sum(-1, keepdim=True).sqrt() for part in (query, key))
+        expected = scale * (query @ key.mT) / (1 if scores == "cosine" else 2**0.5)  # heads of width 2
+        torch.testing.assert_close(shown.scores(), expected)
+        attended = (expected.softmax(-1) @ before.value).transpose(1, 2).flatten(2)
+        out = layer.out(attended)
+        if attention == "1d":
+            torch.testing.assert_close(found, layer.freq(maps)[0] + out)
+        else:
+            torch.testing.assert_close(found, maps + out.unflatten(1, (10, 6)).transpose(0, 1))
+
+
+def test_sharper_attention_costs_a_number_for_each_head_and_block() -> None:
+    for scores in ("scaled", "cosine"):
+        model = models.build("bc_cmt", {"scores": scores}, 80)
+        assert count_parameters(model) == 271_440 + 4 * 8

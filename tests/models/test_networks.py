@@ -26,10 +26,20 @@ SMALL = [
     ("next_tdnn", {"channels": 16, "depth": [1, 1], "kernels": [65], "light": True, "embed_dim": 24}),
     ("redimnet", {**REDIMNET, "expansion": [1, 2, 1]}),
     ("redimnet", {**REDIMNET, "expansion": [1, 1, 2], "block": "convnext", "group_width": 4}),
+    ("bc_cmt", {"embed_dim": 24, "channels": [8, 8, 16, 16], "depth": [1, 1, 1, 1], "scores": "cosine"}),
 ]
 SMALL_IDS = [
     *("ecapa", "ecapa-statistics", "ecapa-no-context", "resnet18", "resnet34-attentive", "campplus"),
-    *("bc_cmt", "bc_cmt-2d", "xvector", "next_tdnn", "next_tdnn-light", "redimnet", "redimnet-convnext"),
+    *(
+        "bc_cmt",
+        "bc_cmt-2d",
+        "xvector",
+        "next_tdnn",
+        "next_tdnn-light",
+        "redimnet",
+        "redimnet-convnext",
+        "bc_cmt-cosine",
+    ),
 ]
 
 

@@ -91,6 +91,18 @@ def test_divergence_is_that_of_a_naive_loop(data: Path, systems: dict[str, Train
                 expected[student, stage] += naive_divergence(scores[0][stage], scores[student + 1][stage]) / 3
     np.testing.assert_allclose([figures["kl"]["plain"], figures["kl"]["kd"], figures["flat"]], expected, rtol=1e-5)
     assert expected.min() > 0.01
+    entropy = np.zeros(2)
+    for utterance in ("s-0", "s-1", "s-2"):
+        feats = torch.from_numpy(read_array(utterance, places[utterance]))
+        with torch.no_grad():
+            shown = systems["kd"].model.activations((feats - feats.mean(0))[None, :40])
+        for stage, blocks in enumerate(shown.attention):
+            p = blocks[-1].scores()[0].double().softmax(-1).numpy()
+            entropy[stage] -= (p * np.log(p)).sum(-1).mean() / 3
+    np.testing.assert_allclose(figures["entropy"]["kd"], entropy, rtol=1e-5)
+    frames = (20, 16, 20)  # after the stride, of 40, 31 and 40
+    np.testing.assert_allclose(figures["flat_entropy"], [np.log(frames).mean()] * 2)
+    assert list(figures["entropy"]) == ["base", "plain", "kd"]
     assert (figures["teacher"], figures["utterances"], figures["utterance"]) == ("base", 3, "s-0")
     assert list(figures["kl"]) == ["plain", "kd"]
 
@@ -149,6 +161,9 @@ def test_report_shows_figures_and_picture(data: Path, systems: dict[str, Trained
     for name, values in (("kd", figures["kl"]["kd"]), ("(all alike)", figures["flat"])):
         row = next(line for line in text.splitlines() if line.startswith(f"| {name}"))
         assert [cell.strip() for cell in row.split("|")[2:4]] == [f"{value:.3g}" for value in values]
+    rows = text.partition("Entropy of a row")[2].splitlines()
+    row = next(line for line in rows if line.startswith("| base"))
+    assert [cell.strip() for cell in row.split("|")[2:4]] == [f"{value:.3g}" for value in figures["entropy"]["base"]]
     assert "![Attention maps](maps.png)" in text
     assert "Attention" not in write_report(tmp_path, BootstrapOptions())
 

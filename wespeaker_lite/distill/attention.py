@@ -25,15 +25,16 @@ class Config(TermConfig):
     """How self-attention maps are compared.
 
     Attributes:
-        distance: `kl` of the maps' rows. `scores`: the mean squared difference before the softmax. `values`: the kl of
-            value relations softmax(v v^T / sqrt(d)).
-        pairs: `stage`: the last block of each stage. `uniform`: each block of the student with the teacher's at the
-            same relative depth.
+        distance: `kl` of the maps' rows. `scores`: the mean squared difference before the softmax. `centred`: the same
+            after the mean of each row, which a softmax does not see, was subtracted. `values`: the kl of value
+            relations softmax(v v^T / sqrt(d)).
+        pairs: `stage`: the last block of each stage. `blocks`: each block of the student with the one at the same
+            relative depth in the teacher's stage. `uniform`: the same, whatever the stages.
         heads: `match` them one by one, or compare their `mean`.
     """
 
-    distance: Literal["kl", "scores", "values"] = "kl"
-    pairs: Literal["stage", "uniform"] = "stage"
+    distance: Literal["kl", "scores", "centred", "values"] = "kl"
+    pairs: Literal["stage", "blocks", "uniform"] = "stage"
     heads: Literal["match", "mean"] = "match"
 
 
@@ -68,22 +69,26 @@ class Term(Base):
 
     def _pairs(self, student: Outputs, teacher: Outputs) -> list[tuple[Attention, Attention]]:
         if self.config.pairs == "uniform":
-            ours, theirs = ([block for stage in outputs.attention for block in stage] for outputs in (student, teacher))
-            return [(block, theirs[-(-(index + 1) * len(theirs) // len(ours)) - 1]) for index, block in enumerate(ours)]
+            return _spread(*([block for stage in each.attention for block in stage] for each in (student, teacher)))
         ours, theirs = len(student.attention), len(teacher.attention)
         if ours != theirs:
             raise InputError(
                 f"distill: the attention term pairs stages, but the student has {ours} and the teacher {theirs}: "
                 "set pairs: uniform"
             )
-        return [(ours[-1], theirs[-1]) for ours, theirs in zip(student.attention, teacher.attention, strict=True)]
+        stages = zip(student.attention, teacher.attention, strict=True)
+        if self.config.pairs == "blocks":
+            return [pair for ours, theirs in stages for pair in _spread(ours, theirs)]
+        return [(ours[-1], theirs[-1]) for ours, theirs in stages]
 
     def _distance(self, ours: Attention, theirs: Attention) -> Tensor:
         scores, targets = self._scores(ours), self._scores(theirs).detach()
         averaged = self.config.heads == "mean"
-        if self.config.distance == "scores":
+        if self.config.distance in ("scores", "centred"):
             if averaged:
                 scores, targets = scores.mean(1), targets.mean(1)
+            if self.config.distance == "centred":
+                scores, targets = (each - each.mean(-1, keepdim=True) for each in (scores, targets))
             return F.mse_loss(scores, targets)
         log_rows, target_rows = _log_rows(scores, averaged), _log_rows(targets, averaged)
         rows = log_rows.shape[:-1].numel()
@@ -95,6 +100,11 @@ class Term(Base):
         if self.config.distance == "values":
             query = key = value
         return Attention(query, key, value).scores()
+
+
+def _spread(ours: list[Attention], theirs: list[Attention]) -> list[tuple[Attention, Attention]]:
+    """Each of our blocks with theirs at the same relative depth; the last go together."""
+    return [(block, theirs[-(-(index + 1) * len(theirs) // len(ours)) - 1]) for index, block in enumerate(ours)]
 
 
 def _log_rows(scores: Tensor, averaged: bool) -> Tensor:

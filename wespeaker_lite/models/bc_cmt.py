@@ -6,6 +6,7 @@ CMT blocks (Guo et al., CVPR 2022, arXiv 2107.06263). It has the paper's 271.44 
 36.8 % fewer multiply-accumulates than the conventional Tiny (`attention: 2d`; here 36.98 %).
 """
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -42,6 +43,9 @@ class Config:
         attention: `1d`: self-attention over time. `2d`: over time and frequency, the conventional network that the
             paper compares with.
         heads: heads of the self-attention.
+        scores: what the softmax of the self-attention is taken of. `plain`: products of queries and keys. `scaled`:
+            these times a learned number for each head. `cosine`: cosines of queries and keys times such a number,
+            which sharpens maps. The last two add a parameter for each head and block, and the paper has neither.
         groups: groups of the 1x1 convolutions around the attention.
         reduction: with `attention: 2d`, by how much each stage shrinks keys and values on both axes.
         ffn_ratio: channels inside the feed-forward part, as a multiple of the stage's.
@@ -57,6 +61,7 @@ class Config:
     stem_stride: tuple[int, int] = bounded((2, 2), 1, 1000)
     attention: Literal["1d", "2d"] = "1d"
     heads: int = bounded(4, 1, 16_384)
+    scores: Literal["plain", "scaled", "cosine"] = "plain"
     groups: int = bounded(4, 1, 16_384)
     reduction: tuple[int, ...] = bounded((8, 4, 2, 1), 1, 1000)
     ffn_ratio: int = bounded(3, 1, 1000)
@@ -162,6 +167,40 @@ def _attend(attention: Attention, mask: Tensor | None) -> Tensor:
     return out.transpose(1, 2).flatten(2)
 
 
+class Sharpening(nn.Module):
+    """Queries and keys whose scores are multiplied by a learned number for each head: two of (B, heads, N, width).
+
+    cosine: scores are cosines before that, and the number begins at 10 (query-key normalisation: Henry et al. 2020,
+    arXiv 2010.04245; Liu et al., CVPR 2022, arXiv 2111.09883, section 3.3). It is at most 100.
+    """
+
+    def __init__(self, heads: int, cosine: bool) -> None:
+        super().__init__()
+        self.cosine = cosine
+        self.log_scale = nn.Parameter(torch.full((heads, 1, 1), math.log(10.0) if cosine else 0.0))
+
+    def scale(self) -> Tensor:
+        """By what scores are multiplied, (heads, 1, 1)."""
+        return self.log_scale.clamp(max=math.log(100.0)).exp()
+
+    def forward(self, query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
+        if self.cosine:
+            # Attention divides scores by the root of the width.
+            query, key = F.normalize(query, dim=-1) * query.shape[-1] ** 0.5, F.normalize(key, dim=-1)
+        return query * self.scale(), key
+
+
+def sharpening_of(config: Config) -> Sharpening | None:
+    """The layer that `config.scores` asks for."""
+    return None if config.scores == "plain" else Sharpening(config.heads, config.scores == "cosine")
+
+
+def _sharpened(layer: Sharpening | None, attention: Attention) -> Attention:
+    if layer is None:
+        return attention
+    return Attention(*layer(attention.query, attention.key), attention.value)
+
+
 class TimeAttention(FoldedLayer):
     """BC-MHSA: self-attention over time on the mean over frequency, broadcast back: (F, B, T, C) -> the same.
 
@@ -177,11 +216,12 @@ class TimeAttention(FoldedLayer):
         self.key = GroupedLinear(channels, channels, config.groups)
         self.value = GroupedLinear(channels, channels, config.groups)
         self.out = GroupedLinear(channels, channels, config.groups)
+        self.sharpening = sharpening_of(config)
 
     def forward(self, maps: Tensor, mask: Tensor | None) -> tuple[Tensor, Attention]:
         residual, mean = self.freq(maps)
         products = grouped_products(mean, *self.constants(), count=3)
-        shown = Attention(*(_heads(product, self.heads) for product in products))
+        shown = _sharpened(self.sharpening, Attention(*(_heads(product, self.heads) for product in products)))
         return residual.add_(self.out(_attend(shown, mask))), shown
 
     def fold(self) -> tuple[Tensor, Tensor]:
@@ -206,12 +246,14 @@ class MapAttention(nn.Module):
         self.key = GroupedLinear(channels, channels, config.groups)
         self.value = GroupedLinear(channels, channels, config.groups)
         self.out = GroupedLinear(channels, channels, config.groups)
+        self.sharpening = sharpening_of(config)
 
     def forward(self, maps: Tensor, mask: Tensor | None) -> tuple[Tensor, Attention]:
         normed = batch_norm(self.norm, maps)
         shrunk, keys = self._shrunk(normed, mask)
         query = _heads(self.query(_tokens(normed)), self.heads)
-        shown = Attention(query, *(_heads(linear(_tokens(shrunk)), self.heads) for linear in (self.key, self.value)))
+        others = (_heads(linear(_tokens(shrunk)), self.heads) for linear in (self.key, self.value))
+        shown = _sharpened(self.sharpening, Attention(query, *others))
         attended = self.out(_attend(shown, keys)).unflatten(1, (maps.shape[0], maps.shape[2]))
         return maps + attended.transpose(0, 1), shown
 

@@ -37,10 +37,14 @@ class Excerpt:
 
 @dataclass(frozen=True)
 class Shown:
-    """What a system shows: the attention maps of each utterance by stage, and of the first its frames and seconds."""
+    """What a system shows: the attention maps of each utterance by stage, and of the first its frames and seconds.
+
+    entropies: by stage, the mean over utterances, heads and rows of the entropy of a row, in nats.
+    """
 
     name: str
     maps: list[list[Tensor]]
+    entropies: list[float]
     frames: int
     seconds: float
 
@@ -64,8 +68,9 @@ def write_attention(
     """Draw the maps of the first utterance, and write beside the picture, as .json, what is given back.
 
     `kl` is, by student and stage, the mean over rows and utterances of KL(teacher's row || student's row) in nats, for
-    the maps of the last blocks, averaged over heads; `flat` is that of a student that attends to all alike. Maps that
-    are not over time alone are measured, but not drawn.
+    the maps of the last blocks, averaged over heads; `flat` is that of a student that attends to all alike. `entropy`
+    is, by system and stage, the mean entropy of a row of a head, in nats; the last is that of maps that attend to all
+    alike, the largest there is. Maps that are not over time alone are measured, but not drawn.
 
     Raises:
         InputError: where a network has no self-attention, its maps have not the size of the teacher's, or features are
@@ -73,12 +78,15 @@ def write_attention(
     """
     picture = Path(picture)
     teacher, *students = (_show(name, trained, Path(data), excerpt) for name, trained in systems.items())
+    flat = _flat(teacher)
     figures = {
         "teacher": teacher.name,
         "utterances": len(teacher.maps),
         "seconds": excerpt.seconds,
         "kl": {student.name: _divergences(teacher, student) for student in students},
-        "flat": _divergences(teacher, _flat(teacher)),
+        "flat": _divergences(teacher, flat),
+        "entropy": {system.name: system.entropies for system in (teacher, *students)},
+        "flat_entropy": flat.entropies,
         "utterance": next(iter(read_scp(Path(data) / "feats.scp"))),
         "picture": picture.name if _draw(picture, [teacher, *students]) else None,
     }
@@ -86,15 +94,15 @@ def write_attention(
     return figures
 
 
-def stage_maps(name: str, trained: TrainedModel, feats: Tensor) -> list[Tensor]:
-    """The attention map of each stage's last block for feats (T, F), averaged over heads: (T', T') each, float64.
+def head_maps(name: str, trained: TrainedModel, feats: Tensor) -> list[Tensor]:
+    """The attention maps of each stage's last block for feats (T, F): (heads, T', T') each, float64.
 
     Raises:
         InputError: naming the system, where its network has no self-attention.
     """
     with torch.inference_mode():
         stages = trained.model.activations(feats[None]).attention
-        maps = [stage[-1].scores()[0].double().softmax(-1).mean(0) for stage in stages]
+        maps = [stage[-1].scores()[0].double().softmax(-1) for stage in stages]
     if not maps:
         raise InputError(f"{name}: its network ({trained.config['model']['name']}) has no self-attention to show")
     return maps
@@ -106,19 +114,29 @@ def row_divergence(teacher: Tensor, student: Tensor) -> float:
     return float(F.kl_div(log_rows, teacher, reduction="batchmean"))
 
 
+def row_entropies(maps: Tensor) -> Tensor:
+    """The entropy in nats of each row of maps (..., rows, columns): (..., rows)."""
+    return torch.special.entr(maps).sum(-1)
+
+
 def _show(name: str, trained: TrainedModel, data: Path, excerpt: Excerpt) -> Shown:
     """The features are cut after their mean is subtracted: it is that of the whole utterance, as in extraction."""
     shift = trained.config["features"]["frame_shift_ms"] / 1000
     frames = max(1, round(excerpt.seconds / shift))
     places = list(read_scp(data / "feats.scp").items())[: excerpt.utterances]
     crops = [read_features(*place, trained)[:frames] for place in places]
-    maps = [stage_maps(name, trained, crop) for crop in crops]
-    return Shown(name, maps, len(crops[0]), len(crops[0]) * shift)
+    by_head = [head_maps(name, trained, crop) for crop in crops]
+    maps = [[stage.mean(0) for stage in utterance] for utterance in by_head]
+    return Shown(name, maps, _entropies(by_head), len(crops[0]), len(crops[0]) * shift)
+
+
+def _entropies(maps: Sequence[Sequence[Tensor]]) -> list[float]:
+    return np.mean([[float(row_entropies(stage).mean()) for stage in utterance] for utterance in maps], axis=0).tolist()
 
 
 def _flat(system: Shown) -> Shown:
     maps = [[torch.full_like(stage, 1 / stage.shape[1]) for stage in utterance] for utterance in system.maps]
-    return replace(system, name="flat", maps=maps)
+    return replace(system, name="flat", maps=maps, entropies=_entropies(maps))
 
 
 def _divergences(teacher: Shown, student: Shown) -> list[float]:

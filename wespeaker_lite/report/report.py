@@ -140,6 +140,10 @@ def _attention(figures: Mapping[str, Any]) -> str:
         f"mean over rows and the first {figures['utterances']} test utterances, at most {figures['seconds']:g} s of "
         "each. The last row is of a student that attends to all frames alike.\n\n"
     ) + table(["student", *(f"stage {number}" for number in range(1, len(rows[0])))], rows)
+    entropies = {**figures["entropy"], "(all alike)": figures["flat_entropy"]}
+    rows = [[name, *(f"{value:.3g}" for value in values)] for name, values in entropies.items()]
+    text += "\nEntropy of a row of a head, in nats, the mean over all: the lower, the sharper a network attends.\n\n"
+    text += table(["network", *(f"stage {number}" for number in range(1, len(rows[0])))], rows)
     if figures["picture"]:
         text += (
             f"\n![Attention maps]({figures['picture']})\n\nThe maps for the beginning of {figures['utterance']}: "

@@ -165,13 +165,26 @@ def _dense(*layers: GroupedLinear) -> tuple[Tensor, Tensor]:
 def _attend(graph: Graph, layer: TimeAttention | MapAttention, query: str, key: str, value: str) -> str:
     """Query (B, heads, width, N), key and value (B, heads, width, M) -> (B, C, N), after the layer's last product."""
     channels = layer.out.bias.numel()
-    query = graph.add("Mul", query, np.array((channels // layer.heads) ** -0.5))
+    factor = np.array((channels // layer.heads) ** -0.5)
+    if layer.sharpening is not None:
+        factor = layer.sharpening.scale()
+        if layer.sharpening.cosine:
+            query, key = _unit(graph, query), _unit(graph, key)
+        else:
+            factor = factor * (channels // layer.heads) ** -0.5
+    query = graph.add("Mul", query, factor)
     scores = graph.add("MatMul", graph.add("Transpose", query, perm=[0, 1, 3, 2]), key)
     weights = graph.add("Softmax", scores, axis=-1)
     # With few columns on the right, the large matrix of weights is read once, as it lies.
     attended = graph.add("MatMul", weights, graph.add("Transpose", value, perm=[0, 1, 3, 2]))
     attended = graph.add("Transpose", attended, perm=[0, 1, 3, 2])
     return graph.conv(graph.shape(attended, 0, channels, -1), *_dense(layer.out))
+
+
+def _unit(graph: Graph, vectors: str) -> str:
+    """Vectors along axis 2 at length 1, as F.normalize makes them."""
+    lengths = graph.add("ReduceL2", vectors, axes=[2], keepdims=1)
+    return graph.add("Div", vectors, graph.add("Max", lengths, np.array(1e-12)))
 
 
 def _by_heads(graph: Graph, layer: TimeAttention | MapAttention, maps: str, count: int) -> str:
