@@ -10,9 +10,12 @@ from pathlib import Path
 
 from tests.end_to_end.checkout import PATIENCE, Checkout
 
-# What depends on times: logs, the list of audio with its times of change; stamps, what they have seen, and checkpoints
-# have digests of these.
-TIMED = ("*.log", "metrics.jsonl", "audio.list", "*.stamp", "*.seen", ".lock", "checkpoints/*")
+# What tells of times: logs and the report that shows them, the list of audio with its times of change. Stamps, what
+# they have seen, and checkpoints have digests of these.
+TIMED = (
+    "*.log", "metrics.jsonl", "report/report.html", "report/training.png", "audio.list", "*.stamp", "*.seen", ".lock",
+    "checkpoints/*",
+)  # fmt: skip
 
 
 def products(checkout: Checkout) -> dict[str, str]:

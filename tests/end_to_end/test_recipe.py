@@ -27,7 +27,7 @@ def test_all_stages_leave_what_they_should(checkout: Checkout) -> None:
         assert (data / "train" / table).exists()
     feats = kaldiio.load_scp(str(data / "test/feats.scp"))
     assert len(feats) == 24
-    for name in ("config.yaml", "train.log", "metrics.jsonl", "final.pt", "results.json", "report/report.md"):
+    for name in ("config.yaml", "train.log", "metrics.jsonl", "final.pt", "results.json", "report/report.html"):
         assert (checkout.exp / name).exists(), name
     vectors = kaldiio.load_scp(str(checkout.exp / "embeddings/test/xvector.scp"))
     assert {vector.shape for vector in vectors.values()} == {(16,)}

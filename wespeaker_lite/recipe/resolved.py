@@ -91,6 +91,12 @@ def read(path: str | Path) -> dict[str, Any]:
     return parse_yaml(Path(path).read_text(encoding="utf-8"), str(path))
 
 
+def body(path: str | Path) -> str:
+    """The text of a resolved config, without the header."""
+    text = Path(path).read_text(encoding="utf-8")
+    return text.partition("\n")[2] if text.startswith(HEADER) else text
+
+
 def for_shell(path: str | Path) -> Iterator[str]:
     """Each key, a tab, and its value: text and numbers as they are, lists by words, sections as JSON.
 

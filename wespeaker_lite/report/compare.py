@@ -12,7 +12,8 @@ from wespeaker_lite.core.errors import InputError
 from wespeaker_lite.kaldi.trials import Trials
 from wespeaker_lite.recipe.scorings import is_calibrated
 from wespeaker_lite.report.bootstrap import Resamples, interval, replicate_metrics, resample_together
-from wespeaker_lite.report.report import BootstrapOptions, show_interval
+from wespeaker_lite.report.contents import show_interval
+from wespeaker_lite.report.report import BootstrapOptions
 from wespeaker_lite.report.tables import show, table, title
 from wespeaker_lite.scoring.results import METRICS, read_results, shown_metrics, summarise
 from wespeaker_lite.scoring.scores import check_same_trials, read_scores, score_file

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from wespeaker_lite.core.files import replacing
+from wespeaker_lite.report.training_curves import Curve
 from wespeaker_lite.scoring.metrics import equal_error_rate, operating_points
 
 if TYPE_CHECKING:
@@ -47,7 +48,24 @@ def draw_pictures(folder: str | Path, scored: Mapping[tuple[str, str], Scored]) 
         stale.unlink()
     _save(_det_figure(scored), folder / "det.png")
     for (trials, scoring), one in scored.items():
-        _save(_histogram_figure(f"{trials}, {scoring}", one), folder / f"hist_{trials}_{scoring}.png")
+        _save(_histogram_figure(f"{trials}, {scoring}", one), folder / histogram_file(trials, scoring))
+    return True
+
+
+def histogram_file(trials: str, scoring: str) -> str:
+    """The name of the histogram of a list's scores."""
+    return f"hist_{trials}_{scoring}.png"
+
+
+def draw_training(path: Path, curves: Sequence[Curve]) -> bool:
+    """Draw training curves, a panel for each.
+
+    Gives False where there are none, or matplotlib is not installed; then no picture of an earlier run is left.
+    """
+    path.unlink(missing_ok=True)
+    if not curves or not _can_draw():
+        return False
+    _save(_training_figure(curves), path)
     return True
 
 
@@ -90,6 +108,27 @@ def _attention_figure(maps: Mapping[str, Sequence[np.ndarray]], seconds: float) 
         grid[-1, column].set_xlabel("key (s)")
     for name, axes in zip(maps, grid[:, 0], strict=True):
         axes.set_ylabel(f"{name}\nquery (s)")
+    return figure
+
+
+def _training_figure(curves: Sequence[Curve]) -> "Figure":
+    from matplotlib.figure import Figure
+
+    rows = -(-len(curves) // 3)
+    figure = Figure(figsize=(9.6, 0.4 + 2.2 * rows), dpi=150, layout="constrained")
+    panels = figure.subplots(rows, 3, sharex=True, squeeze=False).flatten()
+    for axes, curve in zip(panels, curves, strict=False):
+        if curve.lines:
+            axes.plot(*zip(*curve.lines, strict=True), color=COLOURS[0], linewidth=1)
+        if curve.epochs:
+            axes.plot(*zip(*curve.epochs, strict=True), "o", color=COLOURS[1], markersize=3)
+        axes.set_title(curve.name.replace("$", r"\$"), fontsize="medium")
+        axes.grid(color="0.9")
+    for axes in panels[max(0, len(curves) - 3) : len(curves)]:
+        axes.set_xlabel("epochs")
+        axes.tick_params(labelbottom=True)
+    for axes in panels[len(curves) :]:
+        axes.set_axis_off()
     return figure
 
 

@@ -18,8 +18,10 @@ from wespeaker_lite.report.bootstrap import (
     replicate_metrics,
     resample_together,
 )
+from wespeaker_lite.report.contents import Contents, Row, about_maps, about_stages
+from wespeaker_lite.report.html_report import write_html
 from wespeaker_lite.report.plots import Scored, draw_pictures
-from wespeaker_lite.report.tables import show, show_counts, show_one, table, title
+from wespeaker_lite.report.tables import table, title
 from wespeaker_lite.scoring.results import (
     METRICS,
     iter_mean,
@@ -46,7 +48,7 @@ class BootstrapOptions:
 
 
 def write_report(experiment: str | Path, options: BootstrapOptions, attention: str | Path | None = None) -> str:
-    """Write `report/report.md` and the pictures of a scored experiment; gives the text of report.md.
+    """Write report.md, report.html and the pictures of a scored experiment into `report/`; gives the text of report.md.
 
     attention: the figures that `attention_maps.write_attention` has left in `report/`, to be shown too.
 
@@ -69,20 +71,24 @@ def write_report(experiment: str | Path, options: BootstrapOptions, attention: s
         log.info("%s %s: %d trials", name, scoring, len(trials))
         if name in draws:
             replicates[name, scoring] = replicate_metrics(scores, trials.labels, draws[name])
-        rows.append([name, scoring, *_cells(metrics, figures, replicates.get((name, scoring)))])
+        rows.append(Row(name, scoring, figures, _intervals(replicates.get((name, scoring)))))
         scored[name, scoring] = Scored(scores, trials.labels)
     for name, scoring, figures in iter_mean(results):
         parts = [replicates.get((one, scoring)) for one in results["mean"]["lists"]]
         mean = {metric: np.mean([part[metric] for part in parts], axis=0) for metric in METRICS} if all(parts) else None
-        rows.append([name, scoring, *_cells(metrics, figures, mean)])
-    figures = table(["trials", "scoring", *map(title, metrics)], rows)
-    text = _text(experiment.name, results, figures, options.replicates if draws else 0)
-    pictures = draw_pictures(experiment / "report", scored)
-    if pictures:
-        text += "\n![DET curves](det.png)\n"
-    if attention is not None:
-        text += _attention(read_json(Path(attention)))
-    write_text(experiment / "report" / "report.md", text)
+        rows.append(Row(name, scoring, figures, _intervals(mean)))
+    contents = Contents(
+        experiment,
+        results,
+        metrics,
+        rows,
+        options.replicates if draws else 0,
+        None if attention is None else read_json(Path(attention)),
+        draw_pictures(experiment / "report", scored),
+    )
+    text = _markdown(contents)
+    write_text(contents.folder / "report.md", text)
+    write_html(contents)
     return text
 
 
@@ -102,51 +108,26 @@ def _draw(lists: Mapping[str, Trials], mean: Sequence[str], options: BootstrapOp
     return draws
 
 
-def _cells(
-    metrics: Sequence[str], figures: Mapping[str, Any], replicates: Mapping[str, np.ndarray] | None
-) -> list[str]:
-    """Figures, with intervals where there are replicates."""
-    cells = []
-    for metric in metrics:
-        drawn = replicates is not None and metric in replicates
-        cells.append(show_one(metric, figures) + (show_interval(metric, interval(replicates[metric])) if drawn else ""))
-    return cells
+def _intervals(replicates: Mapping[str, np.ndarray] | None) -> dict[str, tuple[float, float]]:
+    return {metric: interval(values) for metric, values in (replicates or {}).items()}
 
 
-def show_interval(metric: str, bounds: tuple[float, float], sign: str = "") -> str:
-    """An interval's ends in brackets, with a space before it."""
-    low, high = (show(metric, value, sign) for value in bounds)
-    return f" [{low}, {high}]"
-
-
-def _text(name: str, results: Mapping[str, Any], figures: str, replicates: int) -> str:
-    lines = [f"# {name}\n", *(f"{line}\n" for line in show_counts(results))]
-    if "params" in results:
-        macs = results["macs_1s"] / 1e6
-        lines.append(f"{results['params']:,} parameters, {macs:,.1f} M multiply-accumulates for 1 s.\n")
-    if replicates:
-        lines.append(f"In brackets: 95 % intervals by bootstrap over speakers, {replicates} replicates.\n")
-    if "mean" in results:
-        lines.append(f"The mean counts each list as much: {', '.join(results['mean']['lists'])}.\n")
-    return "\n".join([*lines, figures])
+def _markdown(contents: Contents) -> str:
+    rows = [[row.trials, row.scoring, *map(row.shown, contents.metrics)] for row in contents.rows]
+    figures = table(["trials", "scoring", *map(title, contents.metrics)], rows)
+    notes = (f"{line}\n" for line in contents.notes())
+    text = "\n".join([f"# {contents.experiment.name}\n", *notes, figures])
+    if contents.pictures:
+        text += "\n![DET curves](det.png)\n"
+    return text + (_attention(contents.attention) if contents.attention else "")
 
 
 def _attention(figures: Mapping[str, Any]) -> str:
     """How near the students' attention maps are to the teacher's, and the picture, where it was drawn."""
-    teacher, divergence = figures["teacher"], {**figures["kl"], "(all alike)": figures["flat"]}
-    rows = [[name, *(f"{value:.3g}" for value in values)] for name, values in divergence.items()]
-    text = (
-        f"\nSelf-attention of the last block of each stage, averaged over heads: KL({teacher} || student) in nats, the "
-        f"mean over rows and the first {figures['utterances']} test utterances, at most {figures['seconds']:g} s of "
-        "each. The last row is of a student that attends to all frames alike.\n\n"
-    ) + table(["student", *(f"stage {number}" for number in range(1, len(rows[0])))], rows)
-    entropies = {**figures["entropy"], "(all alike)": figures["flat_entropy"]}
-    rows = [[name, *(f"{value:.3g}" for value in values)] for name, values in entropies.items()]
-    text += "\nEntropy of a row of a head, in nats, the mean over all: the lower, the sharper a network attends.\n\n"
-    text += table(["network", *(f"stage {number}" for number in range(1, len(rows[0])))], rows)
+    text = ""
+    for part in about_stages(figures):
+        rows = [[name, *(f"{value:.3g}" for value in values)] for name, values in part.rows.items()]
+        text += f"\n{part.about}\n\n" + table(part.header, rows)
     if figures["picture"]:
-        text += (
-            f"\n![Attention maps]({figures['picture']})\n\nThe maps for the beginning of {figures['utterance']}: "
-            "each row of a map is a query and shows where in time it looks.\n"
-        )
+        text += f"\n![Attention maps]({figures['picture']})\n\n{about_maps(figures)}\n"
     return text
