@@ -129,7 +129,7 @@ def test_bad_input_is_one_line_and_old_results_stay(house: House) -> None:
         file.write("test00-0 ghost-1 nontarget\n")
     for arguments, message in (
         (("--scorings", "cosine"), "trials_O:631: utterance 'ghost-1'"),
-        (("--cohort", "train/xvector.scp"), "--cohort wants --cohort-utt2spk"),
+        (("--cohort", "train/xvector.scp"), "--cohort needs --cohort-utt2spk"),
         (("--scorings", "cosin"), "did you mean 'cosine'"),
     ):
         failed = house.score(*arguments)

@@ -28,7 +28,7 @@ class Evil:
 def test_code_does_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     torch.save({"x": Evil()}, "x.pt")
-    with pytest.raises(InputError, match="cut or not a file of ours"):
+    with pytest.raises(InputError, match="cut or not a file of this program"):
         load_tensors("x.pt")
     assert not Path("evil").exists()
 

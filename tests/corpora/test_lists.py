@@ -193,7 +193,7 @@ def test_segments_keep_their_recordings(tmp_path: Path) -> None:
         ("utt2spk", ["a-2 a", "b-1 b\0"], "utt2spk:2: a zero byte"),
         ("utt2spk", ["a-2 a"], "utt2spk lacks 'b-1'"),
         ("utt2spk", ["a-2 a", "b-1 b", "c-1 c"], "wav.scp lacks 'c-1'"),
-        ("segments", ["a-2 tape 0 1", "b-1 b-1 0 1"], "'a-2' is of recording 'tape', which wav.scp has not"),
+        ("segments", ["a-2 tape 0 1", "b-1 b-1 0 1"], "'a-2' is of recording 'tape', which is not in wav.scp"),
         ("segments", ["a-2 a-2 0 1"], "segments lacks 'b-1'"),
         ("segments", ["a-2 a-2 0 1", "b-1 b-1"], "segments: 'b-1' has no recording, start and end in seconds"),
         ("segments", ["a-2 a-2 0 1", "b-1 b-1 0 1_0"], "segments: 'b-1' has no recording"),

@@ -174,7 +174,7 @@ def test_tables_that_differ_are_named_where_they_part(directory: Path) -> None:
 
 def test_a_missing_ark_is_named_at_once(directory: Path) -> None:
     (directory / "x.ark").unlink()
-    with pytest.raises(InputError, match=r"x.ark: no such ark; utterance 'B-1' is said to be in it"):
+    with pytest.raises(InputError, match=r"x.ark: no such ark; utterance 'B-1' should be in it"):
         dataset(directory)
 
 
@@ -191,7 +191,7 @@ def test_frames_that_are_counted_wrong_are_named(directory: Path) -> None:
     with pytest.raises(InputError, match=r"y.ark: utterance 'C-2' is 200 x 20, .* say 190 x 20"):
         get(dataset(directory), [5])
     write_table(directory / "utt2num_frames", LENGTHS | {"C-2": 0})
-    with pytest.raises(InputError, match=r"utt2num_frames:6: '0' is no number of frames"):
+    with pytest.raises(InputError, match=r"utt2num_frames:6: '0' is not a number of frames"):
         dataset(directory)
 
 

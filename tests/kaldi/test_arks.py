@@ -369,6 +369,6 @@ def test_parts_that_share_a_key_are_not_merged(tmp_path: Path) -> None:
     for part in "ab":
         with ArkWriter(tmp_path / part) as writer:
             writer.write("same", np.ones(3))
-    with pytest.raises(InputError, match=r"b.scp: 'same' stands in another part too"):
+    with pytest.raises(InputError, match=r"b.scp: 'same' is in another part too"):
         merge([tmp_path / "a", tmp_path / "b"], tmp_path / "all")
     assert not (tmp_path / "all.ark").exists()

@@ -79,7 +79,7 @@ def test_a_missing_table_is_named(tmp_path: Path) -> None:
 def test_what_cannot_stand_in_a_table_is_refused_and_the_old_one_stays(tmp_path: Path, table: dict[str, str]) -> None:
     path = tmp_path / "table"
     write_table(path, {"old": 1})
-    with pytest.raises(InputError, match="cannot stand in a table"):
+    with pytest.raises(InputError, match="cannot be written into a table"):
         write_table(path, {"A": "fine", **table})
     assert path.read_text() == "old 1\n"
     assert os.listdir(tmp_path) == ["table"]

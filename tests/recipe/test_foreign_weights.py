@@ -58,10 +58,10 @@ def test_a_file_in_our_names_may_be_wrapped(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "change", "message"),
     [
-        ({}, {"seg_2.weight": torch.zeros(8, 8)}, "avg_model.pt: what is seg_2.weight"),
+        ({}, {"seg_2.weight": torch.zeros(8, 8)}, "avg_model.pt: unknown tensor seg_2.weight"),
         ({"width": 8}, {}, "stem.0.weight is .4, 1, 3, 3., where our resnet has .8, 1, 3, 3.: do model's options"),
         ({"depth": 34}, {}, "has no weights for stages.0.2.conv1.weight of our resnet: do model's options"),
-        ({}, {"layer1.5.conv1.weight": torch.zeros(1)}, "has stages.0.5.conv1.weight, which our resnet has not"),
+        ({}, {"layer1.5.conv1.weight": torch.zeros(1)}, "has stages.0.5.conv1.weight, which our resnet does not have"),
         ({}, {"asp.tdnn.conv.conv.weight": torch.zeros(1)}, "SpeechBrain's ECAPA-TDNN.*distill.embeddings"),
     ],
 )

@@ -135,7 +135,7 @@ def test_a_list_that_a_user_edits_is_taken_once_accepted(chain: dict[str, Path],
     assert not stamps.is_fresh(tmp_path / ".score.stamp", reading)
     trials.write_text("")
     assert not stamps.is_fresh(chain["lists"], stamps.Inputs()), "what is empty holds nothing of the user's"
-    with pytest.raises(InputError, match="knows no output nowhere"):
+    with pytest.raises(InputError, match="has no output nowhere"):
         stamps.accept(chain["lists"], ["nowhere"])
     chain["lists"].write_text("{")
     with pytest.raises(InputError, match="cannot be read: run stage 1 again"):

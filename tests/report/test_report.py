@@ -173,7 +173,7 @@ def test_systems_of_different_trials_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "b" / "scores" / "trials_O.cosine.score"
     path.write_text("".join(reversed(path.read_text().splitlines(keepends=True))))
     systems = [System("a", (tmp_path / "a",)), System("b", (tmp_path / "b",))]
-    with pytest.raises(InputError, match=r"b/scores/trials_O\.cosine\.score has not the trials of .*a/scores"):
+    with pytest.raises(InputError, match=r"b/scores/trials_O\.cosine\.score does not have the trials of .*a/scores"):
         compare(systems, Comparison(("trials_O",)), OPTIONS)
     with pytest.raises(InputError, match="'c' is no row; known: a, b"):
         compare(systems, Comparison(("trials_O",), "cosine", "c"), OPTIONS)

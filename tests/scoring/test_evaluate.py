@@ -250,7 +250,7 @@ def test_calibration_that_is_too_easy_is_said(
     score_lists(
         embeddings, cohort_of(training), {"list": trials}, ScoringOptions(("cosine_linear",)), tmp_path, training
     )
-    assert "cosine_linear: the score tells all calibration trials apart" in caplog.text
+    assert "cosine_linear: the score separates all calibration trials" in caplog.text
 
 
 def test_options_are_those_of_the_config_and_the_command(tmp_path: Path) -> None:

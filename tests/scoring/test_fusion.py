@@ -79,7 +79,9 @@ def test_what_cannot_be_fused_is_named(tmp_path: Path, systems: list[Path]) -> N
     path = score_file(systems[1], "list", "asnorm")
     lines = path.read_text().splitlines(keepends=True)
     path.write_text("".join([*lines[:7], *lines[8:]]))
-    with pytest.raises(InputError, match=r"two/scores/list\.asnorm\.score has not the trials of .*one.*line 8 is"):
+    with pytest.raises(
+        InputError, match=r"two/scores/list\.asnorm\.score does not have the trials of .*one.*line 8 is"
+    ):
         fuse(systems, "asnorm", tmp_path / "out")
     score_file(systems[1], "calibration", "asnorm").unlink()
     with pytest.raises(InputError, match=r"two/scores/calibration\.asnorm\.score: no such file; a fusion learns"):

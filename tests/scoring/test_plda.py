@@ -166,13 +166,13 @@ def test_dimensions_are_as_many_as_speakers_allow() -> None:
 def test_too_little_to_learn_from_is_named() -> None:
     vectors, rows = embeddings(12, 8, 30, seed=11)
     mean = vectors.mean(axis=0)
-    with pytest.raises(InputError, match="LDA to 12 of 30 dimensions wants more than 12 training speakers"):
+    with pytest.raises(InputError, match="LDA to 12 of 30 dimensions needs more than 12 training speakers"):
         train_plda(vectors, rows, mean, PldaOptions(lda_dim=12))
     with pytest.raises(InputError, match="12 training utterances of 12 speakers are too few"):
         train_plda(vectors[::8], np.arange(12), mean, PldaOptions())
     with pytest.raises(InputError, match="and there are 1"):
         train_plda(vectors, np.zeros(len(rows), int), mean, PldaOptions())
-    with pytest.raises(InputError, match="are all one"):
+    with pytest.raises(InputError, match="are equal"):
         train_plda(np.repeat(vectors[::8], 8, axis=0), rows, mean, PldaOptions(lda_dim=5))
     for option in ("iterations", "lda_dim"):
         with pytest.raises(InputError, match=f"{option}: 0 does not lie in"):

@@ -45,5 +45,5 @@ def test_lists_that_differ_are_named_with_the_first_line() -> None:
         (first.enroll, first.test, [False, False], r"line 1 is 'a-1 a-2 nontarget' here, 'a-1 a-2 target' there"),
         (["a-1"], ["a-2"], [True], r"line 2 is 'the end' here, 'b-1 c-2 nontarget' there"),
     ):
-        with pytest.raises(InputError, match=rf"two.score has not the trials of one.score.*{fault}"):
+        with pytest.raises(InputError, match=rf"two.score does not have the trials of one.score.*{fault}"):
             check_same_trials(Trials(enroll, test, np.array(labels), "two.score"), first)

@@ -27,7 +27,7 @@ def rate_of_speed(factor: float, sample_rate: int) -> int:
     """
     source_rate = round(sample_rate * factor)
     if source_rate < 1 or abs(source_rate - sample_rate * factor) > 1e-6:
-        raise InputError(f"speed {factor}: {factor} x {sample_rate} Hz is no whole rate; take fewer decimals")
+        raise InputError(f"speed {factor}: {factor} x {sample_rate} Hz is not a whole number of Hz; use fewer decimals")
     return source_rate
 
 

@@ -10,8 +10,8 @@ from wespeaker_lite.distill.compatibility import check_compatibility
 def main() -> None:
     """Parse the arguments and ask `wespeaker_lite.distill.compatibility`."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--student", required=True, type=Path, metavar="YAML", help="resolved config")
-    parser.add_argument("--teacher", required=True, type=Path, metavar="YAML", help="resolved config")
+    parser.add_argument("--student", required=True, type=Path, metavar="YAML", help="resolved config of the student")
+    parser.add_argument("--teacher", required=True, type=Path, metavar="YAML", help="resolved config of the teacher")
     options = parser.parse_args()
     check_compatibility(options.student, options.teacher)
 

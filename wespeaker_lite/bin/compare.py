@@ -18,20 +18,36 @@ from wespeaker_lite.report.report import BootstrapOptions
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--row", required=True, action="append", metavar="NAME[:SCORING]=EXP[,EXP]", help="a system, its seeds"
+        "--row",
+        required=True,
+        action="append",
+        metavar="NAME[:SCORING]=EXP[,EXP]",
+        help="a system: its experiments, one per seed",
     )
-    parser.add_argument("--trials", required=True, nargs="+", action="extend", metavar="NAME", help="their lists")
     parser.add_argument(
-        "--mean", nargs="+", default=[], metavar="NAME", help="lists to give the mean of: one of each test set"
+        "--trials", required=True, nargs="+", action="extend", metavar="NAME", help="trial lists that all rows have"
     )
     parser.add_argument(
-        "--draw-seeds", action="store_true", help="draw the seeds of training too: intervals cover both"
+        "--mean",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="also give the mean over these lists, one of each test set",
     )
-    parser.add_argument("--utt2spk", required=True, metavar="FILE", help="speakers of the test set")
-    parser.add_argument("--scoring", default="cosine", help="of rows that name none (default %(default)s)")
-    parser.add_argument("--baseline", metavar="NAME", help="the row that others are set against")
-    parser.add_argument("--replicates", type=int, default=1000, help="of the bootstrap (default %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="of the bootstrap (default %(default)s)")
+    parser.add_argument(
+        "--draw-seeds",
+        action="store_true",
+        help="the bootstrap also draws seeds of training, so that intervals cover both",
+    )
+    parser.add_argument("--utt2spk", required=True, metavar="FILE", help="utterance and speaker of the test set")
+    parser.add_argument("--scoring", default="cosine", help="scoring of rows that name none (default: %(default)s)")
+    parser.add_argument(
+        "--baseline", metavar="NAME", help="row with which the others are compared (default: no comparison)"
+    )
+    parser.add_argument(
+        "--replicates", type=int, default=1000, help="replicates of the bootstrap (default: %(default)s)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of the bootstrap (default: %(default)s)")
     options = parser.parse_args()
 
     bootstrap = BootstrapOptions(read_table(options.utt2spk), options.replicates, options.seed)

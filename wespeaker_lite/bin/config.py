@@ -13,12 +13,18 @@ def main() -> None:
     resolving = actions.add_parser("resolve", help="fill in defaults, check every key, write OUT")
     resolving.add_argument("--config", required=True, help="a file of conf/")
     resolving.add_argument("--overrides", help="a corpus' overrides.yaml")
-    resolving.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="wins over both")
+    resolving.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="SECTION.KEY=VALUE",
+        help="a value that replaces those of both files",
+    )
     resolving.add_argument("--out", required=True, help="the experiment's config.yaml")
     copying = actions.add_parser("from-model", help="write the config that a trained model carries to OUT")
-    copying.add_argument("--model", required=True, help="final.pt")
+    copying.add_argument("--model", required=True, help="final.pt of the model")
     copying.add_argument("--out", required=True)
-    showing = actions.add_parser("show", help="only print what OUT holds")
+    showing = actions.add_parser("show", help="print OUT")
     showing.add_argument("--out", required=True)
     args = parser.parse_args()
     if args.action == "from-model":

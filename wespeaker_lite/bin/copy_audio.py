@@ -15,12 +15,14 @@ def main() -> None:
     """Parse the arguments and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, help="data dir with wav.scp and utt2spk, and segments if it has them")
-    parser.add_argument("--trials", nargs="*", default=[], help="trial lists of it, copied to OUT")
+    parser.add_argument("--trials", nargs="*", default=[], help="trial lists, copied to OUT with the ids of the copy")
     parser.add_argument("--copy", required=True, choices=["reverb", "noise", "music", "babble"])
-    parser.add_argument("--seed", type=int, default=1, help="of what is drawn; another one than that of training")
-    parser.add_argument("--musan", default="", help="data dir of noise, music and speech, of list_clips")
+    parser.add_argument(
+        "--seed", type=int, default=1, help="seed of the random choices; take another one than for training"
+    )
+    parser.add_argument("--musan", default="", help="data dir of noise, music and speech, made by list_clips")
     parser.add_argument("--rirs", default="", help="data dir of impulse responses; by default they are simulated")
-    parser.add_argument("--out", required=True, type=Path, help="the folder: OUT/test, OUT/trials*")
+    parser.add_argument("--out", required=True, type=Path, help="folder to write: OUT/test, OUT/trials*")
     args = parser.parse_args()
     from wespeaker_lite.core.files import write_lines
     from wespeaker_lite.corpora.augmented_copies import Copy, write_copy

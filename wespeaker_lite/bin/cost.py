@@ -26,31 +26,33 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--config", help="a file of conf/, or the config.yaml of an experiment")
-    what.add_argument("--table", nargs="+", metavar="CONF", help="confs, of each network the first: a Markdown table")
+    what.add_argument(
+        "--table", nargs="+", metavar="CONF", help="print a Markdown table of the networks of these confs"
+    )
     parser.add_argument(
         "--classes",
         type=int,
-        help="training speakers: also counts what only training needs (head, self-teacher), apart",
+        help="number of training speakers; what only training needs (head, self-teacher) is then counted too, apart",
     )
-    parser.add_argument("--latency", action="store_true", help="time it as well, for 1, 2, 3, 5 and 10 s of input")
-    parser.add_argument("--threads", type=int, default=1, help="CPU threads for --latency (default: 1)")
+    parser.add_argument("--latency", action="store_true", help="also measure the time for 1, 2, 3, 5 and 10 s of input")
+    parser.add_argument("--threads", type=int, default=1, help="threads for --latency (default: 1)")
     parser.add_argument("--repeats", type=int, default=10, help="runs per length, the median counts (default: 10)")
     parser.add_argument(
         "--runtimes",
         type=lambda words: words.split(","),
-        help="with --latency: torch,onnx; side by side, on one thread and two, from features and from samples; also "
-        "sizes of files and peak memory",
+        help="runtimes for --latency, such as torch,onnx: each on one thread and two, from features and from samples; "
+        "also sizes of files and peak memory",
     )
     parser.add_argument(
         "--beside",
         nargs="*",
         default=["conf/ecapa_c512.yaml", "conf/campplus.yaml"],
         metavar="CONF",
-        help="with --runtimes: what is timed in the same run (default: conf/ecapa_c512.yaml conf/campplus.yaml)",
+        help="networks to measure in the same run, with --runtimes (default: conf/ecapa_c512.yaml conf/campplus.yaml)",
     )
     args = parser.parse_args()
     if args.runtimes and not args.latency:
-        raise InputError("--runtimes goes with --latency")
+        raise InputError("--runtimes needs --latency")
     timing = LatencyOptions(threads=args.threads, repeats=args.repeats) if args.latency else None
     if args.table:
         print("\n".join(table(_by_network(args.table), timing)))

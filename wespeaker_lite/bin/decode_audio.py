@@ -9,10 +9,12 @@ from wespeaker_lite.bin import run
 def main() -> None:
     """Parse the arguments and call `decode_listed`."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--scp", required=True, help="utterance and file")
-    parser.add_argument("--out", required=True, help="gets speaker/video/utterance.flac")
-    parser.add_argument("--part", type=int, default=1, help="which share of the lines, from 1")
-    parser.add_argument("--parts", type=int, default=1, help="of how many")
+    parser.add_argument("--scp", required=True, help="table of utterance and audio file")
+    parser.add_argument("--out", required=True, help="folder to write speaker/video/utterance.flac into")
+    parser.add_argument(
+        "--part", type=int, default=1, help="number of the part of SCP to decode, from 1 (default: %(default)s)"
+    )
+    parser.add_argument("--parts", type=int, default=1, help="number of parts (default: %(default)s)")
     args = parser.parse_args()
     print(decode_listed(args.scp, args.out, args.part, args.parts), "files decoded")
 

@@ -18,12 +18,20 @@ from wespeaker_lite.report.without_kd import find_without_kd
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     actions = parser.add_mutually_exclusive_group(required=True)
-    actions.add_argument("--system", action="append", metavar="NAME=final.pt", help="the teacher, then each student")
-    actions.add_argument("--without-kd", metavar="EXP", help="only print the experiment that is EXP without its KD")
+    actions.add_argument(
+        "--system", action="append", metavar="NAME=final.pt", help="a model: the teacher first, then each student"
+    )
+    actions.add_argument(
+        "--without-kd", metavar="EXP", help="only print the name of the experiment that is EXP without KD"
+    )
     parser.add_argument("--data", metavar="DIR", help="data dir with feats.scp")
-    parser.add_argument("--out", metavar="PNG", help="the picture")
-    parser.add_argument("--utterances", type=int, default=20, help="to measure (default %(default)s)")
-    parser.add_argument("--seconds", type=float, default=3.0, help="of each utterance (default %(default)s)")
+    parser.add_argument("--out", metavar="PNG", help="picture to write")
+    parser.add_argument(
+        "--utterances", type=int, default=20, help="number of utterances to measure (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--seconds", type=float, default=3.0, help="seconds of each utterance to look at (default: %(default)s)"
+    )
     options = parser.parse_args()
     if options.without_kd:
         print(find_without_kd(options.without_kd) or "")

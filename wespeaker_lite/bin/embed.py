@@ -18,10 +18,17 @@ def main() -> None:
     parser.add_argument(
         "sources", nargs="+", metavar="SOURCE", help="recordings, one wav.scp, or one list (.txt, .list)"
     )
-    parser.add_argument("--out", required=True, help="prefix of .ark and .scp, or a name that ends in .npz")
-    parser.add_argument("--max-bad", type=int, default=0, help="recordings without embedding that may be left out")
-    parser.add_argument("--no-pipes", action="store_true", help="refuse a wav.scp in which there is a command")
-    parser.add_argument("--threads", type=int, default=1, help="torch threads")
+    parser.add_argument(
+        "--out", required=True, help="prefix of the .ark and .scp to write, or the name of an .npz file"
+    )
+    parser.add_argument(
+        "--max-bad",
+        type=int,
+        default=0,
+        help="most unreadable recordings to leave out before it is an error (default: 0)",
+    )
+    parser.add_argument("--no-pipes", action="store_true", help="refuse a wav.scp that contains a command")
+    parser.add_argument("--threads", type=int, default=1, help="threads of torch (default: 1)")
     args = parser.parse_args()
     import torch
 

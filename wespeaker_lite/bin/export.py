@@ -16,12 +16,12 @@ from wespeaker_lite.core.errors import InputError
 def main() -> None:
     """Parse the arguments and export."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", required=True, type=Path, help="final.pt")
+    parser.add_argument("--model", required=True, type=Path, help="final.pt of the model")
     parser.add_argument("--out", type=Path, help="folder (default: export/ beside the model)")
     parser.add_argument("--experiment", type=Path, help="folder of results.json and verify.json (default: the model's)")
-    parser.add_argument("--language", default="not stated", help="of the training speakers, for the card")
-    parser.add_argument("--licence", default="not stated", help="of the weights, for the card")
-    parser.add_argument("--data", default="not stated", help="the training data, for the card")
+    parser.add_argument("--language", default="not stated", help="language of the training speakers, for the card")
+    parser.add_argument("--licence", default="not stated", help="licence of the weights, for the card")
+    parser.add_argument("--data", default="not stated", help="name of the training data, for the card")
     args = parser.parse_args()
     try:
         import onnx  # noqa: F401

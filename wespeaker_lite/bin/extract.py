@@ -9,13 +9,19 @@ from wespeaker_lite.bin import run
 def main() -> None:
     """Parse the arguments and extract."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", required=True, help="final.pt")
+    parser.add_argument("--model", required=True, help="final.pt of the model")
     parser.add_argument("--data", required=True, help="data dir with feats.scp and utt2num_frames")
-    parser.add_argument("--out", required=True, help="prefix of the .ark and the .scp")
-    parser.add_argument("--config", default="", help="the resolved config that the model must have been trained with")
-    parser.add_argument("--batch-frames", type=int, default=6000, help="frames of a batch, padding included")
+    parser.add_argument("--out", required=True, help="prefix of the .ark and .scp to write")
+    parser.add_argument(
+        "--config", default="", help="resolved config; a model that was trained with another one is refused"
+    )
+    parser.add_argument(
+        "--batch-frames", type=int, default=6000, help="most frames in a batch, padding included (default: %(default)s)"
+    )
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--threads", type=int, default=1, help="torch threads; jobs run side by side, so 1 each")
+    parser.add_argument(
+        "--threads", type=int, default=1, help="threads of torch (default: 1, since jobs run side by side)"
+    )
     args = parser.parse_args()
     import torch
 

@@ -9,11 +9,11 @@ from wespeaker_lite.corpora.download import Source, fetch_corpus
 def main() -> None:
     """Parse the arguments and call `fetch_corpus`."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--url", required=True)
-    parser.add_argument("--out", required=True, help="the folder that the archive's one folder becomes")
-    parser.add_argument("--size", type=int, help="bytes of the archive, where published")
-    parser.add_argument("--sha256", help="of the archive, where published")
-    parser.add_argument("--keep", default="*", help="unpack only files whose path in the archive fits this pattern")
+    parser.add_argument("--url", required=True, help="address of the archive")
+    parser.add_argument("--out", required=True, help="folder to unpack the one folder of the archive as")
+    parser.add_argument("--size", type=int, help="size of the archive in bytes, where it is published")
+    parser.add_argument("--sha256", help="checksum of the archive, where it is published")
+    parser.add_argument("--keep", default="*", help="pattern of the paths in the archive to unpack (default: all)")
     args = parser.parse_args()
     fetch_corpus(Source(args.url, args.size, args.sha256 or None), args.out, args.keep)
 

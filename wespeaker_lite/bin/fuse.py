@@ -17,9 +17,9 @@ from wespeaker_lite.scoring.fusion import fuse
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("experiments", nargs="+", metavar="EXP", help="folders of experiments")
-    parser.add_argument("--scoring", default="asnorm", help="whose scores are fused (default %(default)s)")
-    parser.add_argument("--prior", type=float, default=0.5, help="of a target trial (default %(default)s)")
-    parser.add_argument("--out", required=True, metavar="DIR", help="for scores/ and results.json")
+    parser.add_argument("--scoring", default="asnorm", help="scoring whose scores are fused (default: %(default)s)")
+    parser.add_argument("--prior", type=float, default=0.5, help="prior of a target trial (default: %(default)s)")
+    parser.add_argument("--out", required=True, metavar="DIR", help="folder to write scores/ and results.json into")
     options = parser.parse_args()
     results = fuse(options.experiments, options.scoring, options.out, options.prior)
     print(results_table(results), end="")

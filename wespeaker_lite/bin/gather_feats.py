@@ -11,11 +11,13 @@ from wespeaker_lite.corpora.gather_fbanks import gather
 def main() -> None:
     """Parse the arguments and gather."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--from", dest="source", required=True, type=Path, help="data dir that the jobs read")
-    parser.add_argument("--parts", required=True, type=Path, help="folder of feats.N.scp and so on")
-    parser.add_argument("--out", required=True, type=Path, help="data dir to write; may be the same")
-    parser.add_argument("--speed", type=float, default=1.0, help="of the copy that the parts are of")
-    parser.add_argument("--copy", default="", help="its kind: reverb, noise, music, babble")
+    parser.add_argument("--from", dest="source", required=True, type=Path, help="data dir that the jobs have read")
+    parser.add_argument(
+        "--parts", required=True, type=Path, help="folder of what the jobs have written: feats.N.scp and the like"
+    )
+    parser.add_argument("--out", required=True, type=Path, help="data dir to write; it may be that of --from")
+    parser.add_argument("--speed", type=float, default=1.0, help="speed of the copy (default: %(default)s)")
+    parser.add_argument("--copy", default="", help="kind of the copy: reverb, noise, music, babble")
     args = parser.parse_args()
     gather(args.source, args.parts, args.out, Copy(args.speed, args.copy))
 

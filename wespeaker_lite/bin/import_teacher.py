@@ -9,8 +9,8 @@ from wespeaker_lite.bin import run
 def main() -> None:
     """Parse the arguments and import."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--config", required=True, help="a resolved config whose `pretrained` names the weights")
-    parser.add_argument("--out", required=True, help="the experiment's folder")
+    parser.add_argument("--config", required=True, help="resolved config, whose `pretrained` names the weights")
+    parser.add_argument("--out", required=True, help="folder of the experiment to write")
     args = parser.parse_args()
     from wespeaker_lite.recipe.pretrained import import_weights
 

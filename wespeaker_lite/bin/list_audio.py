@@ -9,8 +9,8 @@ from wespeaker_lite.bin import run
 def main() -> None:
     """Parse the arguments and list."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("dirs", nargs="+")
-    parser.add_argument("--no-pipes", action="store_true", help="refuse a wav.scp in which there is a command")
+    parser.add_argument("dirs", nargs="+", help="data dirs")
+    parser.add_argument("--no-pipes", action="store_true", help="refuse a wav.scp that contains a command")
     args = parser.parse_args()
     for directory in args.dirs:
         list_audio(directory, not args.no_pipes)

@@ -13,7 +13,7 @@ def main() -> None:
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--musan-dir", help="folder with noise/, music/ and speech/, or some of them")
     what.add_argument("--rirs-dir", help="folder of RIRS_NOISES")
-    parser.add_argument("--out", required=True, help="the data dir")
+    parser.add_argument("--out", required=True, help="data dir to write")
     args = parser.parse_args()
     write_clips(args.out, read_musan(args.musan_dir) if args.musan_dir else {"room": read_rirs(args.rirs_dir)})
 

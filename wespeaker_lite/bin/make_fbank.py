@@ -12,16 +12,25 @@ def main() -> None:
     """Parse the arguments and compute."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", required=True, type=Path, help="data dir with wav.scp, and segments if it has them")
-    parser.add_argument("--out", required=True, help="prefix of .ark .scp .utt2num_frames .utt2dur [.bad]")
-    parser.add_argument("--config", default="", help="an experiment's config.yaml: its section features")
-    parser.add_argument("--speed", type=float, default=1.0, help="play so fast; ids get a prefix such as sp0.9-")
+    parser.add_argument(
+        "--out", required=True, help="prefix of the files to write: .ark .scp .utt2num_frames .utt2dur [.bad]"
+    )
+    parser.add_argument("--config", default="", help="config.yaml of an experiment, whose section `features` is used")
+    parser.add_argument(
+        "--speed", type=float, default=1.0, help="factor of the speed (default: 1); ids get a prefix such as sp0.9-"
+    )
     kinds = ["reverb", "noise", "music", "babble"]
-    parser.add_argument("--copy", default="", choices=kinds, help="make a copy of this kind; ids end in it")
-    parser.add_argument("--seed", type=int, default=0, help="of what is drawn for a copy")
-    parser.add_argument("--musan", default="", help="data dir of noise, music and speech, of list_clips")
+    parser.add_argument("--copy", default="", choices=kinds, help="kind of augmented copy to make; ids end in it")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the random choices of a copy")
+    parser.add_argument("--musan", default="", help="data dir of noise, music and speech, made by list_clips")
     parser.add_argument("--rirs", default="", help="data dir of impulse responses; by default they are simulated")
-    parser.add_argument("--max-bad", type=int, default=0, help="unreadable utterances that may be left out")
-    parser.add_argument("--no-pipes", action="store_true", help="refuse a wav.scp in which there is a command")
+    parser.add_argument(
+        "--max-bad",
+        type=int,
+        default=0,
+        help="most unreadable utterances to leave out before it is an error (default: 0)",
+    )
+    parser.add_argument("--no-pipes", action="store_true", help="refuse a wav.scp that contains a command")
     args = parser.parse_args()
     import torch
 

@@ -11,15 +11,32 @@ from wespeaker_lite.corpora.pool import make_pool_lists, read_pool
 def main() -> None:
     """Parse the arguments and call `wespeaker_lite.corpora.lists`."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--corpus-dir", required=True, help="train/ and/or test/, or one tree or data dir; trials*")
-    parser.add_argument("--data-dir", help="where train/, test/ and trials/ are written; without it, only check")
-    parser.add_argument("--seed", type=int, default=ListOptions.seed)
-    parser.add_argument("--test-share", type=float, default=ListOptions.test_share, help="of speakers, without test/")
-    parser.add_argument("--max-targets", type=int, help="at most so many target trials (default: all)")
-    parser.add_argument("--clips", help="a folder of SPEAKER-*.flac (or other audio): one clip each goes to train")
-    parser.add_argument("--clips-prefix", default=Clips.prefix, help="of their speakers' ids")
-    parser.add_argument("--clips-speakers", type=int, help="so many of them must be there")
-    parser.add_argument("--pool", metavar="YAML", help="the corpus is a pool of corpora, of which this tells the sets")
+    parser.add_argument(
+        "--corpus-dir",
+        required=True,
+        help="folder with train/ or test/ or both, or one tree or data dir; trials* in it are used",
+    )
+    parser.add_argument(
+        "--data-dir", help="folder to write train/, test/ and trials/ into; without it, the corpus is only checked"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=ListOptions.seed, help="seed of the random choices (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--test-share",
+        type=float,
+        default=ListOptions.test_share,
+        help="share of test speakers, where there is no test/ (default: %(default)s)",
+    )
+    parser.add_argument("--max-targets", type=int, help="most target trials (default: all)")
+    parser.add_argument(
+        "--clips", help="folder of SPEAKER-*.flac (or other audio), one training utterance of each speaker"
+    )
+    parser.add_argument(
+        "--clips-prefix", default=Clips.prefix, help="prefix of the ids of these speakers (default: %(default)s)"
+    )
+    parser.add_argument("--clips-speakers", type=int, help="number of speakers that --clips must have")
+    parser.add_argument("--pool", metavar="YAML", help="file that names the sets of a pool of corpora")
     args = parser.parse_args()
     clips = Clips(args.clips, args.clips_prefix, args.clips_speakers) if args.clips else None
     options = ListOptions(args.seed, args.test_share, args.max_targets, clips)

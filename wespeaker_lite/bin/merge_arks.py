@@ -9,8 +9,8 @@ from wespeaker_lite.kaldi.arks import merge
 def main() -> None:
     """Parse the arguments and merge."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("parts", nargs="+", help="the .scp of each part, or its prefix")
-    parser.add_argument("--out", required=True, help="prefix of the .ark and the .scp")
+    parser.add_argument("parts", nargs="+", help=".scp of each part, or its prefix")
+    parser.add_argument("--out", required=True, help="prefix of the .ark and .scp to write")
     args = parser.parse_args()
     merge([part.removesuffix(".scp") for part in args.parts], args.out)
 

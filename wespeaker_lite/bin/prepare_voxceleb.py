@@ -10,15 +10,36 @@ from wespeaker_lite.corpora.voxceleb import Options, get, prepare
 def main() -> None:
     """Parse the arguments and call `wespeaker_lite.corpora.voxceleb`."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--corpus-dir", required=True, type=Path, help="holds vox1/ and vox2/, may hold lists/")
     parser.add_argument(
-        "--data-dir", type=Path, help="where train/, test/ and trials/ are written; without it, only look"
+        "--corpus-dir",
+        required=True,
+        type=Path,
+        help="folder with vox1/ and vox2/, and lists/ if the lists are at hand",
     )
-    parser.add_argument("--train", default=Options.train, help="vox2, vox1 or both: whose dev part is trained on")
-    parser.add_argument("--trials", nargs="+", default=list(Options.trials), help="of O, E and H")
-    parser.add_argument("--decode", choices=["pipe", "flac"], default="pipe", help="how m4a is read")
-    parser.add_argument("--strict", choices=["true", "false"], default="false", help="differences are errors")
-    parser.add_argument("--meta-url", default="", help="where lists are downloaded that are in no folder")
+    parser.add_argument(
+        "--data-dir",
+        type=Path,
+        help="folder to write train/, test/ and trials/ into; without it, the corpus is only checked",
+    )
+    parser.add_argument(
+        "--train", default=Options.train, help="vox2, vox1 or both: corpora whose dev part is the training set"
+    )
+    parser.add_argument(
+        "--trials", nargs="+", default=list(Options.trials), help="trial lists to make, of O, E and H (default: all)"
+    )
+    parser.add_argument(
+        "--decode",
+        choices=["pipe", "flac"],
+        default="pipe",
+        help="whether m4a is decoded when it is read (pipe) or once (flac)",
+    )
+    parser.add_argument(
+        "--strict",
+        choices=["true", "false"],
+        default="false",
+        help="whether differences from what is published are errors",
+    )
+    parser.add_argument("--meta-url", default="", help="address of the lists, for those that no folder has")
     args = parser.parse_args()
     options = Options(args.train, tuple(args.trials), args.decode == "flac", args.strict == "true")
     if args.data_dir:

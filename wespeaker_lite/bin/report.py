@@ -13,11 +13,15 @@ from wespeaker_lite.report.report import BootstrapOptions, write_report
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", required=True, metavar="DIR", help="the experiment; report/ is made in it")
-    parser.add_argument("--utt2spk", metavar="FILE", help="speakers of the test set; without it no intervals")
-    parser.add_argument("--replicates", type=int, default=1000, help="of the bootstrap (default %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="of the bootstrap (default %(default)s)")
-    parser.add_argument("--attention", metavar="JSON", help="figures by draw_attention in DIR/report, to be shown too")
+    parser.add_argument("--out", required=True, metavar="DIR", help="experiment; report/ is written into it")
+    parser.add_argument(
+        "--utt2spk", metavar="FILE", help="utterance and speaker of the test set; without it there are no intervals"
+    )
+    parser.add_argument(
+        "--replicates", type=int, default=1000, help="replicates of the bootstrap (default: %(default)s)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of the bootstrap (default: %(default)s)")
+    parser.add_argument("--attention", metavar="JSON", help="figures of draw_attention, to be shown in the report")
     options = parser.parse_args()
 
     utt2spk = read_table(options.utt2spk) if options.utt2spk else None

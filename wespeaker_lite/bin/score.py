@@ -22,25 +22,48 @@ from wespeaker_lite.scoring.results import mean_of_lists, read_cost, write_resul
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--embeddings", required=True, metavar="SCP", help="embeddings of all utterances in the trials")
-    parser.add_argument("--frames", metavar="FILE", help="their lengths, for QMF: utt2num_frames")
+    parser.add_argument("--frames", metavar="FILE", help="utt2num_frames of these utterances, for QMF")
     parser.add_argument("--trials", required=True, nargs="+", action="extend", metavar="LIST", help="trial lists")
-    parser.add_argument("--mean", nargs="+", default=[], metavar="NAME", help="lists to give the mean of figures over")
-    parser.add_argument("--cohort", metavar="SCP", help="embeddings of the training set: mean to subtract, and cohort")
-    parser.add_argument("--cohort-utt2spk", metavar="FILE", help="speakers of the cohort")
-    parser.add_argument("--cohort-frames", metavar="FILE", help="lengths of the cohort's utterances, for QMF")
-    parser.add_argument("--cohort-per", choices=("speaker", "utterance"), default="speaker", help="rows of the cohort")
-    parser.add_argument("--config", metavar="YAML", help="an experiment's config.yaml: its section scoring")
-    parser.add_argument("--scorings", help=f"in place of the config's; known: {' '.join(SCORINGS)}")
-    parser.add_argument("--top-n", type=int, help="in place of the config's: AS-norm's adaptive cohort")
-    parser.add_argument("--block-mb", type=float, help="in place of the config's: working memory in MB")
+    parser.add_argument("--mean", nargs="+", default=[], metavar="NAME", help="lists whose figures are averaged")
     parser.add_argument(
-        "--left-out", nargs="+", default=[], action="extend", type=Path, metavar="FILE", help="to count"
+        "--cohort",
+        metavar="SCP",
+        help="embeddings of the training set: their mean is subtracted, and they are the cohort",
     )
-    parser.add_argument("--cost", metavar="JSON", help="params and macs_1s, to go into results.json")
-    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="for scores/ and results.json")
+    parser.add_argument("--cohort-utt2spk", metavar="FILE", help="utterance and speaker of the cohort")
+    parser.add_argument("--cohort-frames", metavar="FILE", help="utt2num_frames of the cohort, for QMF")
+    parser.add_argument(
+        "--cohort-per",
+        choices=("speaker", "utterance"),
+        default="speaker",
+        help="whether the cohort has a vector for each speaker (default) or for each utterance",
+    )
+    parser.add_argument(
+        "--config", metavar="YAML", help="config.yaml of an experiment, whose section `scoring` is used"
+    )
+    parser.add_argument("--scorings", help=f"scorings, in place of those of the config; known: {' '.join(SCORINGS)}")
+    parser.add_argument(
+        "--top-n", type=int, help="size of the adaptive cohort of AS-norm, in place of that of the config"
+    )
+    parser.add_argument("--block-mb", type=float, help="working memory in MB, in place of that of the config")
+    parser.add_argument(
+        "--left-out",
+        nargs="+",
+        default=[],
+        action="extend",
+        type=Path,
+        metavar="FILE",
+        help="lists of utterances that were left out, to be counted",
+    )
+    parser.add_argument(
+        "--cost", metavar="JSON", help="parameters and MACs (bin.cost), to be written into results.json"
+    )
+    parser.add_argument(
+        "--out", required=True, type=Path, metavar="DIR", help="folder to write scores/ and results.json into"
+    )
     options = parser.parse_args()
     if options.cohort and options.cohort_per == "speaker" and not options.cohort_utt2spk:
-        raise InputError("--cohort wants --cohort-utt2spk FILE, to average over speakers (or --cohort-per utterance)")
+        raise InputError("--cohort needs --cohort-utt2spk FILE, to average over speakers (or --cohort-per utterance)")
 
     scoring = read_options(
         options.config,

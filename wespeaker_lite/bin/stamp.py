@@ -20,14 +20,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("action", choices=["check", "write", "accept"])
     parser.add_argument("stamp")
-    parser.add_argument("--files", nargs="*", default=[], help="inputs, by content")
-    parser.add_argument("--trees", nargs="*", default=[], help="input folders, by names, sizes and times")
-    parser.add_argument("--folders", nargs="*", default=[], help="input folders, by the folders in them")
-    parser.add_argument("--config", default="", help="a resolved config, for --sections")
-    parser.add_argument("--sections", nargs="*", default=[], help="config sections that the stage depends on")
+    parser.add_argument("--files", nargs="*", default=[], help="input files, compared by content")
+    parser.add_argument(
+        "--trees", nargs="*", default=[], help="input folders, compared by names, sizes and times of their files"
+    )
+    parser.add_argument(
+        "--folders", nargs="*", default=[], help="input folders, compared by the names of the folders in them"
+    )
+    parser.add_argument("--config", default="", help="resolved config, for --sections")
+    parser.add_argument("--sections", nargs="*", default=[], help="sections of the config that the stage depends on")
     parser.add_argument("--words", nargs="*", default=[], help="options that the stage depends on")
-    parser.add_argument("--current", nargs="*", default=[], help="stamps of what is read besides; they must still hold")
-    parser.add_argument("--outputs", nargs="*", default=[], help="what the stage has made (with write and accept)")
+    parser.add_argument(
+        "--current",
+        nargs="*",
+        default=[],
+        help="stamps of other stages whose files are read, which must still be valid",
+    )
+    parser.add_argument(
+        "--outputs", nargs="*", default=[], help="files that the stage has made (with write and accept)"
+    )
     parser.add_argument("--editable", nargs="*", default=[], help="outputs that users may edit (with write)")
     args = parser.parse_args()
     inputs = stamps.Inputs(

@@ -9,17 +9,22 @@ from wespeaker_lite.bin import run
 def main() -> None:
     """Parse the arguments and train."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--config", required=True, help="the experiment's resolved config.yaml")
+    parser.add_argument("--config", required=True, help="resolved config.yaml of the experiment")
     parser.add_argument("--data", required=True, help="data dir with feats.scp, utt2num_frames and utt2spk")
-    parser.add_argument("--out", required=True, help="the experiment's folder")
-    parser.add_argument("--teacher", action="append", default=[], help="final.pt of the teacher; of each, if several")
+    parser.add_argument("--out", required=True, help="folder of the experiment")
+    parser.add_argument("--teacher", action="append", default=[], help="final.pt of a teacher; once for each")
     parser.add_argument(
-        "--teacher-embeddings", action="append", default=[], help="xvector.scp of each teacher over the training set"
+        "--teacher-embeddings",
+        action="append",
+        default=[],
+        help="xvector.scp of a teacher over the training set; once for each",
     )
-    parser.add_argument("--start-from", default="", help="final.pt that training begins with, to fine-tune it")
-    parser.add_argument("--noise", default="", help="data dir with features of noise, where the config mixes some in")
+    parser.add_argument("--start-from", default="", help="final.pt whose weights training begins with")
     parser.add_argument(
-        "--inputs", nargs="*", default=[], help="files that the result depends on, as in the stage's stamp"
+        "--noise", default="", help="data dir with features of noise, where the config adds noise to crops"
+    )
+    parser.add_argument(
+        "--inputs", nargs="*", default=[], help="other files that the result depends on, as in the stamp of the stage"
     )
     args = parser.parse_args()
     from wespeaker_lite.training.job import Job, train  # after the arguments: --help need not wait for torch

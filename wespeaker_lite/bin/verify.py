@@ -24,13 +24,20 @@ def main() -> None:
     parser.add_argument("files", nargs="*", metavar="FILE", help="two recordings")
     parser.add_argument("--enroll", nargs="+", default=[], metavar="FILE", help="recordings of one speaker")
     parser.add_argument("--test", metavar="FILE", help="the recording to compare with --enroll")
-    parser.add_argument("--trials", metavar="NAME", help="the list whose EER point decides (default: the first)")
-    parser.add_argument("--p-target", type=float, help="prior of a same-speaker trial: decide by the calibrated ratio")
+    parser.add_argument("--trials", metavar="NAME", help="list whose EER point is the threshold (default: the first)")
+    parser.add_argument(
+        "--p-target", type=float, help="prior of a target trial; decides by the calibrated log-likelihood ratio"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-    parser.add_argument("--stream", action="store_true", help="decide again and again along the test recording")
-    parser.add_argument("--window", type=float, default=3.0, help="seconds for --stream; 0: all so far (default: 3)")
+    parser.add_argument("--stream", action="store_true", help="give a running decision along the test recording")
+    parser.add_argument(
+        "--window",
+        type=float,
+        default=3.0,
+        help="seconds that a decision of --stream looks at; 0 for all so far (default: 3)",
+    )
     parser.add_argument("--hop", type=float, default=0.5, help="seconds between decisions of --stream (default: 0.5)")
-    parser.add_argument("--threads", type=int, default=1, help="torch threads")
+    parser.add_argument("--threads", type=int, default=1, help="threads of torch (default: 1)")
     args = parser.parse_args()
     if bool(args.files) == bool(args.enroll or args.test) or (args.files and len(args.files) != 2):
         raise InputError("name two recordings, or --enroll FILE... and --test FILE")

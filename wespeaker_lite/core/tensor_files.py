@@ -40,9 +40,9 @@ def load_tensors(path: str | Path) -> dict[str, Any]:
         if getattr(error, "filename", None):  # the system's own word, such as no permission
             raise
         cause = str(error).partition("\n")[0]
-        raise InputError(f"{path}: cut or not a file of ours ({type(error).__name__}: {cause})") from error
+        raise InputError(f"{path}: cut or not a file of this program ({type(error).__name__}: {cause})") from error
     if not isinstance(record, dict):
-        raise InputError(f"{path}: not a file of ours")
+        raise InputError(f"{path}: not a file of this program")
     return record
 
 

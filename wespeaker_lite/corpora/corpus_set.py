@@ -71,7 +71,7 @@ def recording_of(segment: str) -> str:
 
 
 def write_data_dir(folder: Path, part: CorpusSet) -> None:
-    """Write a set as a Kaldi data dir, each file whole or not at all; an optional file that it has not is removed."""
+    """Write a set as a Kaldi data dir, each file whole or not at all; optional files that it lacks are removed."""
     spk2utt = spk2utt_of(part.utt2spk)
     tables = {
         "wav.scp": part.wavs,

@@ -149,7 +149,7 @@ def _check(source: Source, part: Path) -> None:
         part.unlink()
         raise InputError(f"{source.url}: {fault}; the download was removed, run again")
     checks = ["size"] * bool(source.size) + ["SHA-256"] * bool(source.sha256) + ["gzip CRC"] * is_gzip
-    log.info("%s: good by %s; SHA-256 %s", source.url, ", ".join(checks) or "length", digest.hexdigest())
+    log.info("%s: verified by %s; SHA-256 %s", source.url, ", ".join(checks) or "length", digest.hexdigest())
 
 
 def _gzip_fault(path: Path) -> str | None:

@@ -30,7 +30,7 @@ def read_kaldi_dir(folder: Path) -> CorpusSet:
     _check_same_utterances(folder, audio_of, given, "segments" if has_segments else "wav.scp")
     orphan = next((utterance for utterance, recording in audio_of.items() if recording not in wavs), None)
     if orphan:
-        raise InputError(f"{folder}/segments: {orphan!r} is of recording {audio_of[orphan]!r}, which wav.scp has not")
+        raise InputError(f"{folder}/segments: {orphan!r} is of recording {audio_of[orphan]!r}, which is not in wav.scp")
     new_ids = {utterance: _with_speaker(utterance, speaker) for utterance, speaker in given.items()}
     if len(set(new_ids.values())) < len(new_ids):
         raise InputError(f"{folder}/utt2spk: ids are no longer unique with their speaker in front")

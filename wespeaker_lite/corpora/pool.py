@@ -185,7 +185,7 @@ def make_pool_lists(pool: str | Path, config: str | Path, data: str | Path, opti
     """Write `data/{train,test}`, `data/trials/<list>_<set>`, and `data/test_sets`: lines `set list`, main lists first.
 
     Raises:
-        InputError: as `read_pool` does; where `data` has a set of an earlier pool that this one has not.
+        InputError: as `read_pool` does; where `data` has a set of an earlier pool that this one does not have.
     """
     data = Path(data)
     sets, lists = read_pool(pool, config, options)

@@ -340,7 +340,7 @@ def _read(corpus: Path, name: str, walk: Walk, differences: list[str]) -> dict[s
 def _read_list(letter: str, corpus: Path, keys: Mapping[str, str], differences: list[str]) -> Trials:
     path = _find(LISTS[letter], _folders(corpus))
     if path is None:
-        raise InputError(f"{LISTS[letter]} is in none of {', '.join(map(str, _folders(corpus)))}: run stage 0 first")
+        raise InputError(f"{LISTS[letter]} is not in {' or '.join(map(str, _folders(corpus)))}: run stage 0 first")
     trials = read_trials(path)
     if len(trials) != KNOWN_TRIALS[letter]:
         differences.append(f"{path}: {len(trials)} trials, published are {KNOWN_TRIALS[letter]}")

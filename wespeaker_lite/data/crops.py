@@ -214,7 +214,7 @@ class CropDataset(torch.utils.data.Dataset):
         bad = np.flatnonzero(self.num_frames < 1)
         if len(bad):
             frames = num_frames.value(bad[0])
-            raise InputError(f"{directory}/utt2num_frames:{bad[0] + 1}: {frames!r} is no number of frames")
+            raise InputError(f"{directory}/utt2num_frames:{bad[0] + 1}: {frames!r} is not a number of frames")
         self._arks, self._ark_of, self._offsets = _locations(directory / "feats.scp", feats)
         self.classes, self.labels = numbered(utt2spk.column())
         self.utterances = Names(utt2spk.keys)
@@ -358,7 +358,7 @@ def _locations(path: Path, feats: BlockTable) -> tuple[list[str], np.ndarray, np
     for number, ark in enumerate(arks):
         if not os.path.exists(ark):
             key = feats.keys[ark_of.tolist().index(number)].decode()
-            raise InputError(f"{ark}: no such ark; utterance {key!r} is said to be in it")
+            raise InputError(f"{ark}: no such ark; utterance {key!r} should be in it")
     return arks, ark_of, offsets
 
 

@@ -33,7 +33,7 @@ def find_rule(verification: Verification | None, p_target: float | None, trials:
             raise InputError(f"--p-target {p_target:g} must be between 0 and 1")
         if verification is None or verification.calibration is None:
             raise InputError(
-                "--p-target wants calibrated scores: put cosine_linear into scoring.scorings and run stage 6 again"
+                "--p-target needs calibrated scores: add cosine_linear to scoring.scorings and run stage 6 again"
             )
         return Rule(f"p_target {p_target:g}", math.log((1 - p_target) / p_target), verification.calibration)
     known = verification.thresholds if verification else {}

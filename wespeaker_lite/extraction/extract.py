@@ -105,7 +105,7 @@ def read_features(utterance: str, place: Location, trained: trained_model.Traine
     """The features (T, F) of a whole utterance as a trained model wants them, mean-subtracted if it was so trained.
 
     Raises:
-        InputError: naming the utterance, where it has not the mel bins that the model reads, or cannot be read.
+        InputError: naming the utterance, where its mel bins are not those that the model reads, or it cannot be read.
     """
     feats = torch.from_numpy(read_array(utterance, place))
     if feats.shape[1] != trained.num_mels:

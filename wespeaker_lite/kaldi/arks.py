@@ -167,7 +167,7 @@ def merge(parts: Sequence[str | Path], prefix: str | Path) -> None:
             base = joined.tell()
             for key, (_, offset) in read_scp(f"{part}.scp").items():
                 if key in offsets:
-                    raise InputError(f"{part}.scp: {key!r} stands in another part too")
+                    raise InputError(f"{part}.scp: {key!r} is in another part too")
                 _check_offset(key, f"{part}.ark", offset)
                 offsets[key] = base + offset
             with open(f"{part}.ark", "rb") as file:
@@ -176,7 +176,7 @@ def merge(parts: Sequence[str | Path], prefix: str | Path) -> None:
 
 def _check_offset(key: str, ark: str, offset: int) -> None:
     if not os.path.exists(ark):
-        raise InputError(f"{ark}: no such ark; utterance {key!r} is said to be in it")
+        raise InputError(f"{ark}: no such ark; utterance {key!r} should be in it")
     if offset >= os.path.getsize(ark):
         raise _cut(key, ark)
 

@@ -31,7 +31,7 @@ def combine(out: str | Path, directories: Sequence[str | Path]) -> int:
     left_out = set().union(*tables) - common.keys()
     if "segments" in left_out:
         raise InputError(
-            f"{first_few(map(str, sources))}: some have segments and some have not: these cannot be combined"
+            f"{first_few(map(str, sources))}: some have segments and others do not: they cannot be combined"
         )
     check_elsewhere([Path(out)], sources)
     for name in sorted(left_out):

@@ -105,14 +105,14 @@ def write_table(path: str | Path, table: Mapping[str, object]) -> None:
     """Write a table sorted by key; it appears whole or not at all.
 
     Raises:
-        InputError: where a key or value cannot stand in a table (white space in a key, a line break, no value).
+        InputError: where a key or value cannot be written into a table (white space in a key, a line break, no value).
     """
     write_lines(path, (_line(path, key, str(table[key])) for key in sorted_keys(table)))
 
 
 def _line(path: str | Path, key: str, value: str) -> str:
     if not key or key.split() != [key] or not value.strip() or "\n" in value or "\0" in key + value:
-        raise InputError(f"{path}: {key!r} {value!r} cannot stand in a table")
+        raise InputError(f"{path}: {key!r} {value!r} cannot be written into a table")
     return f"{key} {value}\n"
 
 

@@ -62,7 +62,7 @@ def read_trials(path: str | Path) -> Trials:
     for number in of_itself:
         if not is_target[number]:
             raise InputError(
-                f"{path}:{number + 1}: {enroll[number]!r} and itself are called a nontarget; fix the label"
+                f"{path}:{number + 1}: {enroll[number]!r} compared with itself is labelled nontarget; fix the label"
             )
     if duplicates or of_itself:
         log.warning("%s: %d duplicate trials, %d of an utterance with itself", path, duplicates, len(of_itself))

@@ -63,7 +63,7 @@ def keys(cls: type) -> list[Key]:
     """The keys of a config dataclass.
 
     Raises:
-        ValueError: naming those that its docstring gives no meaning, and those that it has and the class has not.
+        ValueError: naming those that its docstring gives no meaning, and those that only the docstring has.
     """
     known, hints = meanings(cls), typing.get_type_hints(cls)
     fields = dataclasses.fields(cls)

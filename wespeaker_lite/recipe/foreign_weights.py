@@ -72,7 +72,7 @@ def translate(state: Mapping[str, Tensor], network: str, model: nn.Module, where
             raise InputError(f"{where}: {name} is {shapes}: do model's options fit it?")
         found[name] = found[name].reshape(tensor.shape)  # a linear layer of theirs may be a convolution of ours
     if unknown := sorted(found.keys() - wanted.keys()):
-        raise InputError(f"{where}: has {unknown[0]}, which our {network} has not: do model's options fit it?")
+        raise InputError(f"{where}: has {unknown[0]}, which our {network} does not have: do model's options fit it?")
     return found
 
 
@@ -87,7 +87,7 @@ def _renamed(state: Mapping[str, Tensor], network: str, where: str) -> dict[str,
     for name, value in state.items():
         layer, _, kind = name.rpartition(".")
         if layer not in table:
-            raise InputError(f"{where}: what is {name}? It is neither our {network}'s nor wespeaker's")
+            raise InputError(f"{where}: unknown tensor {name}: it is neither our {network}'s nor wespeaker's")
         renamed[f"{table[layer]}.{kind}"] = value
     return _reordered(renamed) if network == "ecapa_tdnn" else renamed
 

@@ -141,7 +141,7 @@ def accept(stamp: str | Path, outputs: Iterable[str]) -> None:
     seen = Digests(f"{stamp}.seen")
     for path in outputs:
         if path not in record.outputs:
-            raise InputError(f"{stamp} knows no output {path}, only {', '.join(record.outputs)}")
+            raise InputError(f"{stamp} has no output {path}, only {', '.join(record.outputs)}")
         record.outputs[path] = _made(path, seen)
     _write(stamp, record, seen)
 

@@ -143,8 +143,8 @@ def _divergences(teacher: Shown, student: Shown) -> list[float]:
     sizes = [[tuple(stage.shape) for stage in system.maps[0]] for system in (teacher, student)]
     if sizes[0] != sizes[1]:
         raise InputError(
-            f"{teacher.name} and {student.name}: their attention maps do not compare; for one utterance the sizes by "
-            f"stage are {sizes[0]} and {sizes[1]}"
+            f"{teacher.name} and {student.name}: their attention maps cannot be compared; for one utterance the sizes "
+            f"by stage are {sizes[0]} and {sizes[1]}"
         )
     utterances = zip(teacher.maps, student.maps, strict=True)
     divergences = [[row_divergence(*pair) for pair in zip(*maps, strict=True)] for maps in utterances]

@@ -91,7 +91,7 @@ def compare(systems: Sequence[System], comparison: Comparison, options: Bootstra
         raise InputError("two rows have the same name")
     baseline = comparison.baseline
     if baseline is not None and baseline not in names:
-        raise InputError(f"--baseline {baseline!r} is no row{nearest(baseline, names)}")
+        raise InputError(f"--baseline {baseline!r} is not a row{nearest(baseline, names)}")
     measured, shown = _measure(systems, comparison, options), comparison.lists
     if comparison.mean:
         mean = f"mean of {', '.join(comparison.mean)}"

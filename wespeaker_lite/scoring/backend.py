@@ -222,4 +222,4 @@ def _tell(scoring: str, calibration: Calibration, scores: np.ndarray, labels: np
     model = " + ".join([*terms, f"{calibration.bias:.4g}"])
     log.info("%s: from %d trials, %d of them targets: %s", scoring, len(labels), np.count_nonzero(labels), model)
     if scores[labels].min() > scores[~labels].max():
-        log.warning("%s: the score tells all calibration trials apart: the ratios will be far too confident", scoring)
+        log.warning("%s: the score separates all calibration trials: the ratios will be far too confident", scoring)

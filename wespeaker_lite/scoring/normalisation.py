@@ -50,7 +50,7 @@ def cohort_statistics(
         square[block] = np.einsum("ij,ij->i", scores, scores, dtype=np.float64) / count
     deviation = np.sqrt(np.maximum(square - mean**2, 0))
     if not (deviation > 1e-6).all():
-        raise InputError(f"the scores of an utterance against {count} of the cohort are all one: take a larger cohort")
+        raise InputError(f"the scores of an utterance against {count} of the cohort are all equal: use a larger cohort")
     return CohortStatistics(mean, deviation)
 
 
@@ -58,7 +58,7 @@ def _cohort_size(available: int, top_n: int | None) -> int:
     if top_n is None:
         return available
     if top_n < 2:
-        raise InputError(f"--top-n {top_n}: AS-norm wants at least 2 of the cohort")
+        raise InputError(f"--top-n {top_n}: AS-norm needs at least 2 of the cohort")
     if top_n > available:
         log.warning("the cohort has only %d of the %d asked for by --top-n; all of it is used", available, top_n)
     return min(top_n, available)

@@ -86,7 +86,7 @@ def train_plda(vectors: np.ndarray, speakers: np.ndarray, mean: np.ndarray, opti
     dim = min(size, count - 1) if options.lda_dim is None else options.lda_dim
     if not 1 <= dim <= min(size, count - 1):
         raise InputError(
-            f"plda: LDA to {dim} of {size} dimensions wants more than {dim} training speakers, and there are {count}: "
+            f"plda: LDA to {dim} of {size} dimensions needs more than {dim} training speakers, and there are {count}: "
             "set scoring.plda.lda_dim lower"
         )
     if len(vectors) - count < size:
@@ -136,7 +136,7 @@ def _diagonalise(between: np.ndarray, within: np.ndarray) -> tuple[np.ndarray, n
     """
     values, vectors = eigh(within)
     if not values.sum() > 1e-6 * np.trace(between):
-        raise InputError("plda: the training embeddings of a speaker are all one; look at the model")
+        raise InputError("plda: all training embeddings of a speaker are equal; look at the model")
     white = vectors / np.sqrt(np.maximum(values, COVARIANCE_FLOOR * values[-1]))
     diagonal, rotation = eigh(white.T @ between @ white)
     return diagonal[::-1], white @ rotation[:, ::-1]

@@ -63,8 +63,8 @@ def check_same_trials(trials: Trials, first: Trials) -> None:
     pairs = enumerate(zip_longest(_lines(trials), _lines(first), fillvalue="the end"), start=1)
     number, (ours, theirs) = next((number, pair) for number, pair in pairs if pair[0] != pair[1])
     raise InputError(
-        f"{trials.path} has not the trials of {first.path} in their order: line {number} is {ours!r} here, {theirs!r} "
-        "there; score both on one list"
+        f"{trials.path} does not have the trials of {first.path} in the same order: line {number} is {ours!r} here, "
+        f"{theirs!r} there; score both on one list"
     )
 
 

@@ -60,9 +60,9 @@ def _why_not(plain: float, plain_seconds: float, compiled: float, seconds: float
     if not abs(compiled - plain) <= SAME * abs(plain):
         return f"it gives a loss of {compiled:.6g} in the place of {plain:.6g}"
     if seconds > plain_seconds:
-        return f"a step takes {1e3 * seconds:.1f} ms in the place of {1e3 * plain_seconds:.1f} ms"
+        return f"a step takes {1e3 * seconds:.1f} ms instead of {1e3 * plain_seconds:.1f} ms"
     if seconds:
-        log.info("compiled, a step takes %.1f ms in the place of %.1f ms", 1e3 * seconds, 1e3 * plain_seconds)
+        log.info("compiled, a step takes %.1f ms instead of %.1f ms", 1e3 * seconds, 1e3 * plain_seconds)
     return ""
 
 

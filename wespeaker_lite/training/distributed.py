@@ -167,7 +167,7 @@ class GradientSum:
         self.sent.append((flat, dist.all_reduce(flat, async_op=True)))
 
     def finish(self) -> None:
-        """After the backward pass: send what was not sent yet, and put the sums in the place of the gradients."""
+        """After the backward pass: send what was not sent yet, and put the sums instead of the gradients."""
         while len(self.sent) < len(self.messages):
             self._send()
         for message, (flat, work) in zip(self.messages, self.sent, strict=True):
