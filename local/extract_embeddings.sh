@@ -26,9 +26,7 @@ for set_name in "${set_names[@]}"; do
     python -m wespeaker_lite.bin.extract --model "$model" --data "$dir/split/JOB" --out "$dir/parts/xvector.JOB" \
     --device "$device" "${options[@]}"
   arrived "$dir/parts/xvector.JOB.scp"
-  python -m wespeaker_lite.bin.merge_arks --out "$dir/xvector" "${arrivals[@]}"
-  cmp -s <(cut -d ' ' -f 1 "$fbanks/$set_name/feats.scp") <(cut -d ' ' -f 1 "$dir/xvector.scp") ||
-    die "$dir/xvector.scp does not list the utterances of $fbanks/$set_name/feats.scp"
+  python -m wespeaker_lite.bin.merge_arks --out "$dir/xvector" "${arrivals[@]}" --keys-of "$fbanks/$set_name/feats.scp"
   rm -rf "$dir/split" "$dir/parts"
   stamp "$dir/xvector.scp" "$dir/xvector.ark"
 done

@@ -43,9 +43,11 @@ make_fbank() {
 # stamp_fbanks DIR PART...: leave the stamp of fbanks that PARTs hold. It lists all tables, since --max-bad may have
 # dropped lines of those that stage 1 made.
 stamp_fbanks() {
-  local files
-  mapfile -t files < <(find "$1" -maxdepth 1 -type f ! -name '.*' && find "${@:2}" -path '*/fbank/*.ark')
-  stamp "${files[@]}"
+  local files tables
+  find_files "$1" -maxdepth 1 -type f ! -name '.*'
+  tables=("${files[@]}")
+  find_files "${@:2}" -path '*/fbank/*.ark'
+  stamp "${tables[@]}" "${files[@]}"
 }
 
 # some_of FROM OUT KIND: a share of the utterances of FROM, others for each kind of copy.

@@ -22,3 +22,11 @@ fresh() {
 }
 # stamp OUTPUTS... [--editable OUTPUTS...]: leave the stamp that `fresh` was last asked about.
 stamp() { python -m wespeaker_lite.bin.stamp write "${stamp_and_inputs[@]}" --outputs "$@"; }
+
+# find_files WORD...: what `find` prints, in the array `files`. Bash does not tell when a program in <( ) fails.
+find_files() {
+  local lines
+  lines=$(find "$@") || die "find $* failed"
+  [ -n "$lines" ] || die "find $*: there is none"
+  mapfile -t files <<< "$lines"
+}

@@ -57,3 +57,11 @@ def test_the_scripts_know_the_default_front_end(repository: Path) -> None:
         ["bash", "-c", "\n".join([*known, 'echo "$default_features"'])], capture_output=True, check=True
     )
     assert said.stdout.decode().strip() == json.dumps(to_mapping(FbankConfig()))
+
+
+def test_scripts_read_no_program_whose_failure_bash_hides(repository: Path) -> None:
+    """Bash does not tell when a program in <( ) fails, and whoever reads it takes what there is for all."""
+    scripts = [path for name in ("local", "tools", "egs") for path in (repository / name).rglob("*.sh")]
+    for script in (repository / "run.sh", repository / "path.sh", *scripts):
+        code = [line.partition(" #")[0] for line in script.read_text().splitlines() if not line.startswith("#")]
+        assert not [line for line in code if "<(" in line], script

@@ -29,6 +29,14 @@ mv "$folder/parts" "$folder/late"
 (sleep 1.5; mv "$folder/late" "$folder/parts") &
 """
 
+# Lists one file of several, then fails, as on a folder that cannot be read.
+FIND = """\
+#!/usr/bin/env bash
+if [[ $* != *-type\\ f* && $* != *.ark* ]]; then exec {find} "$@"; fi
+{find} "$@" | head -n 1
+exit 1
+"""
+
 
 @pytest.fixture(scope="module")
 def checkout(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Checkout:
@@ -112,6 +120,20 @@ def test_what_a_file_server_shows_late_is_waited_for(checkout: Checkout, undistu
     (checkout.exp / "embeddings/test/.embed.stamp").unlink()
     checkout.good("--stage", "5", "--stop-stage", "5", "--cmd", "./late.sh")
     checkout.good("--stage", "6")
+    assert products(checkout) == undisturbed
+
+
+@pytest.mark.parametrize(("stage", "stamp"), [(1, ".lists.stamp"), (2, "train/.fbank.stamp")])
+def test_a_program_that_fails_while_files_are_listed(
+    checkout: Checkout, undisturbed: dict[str, str], tmp_path: Path, stage: int, stamp: str
+) -> None:
+    (tmp_path / "find").write_text(FIND.format(find=shutil.which("find")))
+    (tmp_path / "find").chmod(0o755)
+    (checkout.folder / "data/mini" / stamp).unlink()
+    said = checkout.bad(*only(stage), PATH=f"{tmp_path}:{os.environ['PATH']}")
+    assert "find data/mini/train -maxdepth 1 -type f" in said
+    assert not (checkout.folder / "data/mini" / stamp).exists()
+    checkout.good()
     assert products(checkout) == undisturbed
 
 

@@ -372,3 +372,19 @@ def test_parts_that_share_a_key_are_not_merged(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"b.scp: 'same' is in another part too"):
         merge([tmp_path / "a", tmp_path / "b"], tmp_path / "all")
     assert not (tmp_path / "all.ark").exists()
+
+
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [("a 1\nb 1\n", "lack 1 utterances .* 0 others, such as 'a'"), ("a 1\n", "lack 1 .* 1 others, such as 'a'")],
+)
+def test_parts_must_have_the_keys_of_a_table(tmp_path: Path, table: str, said: str) -> None:
+    with ArkWriter(tmp_path / "part") as writer:
+        writer.write("b", np.ones(3))
+    (tmp_path / "table").write_text(table)
+    with pytest.raises(InputError, match=said):
+        merge([tmp_path / "part"], tmp_path / "all", tmp_path / "table")
+    assert not (tmp_path / "all.ark").exists()
+    (tmp_path / "table").write_text("b 2\n")
+    merge([tmp_path / "part"], tmp_path / "all", tmp_path / "table")
+    assert (tmp_path / "all.ark").exists()

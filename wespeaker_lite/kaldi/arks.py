@@ -10,7 +10,7 @@ import re
 import shutil
 import struct
 import tempfile
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence, Set
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, Self
@@ -154,11 +154,14 @@ def _ark_and_scp(ark: str, scp: str, offsets: dict[str, int]) -> Iterator:
         Path(scp).unlink(missing_ok=True)  # an old scp must never stand beside a new ark
 
 
-def merge(parts: Sequence[str | Path], prefix: str | Path) -> None:
+def merge(parts: Sequence[str | Path], prefix: str | Path, table: str | Path = "") -> None:
     """Join the arks of several jobs, given by their prefixes, into `prefix`.ark and `prefix`.scp; the parts stay.
 
+    table: whose keys they must have together, if any.
+
     Raises:
-        InputError: where two parts hold the same key, or a part's ark is missing or cut.
+        InputError: where two parts hold the same key, a part's ark is missing or cut, or a key of `table` is missing or
+            one more is there.
     """
     ark, scp = os.path.abspath(f"{prefix}.ark"), os.path.abspath(f"{prefix}.scp")
     offsets: dict[str, int] = {}
@@ -172,6 +175,17 @@ def merge(parts: Sequence[str | Path], prefix: str | Path) -> None:
                 offsets[key] = base + offset
             with open(f"{part}.ark", "rb") as file:
                 shutil.copyfileobj(file, joined, 1 << 24)
+        if table:
+            _check_keys(prefix, offsets.keys(), table)
+
+
+def _check_keys(prefix: str | Path, found: Set[str], table: str | Path) -> None:
+    expected = {key for _, key, _ in iter_table(table)}
+    if found != expected:
+        raise InputError(
+            f"{prefix}.ark would lack {len(expected - found)} utterances of {table}, and have "
+            f"{len(found - expected)} others, such as {min(found ^ expected)!r}"
+        )
 
 
 def _check_offset(key: str, ark: str, offset: int) -> None:
