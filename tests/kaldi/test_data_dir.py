@@ -323,7 +323,7 @@ def test_what_cannot_be_combined_is_named(source: Path, tmp_path: Path) -> None:
     edit(other / "spk2gender", "f", "m")
     with pytest.raises(InputError, match=r"speaker 'A' has different values in "):
         combine(tmp_path / "joined", [source, other])
-    with pytest.raises(InputError, match="some have segments and some have not"):
+    with pytest.raises(InputError, match="some have segments and others do not"):
         combine(tmp_path / "joined", [with_segments(source), other])
 
 

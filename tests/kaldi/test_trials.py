@@ -302,5 +302,5 @@ def test_duplicates_and_trials_of_an_utterance_with_itself_are_counted(
 
 
 def test_an_utterance_is_no_nontarget_of_itself(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"trials:2: 'c' and itself are called a nontarget"):
+    with pytest.raises(InputError, match=r"trials:2: 'c' compared with itself is labelled nontarget"):
         read_trials(write(tmp_path / "trials", "a b target\nc c nontarget\n"))

@@ -175,7 +175,7 @@ def test_systems_of_different_trials_are_refused(tmp_path: Path) -> None:
     systems = [System("a", (tmp_path / "a",)), System("b", (tmp_path / "b",))]
     with pytest.raises(InputError, match=r"b/scores/trials_O\.cosine\.score does not have the trials of .*a/scores"):
         compare(systems, Comparison(("trials_O",)), OPTIONS)
-    with pytest.raises(InputError, match="'c' is no row; known: a, b"):
+    with pytest.raises(InputError, match="'c' is not a row; known: a, b"):
         compare(systems, Comparison(("trials_O",), "cosine", "c"), OPTIONS)
     with pytest.raises(InputError, match="same name"):
         compare(systems[:1] * 2, Comparison(("trials_O",)), OPTIONS)
