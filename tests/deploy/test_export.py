@@ -87,6 +87,28 @@ def test_a_graph_is_the_network_at_any_length(conf: str) -> None:
         np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-5 * max(1, np.abs(wanted).max()))
 
 
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("before", [True, False])
+@pytest.mark.parametrize("after", [True, False])
+@torch.inference_mode()
+def test_a_linear_layer_takes_its_norms_with_a_bias_or_without(bias: bool, before: bool, after: bool) -> None:
+    torch.manual_seed(0)
+    layer, norms = torch.nn.Linear(5, 4, bias), [torch.nn.BatchNorm1d(size).eval() for size in (5, 4)]
+    for norm in norms:
+        for values in (norm.running_mean, norm.weight, norm.bias):
+            values.normal_()
+        norm.running_var.uniform_(0.5, 2)
+    taken = [norm if there else None for norm, there in zip(norms, (before, after), strict=True)]
+    graph = graphs.Graph()
+    graph.output(graph.linear_of(graph.input("x", ["B", 5]), layer, *taken), "y", ["B", 4])
+    vectors = torch.randn(3, 5)
+    wanted = vectors
+    for part in (taken[0], layer, taken[1]):
+        wanted = wanted if part is None else part(wanted)
+    (found,) = session(graph.model({})).run(["y"], {"x": vectors.numpy()})
+    np.testing.assert_allclose(found, wanted.numpy(), atol=1e-5)
+
+
 @pytest.mark.parametrize(
     "features",
     [FbankConfig(), SHERPA, FbankConfig(sample_rate=8000, num_mels=40, frame_length_ms=20, frame_shift_ms=15.1)],

@@ -132,11 +132,11 @@ class Graph:
         weight, bias = layer.weight, layer.bias
         if before is not None:
             scale, shift = affine_of(before)
-            weight, bias = weight * scale, bias + weight @ shift
+            weight, bias = weight * scale, weight @ shift if bias is None else bias + weight @ shift
         if after is not None:
             scale, shift = affine_of(after)
-            weight, bias = weight * scale[:, None], bias * scale + shift
-        return self.add("Gemm", vectors, weight, bias, transB=1)
+            weight, bias = weight * scale[:, None], shift if bias is None else bias * scale + shift
+        return self.add("Gemm", vectors, weight, *(() if bias is None else (bias,)), transB=1)
 
     def gelu(self, maps: str) -> str:
         """GELU in the form that onnxruntime fuses: x * (erf(x / sqrt 2) + 1) / 2."""
