@@ -46,7 +46,9 @@ def networks() -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for path in sorted((ROOT / "conf").glob("*.yaml")):
         config = experiment.load(path)
-        options = dict(config.model) | SMALL[config.model["name"]] | {"num_mels": config.features.num_mels}
+        name = config.model["name"]
+        assert name in SMALL, f"add what makes {name} small (the network of {path}) to SMALL"
+        options = dict(config.model) | SMALL[name] | {"num_mels": config.features.num_mels}
         if options not in found.values():
             found[path.stem] = options
     for scores in ("scaled", "cosine"):

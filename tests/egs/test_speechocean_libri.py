@@ -59,13 +59,6 @@ def assert_only_the_training_set_differs(prepare: Prepare, corpora: Path, clips:
     assert all(Path(path).is_file() for path in wavs.values())
 
 
-@pytest.mark.parametrize("arguments", [[], ["get"], ["lists", "x"], ["get", "x", "y"], ["download", "x"]])
-def test_wrong_calls_show_the_usage(prepare: Prepare, arguments: list[str]) -> None:
-    result = prepare(CORPUS, *arguments)
-    assert result.returncode == 1
-    assert "Usage: " in result.stderr
-
-
 def test_sets_and_trials_are_named_as_those_of_the_corpus_that_it_extends(repository: Path) -> None:
     def values(corpus: str) -> list[str]:
         script = f'. egs/{corpus}/corpus.conf; for name in {{train,test,cohort}}_set trials; do echo "${{!name}}"; done'

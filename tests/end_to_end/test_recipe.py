@@ -86,7 +86,7 @@ def test_the_number_of_jobs_changes_no_embedding(checkout: Checkout) -> None:
 
 def test_bad_options_and_configs_say_what_is_wrong(checkout: Checkout) -> None:
     for options, message in (
-        (("--corpus", "nowhere"), "there are: mini own pool speechocean762"),
+        (("--corpus", "nowhere"), " mini own pool speechocean762"),
         (("--stage", "abc"), "whole number"),
         (("--stage",), "needs a value"),
         (("--stop-stage", "99"), "stages 0 to 8"),
