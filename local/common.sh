@@ -34,6 +34,9 @@ mean_trials='' # the lists, one of each test set, whose figures stage 6 also giv
 corpus_variables='' corpus_stamp=--trees corpus_arguments=()
 # shellcheck source=/dev/null
 . "egs/$corpus/corpus.conf"
+for variable in default_config train_set test_set cohort_set; do
+  [ -n "${!variable}" ] || die "egs/$corpus/corpus.conf does not set $variable"
+done
 corpus_dir=${corpus_dir#"$ROOT/"}
 [ -n "$corpus_dir" ] || [ "$place" = "$corpus" ] ||
   die "--data-name $place needs --corpus-dir: what is made or downloaded lies in data/$corpus/corpus"

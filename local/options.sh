@@ -96,7 +96,7 @@ if [ -n "$config" ] && [ -e "$(absolute "$config")" ]; then config=$(absolute "$
 # check_options: once the shell is in the repository's root.
 check_options() {
   if [[ ! $corpus =~ ^[[:alnum:]_-]+$ || ! -e egs/$corpus/corpus.conf ]]; then
-    die "--corpus $corpus: no egs/$corpus/corpus.conf; there are: $(cd egs && echo */ | tr -d /)"
+    die "--corpus $corpus: no egs/$corpus/corpus.conf; there are: $(cd egs && dirname -- */corpus.conf | paste -sd ' ')"
   fi
   [ -z "$vox1_dir$vox2_dir" ] || [ "$corpus" = voxceleb ] || die "--vox1-dir and --vox2-dir are of --corpus voxceleb"
   [[ $nodes =~ ^[1-9][0-9]*$ && $processes =~ ^[0-9]+$ ]] || die "--nodes $nodes --processes $processes: expected whole numbers"

@@ -28,6 +28,17 @@ def checkout(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Chec
     return copy
 
 
+def test_what_an_unfinished_corpus_lacks_is_named(checkout: Checkout) -> None:
+    folder = checkout.folder / "egs/half"
+    folder.mkdir()
+    said = checkout.bad("--corpus", "half")
+    assert "no egs/half/corpus.conf; there are: " in said
+    assert "half" not in said.split("there are: ")[1].splitlines()[0]
+    (folder / "corpus.conf").write_text("default_config=conf/student.yaml train_set=train test_set=test\n")
+    assert "egs/half/corpus.conf does not set cohort_set" in checkout.bad("--corpus", "half")
+    shutil.rmtree(folder)
+
+
 def speakers(checkout: Checkout, place: str) -> set[str]:
     return {line.split()[1] for line in (checkout.folder / f"data/{place}/test/utt2spk").open()}
 
