@@ -9,7 +9,7 @@ import pytest
 os.environ["OMP_NUM_THREADS"] = "1"
 
 # The folders whose files take minutes go to the workers first: at the end, one would wait for the other.
-LONG = ("recipe", "cluster", "training", "tools")
+LONG = ("end_to_end", "cluster", "training", "tools")
 ROOT = Path(__file__).resolve().parent.parent
 
 

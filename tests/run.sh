@@ -33,7 +33,7 @@ check ruff format --check .
 check shellcheck -x -P SCRIPTDIR -P . "${scripts[@]}"
 check check_perl tools
 # A file's tests stay together: they share what is costly to make.
-check python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder "$@"
+check python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --durations 10 "$@"
 
 if [[ ${#failed[@]} -gt 0 ]]; then
   printf 'tests/run.sh: failed: %s\n' "${failed[@]}" >&2
