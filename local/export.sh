@@ -7,8 +7,18 @@ inputs=("$model")
 for file in results.json verify.json; do
   [ ! -e "$exp/$file" ] || inputs+=("$exp/$file")
 done
+options=()
+if [ -e "$data/$test_set/wav.scp" ]; then
+  for list in $trials; do
+    if [ -e "$data/trials/$list" ]; then options+=("$data/trials/$list") inputs+=("$data/trials/$list"); fi
+  done
+fi
+if [ "${#options[@]}" -gt 0 ]; then
+  inputs+=("$data/$test_set/audio.list")
+  options=(--test-data "$data/$test_set" --trials "${options[@]}" "${pipes[@]}")
+fi
 words=("$place" "$(cat requirements-export.txt)")
 if fresh "$exp/.export.stamp" --files "${inputs[@]}" --words "${words[@]}"; then exit; fi
 missing=$(missing_for_export) || die "$missing"
-python -m wespeaker_lite.bin.export --model "$model" --experiment "$exp" --out "$exp/export" --data "$place"
-stamp "$exp"/export/{model.onnx,model.fp16.onnx,model_wave.onnx,card.md}
+python -m wespeaker_lite.bin.export --model "$model" --experiment "$exp" --out "$exp/export" --data "$place" "${options[@]}"
+stamp "$exp"/export/{model.onnx,model.fp16.onnx,model.w8.onnx,model_wave.onnx,card.md}

@@ -39,5 +39,6 @@ if fresh "$exp/.score.stamp" --files "${inputs[@]}" --config "$exp/config.yaml" 
   --current "${current[@]}"; then exit; fi
 python -m wespeaker_lite.bin.cost --config "$exp/config.yaml" > "$exp/cost.json"
 rm -rf "$exp/scores" # those of another config; fusion would learn from them
-python -m wespeaker_lite.bin.score "${options[@]}" --config "$exp/config.yaml" --cost "$exp/cost.json" --out "$exp"
+python -m wespeaker_lite.bin.score "${options[@]}" --config "$exp/config.yaml" --cost "$exp/cost.json" \
+  --model "$model" --out "$exp"
 stamp "$exp/results.json" "$exp/verify.json" "$exp"/scores/*

@@ -5,7 +5,7 @@ set -euo pipefail
 ORT=onnxruntime-web@1.30.0
 usage="Usage: $0 EXP_DIR [SITE_DIR [PORT]]
  e.g.: $0 exp/mini/bc_cmt_tiny
-Puts the page, EXP_DIR/export/model_wave.onnx, its verify.json and onnxruntime-web (by npm) into SITE_DIR (default:
+Puts the page, EXP_DIR/export/model_wave.onnx, the verify.json beside it and onnxruntime-web (by npm) into SITE_DIR (default:
 EXP_DIR/export/demo), and serves that folder on this machine. PORT (default: 8000) 0 only makes the folder."
 if [ $# -lt 1 ] || [ $# -gt 3 ] || [ "$1" = --help ]; then
   echo "$usage" >&2
@@ -28,6 +28,6 @@ if [ ! -e "$site/ort.wasm.min.js" ]; then
 fi
 cp "$page" "$exp/export/model_wave.onnx" "$site/"
 rm -f "$site/verify.json"
-if [ -e "$exp/verify.json" ]; then cp "$exp/verify.json" "$site/"; fi
+if [ -e "$exp/export/verify.json" ]; then cp "$exp/export/verify.json" "$site/"; fi # which the export has checked
 [ "$port" != 0 ] || exit 0
 exec python3 -m http.server --bind 127.0.0.1 --directory "$site" "$port"

@@ -77,7 +77,7 @@ def small_network(options: Mapping[str, Any]) -> torch.nn.Module:
 @torch.inference_mode()
 def test_a_graph_is_the_network_at_any_length(conf: str) -> None:
     network, num_mels = small_network(NETWORKS[conf]), NETWORKS[conf]["num_mels"]
-    graph = graphs.of_feats(NETWORKS[conf]["name"], network, num_mels, {}, half=False)
+    graph = graphs.of_feats(NETWORKS[conf]["name"], network, num_mels, {})
     run = session(graph)
     assert [axis for value in run.get_inputs() for axis in value.shape] == ["B", "T", num_mels]
     exact = network.double()
@@ -142,14 +142,14 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_files_are_whole_and_the_card_says_how_exact(exported: Path) -> None:
-    names = ["card.md", "model.fp16.onnx", "model.onnx", "model_wave.onnx", "verify.json"]
+    names = ["card.md", "model.fp16.onnx", "model.onnx", "model.w8.onnx", "model_wave.onnx", "verify.json"]
     assert sorted(path.name for path in (exported / "export").iterdir()) == names
     card = (exported / "export/card.md").read_text()
     assert "This is what sherpa-onnx computes as well" in card
     assert re.search(r"against ours: cosine (1\.000000|0\.99999\d) or more", card)
     assert "Of the weights: CC0" in card
     sizes = {name: (exported / "export" / name).stat().st_size for name in names}
-    assert sizes["model.fp16.onnx"] < sizes["model.onnx"] < sizes["model_wave.onnx"]
+    assert sizes["model.w8.onnx"] < sizes["model.fp16.onnx"] < sizes["model.onnx"] < sizes["model_wave.onnx"]
 
 
 def test_an_exported_file_is_loaded_and_used_as_its_model(exported: Path, tmp_path: Path) -> None:
@@ -210,6 +210,21 @@ def test_another_front_end_is_named(tmp_path: Path, caplog: pytest.LogCaptureFix
     assert "- high_freq: 0.0 here, -400.0 there\n- snip_edges: True here, False there" in card
 
 
+def test_thresholds_belong_to_the_weights_that_were_exported(exported: Path, tmp_path: Path) -> None:
+    record = json.loads((exported / "verify.json").read_text())
+    for name in ("final.pt", "verify.json"):
+        (tmp_path / name).write_bytes((exported / name).read_bytes())
+    (tmp_path / "verify.json").write_text(json.dumps(record | {"weights": "f00"}))
+    with pytest.raises(InputError, match=r"verify\.json beside it is of another model"):
+        export(tmp_path / "final.pt", tmp_path, tmp_path / "export", About())
+    (tmp_path / "model.onnx").write_bytes((exported / "export/model_wave.onnx").read_bytes())
+    with pytest.raises(InputError, match=r"model\.onnx: the verify\.json beside it is of another model"):
+        SpeakerModel.load(tmp_path / "model.onnx")
+    weights = trained_model.digest(trained_model.load(exported / "final.pt").model)
+    (tmp_path / "verify.json").write_text(json.dumps(record | {"weights": weights}))
+    assert SpeakerModel.load(tmp_path / "model.onnx").verification.weights == weights
+
+
 def test_a_graph_that_is_another_network_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_model(tmp_path / "final.pt")
     monkeypatch.setattr(exporting, "LARGEST_DIFFERENCE", 1e-9)
@@ -236,7 +251,7 @@ def graphs_folder(path: Path) -> Path:
     """model.onnx of a small network on 80 mels, beside the path."""
     target = path.with_name("plain.onnx")
     trained = trained_model.load(make_model(path.with_name("plain.pt"), {"num_mels": 80}))
-    target.write_bytes(graphs.of_feats("bc_cmt", trained.model, 80, {}, half=False).SerializeToString())
+    target.write_bytes(graphs.of_feats("bc_cmt", trained.model, 80, {}).SerializeToString())
     return target
 
 

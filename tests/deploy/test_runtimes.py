@@ -38,7 +38,7 @@ def test_each_network_is_timed_in_each_way() -> None:
             low, high = figures["quartiles"]
             assert 0 < low <= figures["median"] <= high
     sizes = found["bytes"]["two"]
-    assert sizes["feats.fp16.onnx"] < sizes["feats.onnx"] < sizes["samples.onnx"]
+    assert sizes["feats.w8.onnx"] < sizes["feats.fp16.onnx"] < sizes["feats.onnx"] < sizes["samples.onnx"]
     assert 0 < found["peak_memory"]["one"] < 1 << 30
     with pytest.raises(InputError, match=r"--runtimes tflite: there are torch, onnx"):
         compare(networks, ["tflite"], (1,), LatencyOptions())
@@ -55,5 +55,5 @@ def test_the_program_adds_the_runtimes(
     runtimes = json.loads(capsys.readouterr().out)["runtimes"]
     assert {row["network"] for row in runtimes["latency"]} == {"x", "y"}
     monkeypatch.setattr(sys, "argv", words)
-    with pytest.raises(InputError, match="--runtimes goes with --latency"):
+    with pytest.raises(InputError, match="--runtimes needs --latency"):
         cost.main()

@@ -19,6 +19,7 @@ from wespeaker_lite.deploy import front_end, speaker_model
 from wespeaker_lite.extraction.extract import Batching, extract
 from wespeaker_lite.kaldi.arks import read_array, read_scp
 from wespeaker_lite.kaldi.tables import write_table
+from wespeaker_lite.recipe import trained_model
 
 RATE = 16000
 
@@ -97,6 +98,21 @@ def test_scores_are_cosines_less_the_mean_and_enrolment_is_averaged(tmp_path: Pa
     a, b, c = (vector - mean for vector in (a, b, c))
     wanted = cosine(a / np.linalg.norm(a) + b / np.linalg.norm(b), c)
     assert centred.score([sound(1.0, 0), sound(1.0, 1)], sound(1.0, 2), RATE) == pytest.approx(wanted, abs=1e-5)
+
+
+def test_the_thresholds_of_another_model_are_refused(tmp_path: Path, path: Path) -> None:
+    model = make_model(tmp_path / "final.pt")
+    digest = trained_model.digest(trained_model.load(model).model)
+    record = {"mean": None, "thresholds": {"O": 0.5}, "cosine_linear": None}
+    for weights in ({}, {"weights": ""}, {"weights": digest}):  # of before there was one, of a scoring without a model
+        (tmp_path / "verify.json").write_text(json.dumps(record | weights))
+        assert SpeakerModel.load(model).verification.thresholds == {"O": 0.5}
+    trained = trained_model.load(model)
+    next(trained.model.parameters()).data[0] += 1e-6
+    trained_model.save(model, trained)
+    with pytest.raises(InputError, match=r"final\.pt: the verify\.json beside it is of another model") as caught:
+        SpeakerModel.load(model)
+    assert len(str(caught.value).splitlines()) == 1
 
 
 @pytest.mark.parametrize(

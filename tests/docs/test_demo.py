@@ -60,7 +60,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("demo")
     write_model(folder / "exp/export/model_wave.onnx")
     verify = {"mean": MEAN, "thresholds": {"trials_O": THRESHOLD}, "cosine_linear": None}
-    (folder / "exp/verify.json").write_text(json.dumps(verify))
+    (folder / "exp/export/verify.json").write_text(json.dumps(verify))
     made = subprocess.run(
         ["bash", "docs/demo/serve.sh", folder / "exp", folder / "site", "0"],
         cwd=ROOT, check=False, capture_output=True, text=True,

@@ -294,7 +294,7 @@ def test_what_verification_needs_is_left(
     found = read_verification(tmp_path / "final.pt")
     np.testing.assert_array_equal(found.mean, cohort.mean)
     assert found.thresholds == {"list": results["list"]["cosine"]["eer_threshold"]}
-    assert found.calibration is None
+    assert (found.calibration, found.weights) == (None, "")
     (tmp_path / "verify.json").write_text('{"mean": [1], "thresholds": {}}')
     with pytest.raises(InputError, match=r"verify\.json: not what stage 6 writes"):
         read_verification(tmp_path / "final.pt")

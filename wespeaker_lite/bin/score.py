@@ -58,6 +58,7 @@ def main() -> None:
     parser.add_argument(
         "--cost", metavar="JSON", help="parameters and MACs (bin.cost), to be written into results.json"
     )
+    parser.add_argument("--model", metavar="FILE", help="final.pt that made the embeddings; verify.json will name it")
     parser.add_argument(
         "--out", required=True, type=Path, metavar="DIR", help="folder to write scores/ and results.json into"
     )
@@ -78,12 +79,20 @@ def main() -> None:
     if options.cohort:
         cohort, training = read_training(options.cohort, utt2spk, options.cohort_frames, scoring)
     embeddings = read_embeddings(options.embeddings, options.frames)
-    trials = score_lists(embeddings, cohort, lists, scoring, options.out, training)
+    trials = score_lists(embeddings, cohort, lists, scoring, options.out, training, _weights_of(options.model))
     results = {"trials": trials, **cost, **counts(lists, options.left_out, cohort, scoring)}
     if options.mean:
         results["mean"] = mean_of_lists(trials, options.mean)
     write_results(options.out / "results.json", results)
     print(*show_counts(results), results_table(results), sep="\n", end="")
+
+
+def _weights_of(model: str | None) -> str:
+    if model is None:
+        return ""
+    from wespeaker_lite.recipe import trained_model  # here, since it imports torch
+
+    return trained_model.digest(trained_model.load(model).model)
 
 
 if __name__ == "__main__":

@@ -60,23 +60,12 @@ def main() -> None:
 
 
 def _stream(model: Any, rule: Any, enroll: list[str], test: str, args: argparse.Namespace) -> None:
-    from wespeaker_lite.deploy.decision import decide, describe
-    from wespeaker_lite.deploy.stream import StreamOptions, stream
+    from wespeaker_lite.deploy.stream import Running, StreamOptions, line_of
 
-    options, cost, steps = StreamOptions(args.window, args.hop), 0.0, 0
-    for step in stream(model, [model.embed(path) for path in enroll], test, options):
-        cost, steps = cost + step.cost, steps + 1
-        decision = {"score": None} if step.score is None else decide(rule, step.score)
-        said = "silent" if step.score is None else describe(decision)
-        print(json.dumps({"end": step.end, **decision}) if args.json else f"{step.end:.2f} s: {said}", flush=True)
-    if not steps:
-        raise InputError(f"{test}: shorter than --hop {args.hop:g}")
-    window = f"{args.window:g} s" if args.window else "all so far"
-    print(
-        f"{cost / (steps * args.hop):.4f} s of computation per second of audio (window {window}, hop {args.hop:g} s, "
-        f"threads {args.threads}); each window is computed again, and the network sees all of it at once",
-        file=sys.stderr,
-    )
+    running = Running(rule, StreamOptions(args.window, args.hop))
+    for decision in running.decisions(model, enroll, test):
+        print(line_of(decision, args.json), flush=True)
+    print(running.cost_said(), file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -6,13 +6,17 @@ from pathlib import Path
 from typing import Any
 
 from wespeaker_lite.core.config import to_mapping
+from wespeaker_lite.deploy.error_rates import Rates
 from wespeaker_lite.deploy.front_end import FrontEnd, sherpa_differences
+from wespeaker_lite.deploy.quantise import Quantised
 from wespeaker_lite.recipe.trained_model import TrainedModel
-from wespeaker_lite.report.tables import results_table
+from wespeaker_lite.report.tables import results_table, show, table
 
 _INPUTS = {
     "model.onnx": "`feats` (B, T, {mels})",
     "model.fp16.onnx": "the same; weights in 16 bits, which are 32 once it is loaded",
+    "model.w8.onnx": "the same; weights in 8 bits, which are 32 once it is loaded",
+    "model.int8.onnx": "the same; products over channels are computed in 8 bits",
     "model_wave.onnx": "`samples` (B, n) in [-1, 1], {rate} Hz; the front end is inside",
 }
 
@@ -28,11 +32,15 @@ class About:
 
 @dataclass(frozen=True)
 class Figures:
-    """Sizes of the files in bytes, their checks, and results.json or None."""
+    """Sizes of the files in bytes, their checks, results.json or None, the error rates of files by trial list, and what
+    came of quantisation if there was one.
+    """
 
     sizes: Mapping[str, int]
     checks: Mapping[str, float]
     results: Mapping[str, Any] | None
+    rates: Rates
+    quantised: Quantised | None = None
 
 
 def text(path: Path, trained: TrainedModel, front_end: FrontEnd, about: About, figures: Figures) -> str:
@@ -57,6 +65,7 @@ def text(path: Path, trained: TrainedModel, front_end: FrontEnd, about: About, f
             "| --- | --- | --- | --- |",
             *rows,
             "",
+            *_quantised(figures.quantised),
             "## Front end",
             "",
             f"Kaldi's fbank of samples of 16 bits: {options}; "
@@ -73,8 +82,7 @@ def text(path: Path, trained: TrainedModel, front_end: FrontEnd, about: About, f
             "",
             *_results(figures.results),
             "",
-            "Of final.pt; those of model.onnx are the same to rounding, the others were not measured. No int8 file is "
-            "offered.",
+            *_rates(figures.rates),
             "",
             "## Licence",
             "",
@@ -107,6 +115,30 @@ def _results(results: Mapping[str, Any] | None) -> list[str]:
     if results is None:
         return ["Not measured: there was no results.json beside the model."]
     return ["```", results_table(results).rstrip("\n"), "```"]
+
+
+def _quantised(quantised: Quantised | None) -> list[str]:
+    if quantised is None:
+        return []
+    kept = ", ".join(f"{name} ({harm:.1e})" for name, harm in quantised.kept.items()) or "none"
+    return [
+        f"model.int8.onnx computes {quantised.products} products in 8 bits, by ranges of training utterances; the mean "
+        f"cosine of embeddings to those in floats is {quantised.cosine:.4f} on others of them. Products that had to "
+        f"stay in floats, with what each alone takes from a cosine of 1: {kept}.",
+        "",
+    ]
+
+
+def _rates(rates: Rates) -> list[str]:
+    if not rates:
+        return ["Those above are of final.pt. model.onnx is the same to rounding; the other files were not measured."]
+    files = list(next(iter(rates.values())))
+    rows = [[trials, *(show("eer", found[name]) for name in files)] for trials, found in rates.items()]
+    return [
+        "EER in % of each file, by cosine as `bin.verify` makes it; model.onnx is final.pt to rounding:",
+        "",
+        table(["trials", *files], rows).rstrip("\n"),
+    ]
 
 
 def _teacher(distill: Mapping[str, Any]) -> str:

@@ -3,7 +3,9 @@
 import json
 import logging
 import os
+import random
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -18,29 +20,48 @@ from wespeaker_lite.core.errors import InputError
 from wespeaker_lite.corpora.simulation import SAMPLE_RATE, make_session, make_speaker, simulate_utterance
 from wespeaker_lite.deploy import card, graphs
 from wespeaker_lite.deploy.card import About
+from wespeaker_lite.deploy.error_rates import EvaluationSet, Rates, error_rates
 from wespeaker_lite.deploy.front_end import FrontEnd, sherpa_differences
 from wespeaker_lite.deploy.onnx_model import METADATA, OnnxNetwork
+from wespeaker_lite.deploy.quantise import Quantised, QuantiseOptions, quantise
+from wespeaker_lite.deploy.speaker_model import SpeakerModel
+from wespeaker_lite.deploy.storage import Storage, stored
+from wespeaker_lite.extraction.extract import read_features
+from wespeaker_lite.kaldi.arks import read_scp
 from wespeaker_lite.recipe import trained_model
 from wespeaker_lite.scoring.results import read_results
+from wespeaker_lite.scoring.verification import read_verification
 
 log = logging.getLogger(__name__)
 
-FLOAT, HALF, WAVE, CARD = "model.onnx", "model.fp16.onnx", "model_wave.onnx", "card.md"
+FLOAT, HALF, EIGHT, WAVE = "model.onnx", "model.fp16.onnx", "model.w8.onnx", "model_wave.onnx"
+INT8, CARD = "model.int8.onnx", "card.md"
+FORMS = (FLOAT, HALF, EIGHT, INT8, WAVE)
 SECONDS = (0.3, 1.0, 2.0, 5.0, 10.0, 20.0)  # lengths of the checks
 # Of the graph's embeddings, relative to the largest value where that is above 1. The rounding of 32 bits has come to
 # 1e-5 (a trained CAM++, of 0.3 s), and to as much in torch; a graph of another network differs by 1e-2.
 LARGEST_DIFFERENCE = 1e-4
 SMALLEST_COSINE = 0.99999  # where front ends are the same
 _BATCH = 3
+_MORE_ERRORS = 1.05  # a file whose EER is as many times that of final.pt gets a warning
 
 
-def export(path: Path, experiment: Path, out: Path, about: About) -> None:
+def export(
+    path: Path,
+    experiment: Path,
+    out: Path,
+    about: About,
+    test: EvaluationSet | None = None,
+    calibration: Path | None = None,
+) -> None:
     """Write the exported files of a final.pt into the folder `out`, once all of them have passed their checks.
 
-    With them go the thresholds (verify.json) and the error rates that stage 6 has left in `experiment`, if it has.
+    With them go the thresholds (verify.json) and the error rates that stage 6 has left in `experiment`, if it has; and
+    with a `test` set the error rates of each file. With the data dir `calibration`, whose fbanks are of training
+    utterances, there is a file that computes in 8 bits too.
 
     Raises:
-        InputError: where the network has no graph, or a file differs from the model.
+        InputError: where the network has no graph, or a file differs from the model; as `error_rates` and `quantise`.
     """
     trained = trained_model.load(path)
     features = from_mapping(FbankConfig, trained.config["features"], f"{path}: features")
@@ -49,13 +70,18 @@ def export(path: Path, experiment: Path, out: Path, about: About) -> None:
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
     try:
-        _write_graphs(trained, front_end, part, about)
+        weights = trained_model.digest(trained.model)
+        _write_graphs(trained, front_end, weights, part, about)
+        quantised = _quantise(trained, calibration, part) if calibration else None
         checks = _check(path, trained, front_end, part)
         if (verification := experiment / "verify.json").exists():
             shutil.copyfile(verification, part / verification.name)
+            read_verification(part / FLOAT).check(weights, str(path))
         results = read_results(experiment) if (experiment / "results.json").exists() else None
-        sizes = {name: (part / name).stat().st_size for name in (FLOAT, HALF, WAVE)}
-        (part / CARD).write_text(card.text(path, trained, front_end, about, card.Figures(sizes, checks, results)))
+        sizes = {name: (part / name).stat().st_size for name in FORMS if (part / name).exists()}
+        rates = _error_rates(path, part, sizes, test) if test else {}
+        figures = card.Figures(sizes, checks, results, rates, quantised)
+        (part / CARD).write_text(card.text(path, trained, front_end, about, figures))
         for file in sorted(part.iterdir()):
             os.replace(file, out / file.name)
     finally:
@@ -66,7 +92,9 @@ def export(path: Path, experiment: Path, out: Path, about: About) -> None:
     log.info("%s: %s", out, ", ".join(f"{name} {size / 1e6:.2f} MB" for name, size in sizes.items()))
 
 
-def _write_graphs(trained: trained_model.TrainedModel, front_end: FrontEnd, folder: Path, about: About) -> None:
+def _write_graphs(
+    trained: trained_model.TrainedModel, front_end: FrontEnd, weights: str, folder: Path, about: About
+) -> None:
     name, features = trained.config["model"]["name"], front_end.features
     metadata = {
         # What sherpa-onnx asks for. Samples are to be those of 16-bit integers, and the mean is to be subtracted.
@@ -79,12 +107,24 @@ def _write_graphs(trained: trained_model.TrainedModel, front_end: FrontEnd, fold
         "normalize_samples": "0",
         "feature_normalize_type": "global-mean" if front_end.cmn else "",
     }
-    ours = {"features": to_mapping(features), "cmn": front_end.cmn}
+    ours = {"features": to_mapping(features), "cmn": front_end.cmn, "weights": weights}
     of_feats = {**metadata, METADATA: json.dumps({**ours, "input": "feats"})}
-    for file, half in ((FLOAT, False), (HALF, True)):
-        _save(graphs.of_feats(name, trained.model, features.num_mels, of_feats, half), folder / file)
+    exact = graphs.of_feats(name, trained.model, features.num_mels, of_feats)
+    storages: dict[str, Storage] = {FLOAT: "fp32", HALF: "fp16", EIGHT: "int8"}
+    for file, storage in storages.items():
+        _save(stored(exact, storage), folder / file)
     of_samples = {**metadata, METADATA: json.dumps({**ours, "input": "samples"})}
     _save(graphs.of_samples(name, trained.model, features, front_end.cmn, of_samples), folder / WAVE)
+
+
+def _quantise(trained: trained_model.TrainedModel, calibration: Path, folder: Path) -> Quantised:
+    options = QuantiseOptions()
+    places = read_scp(calibration / "feats.scp")
+    chosen = random.Random(0).sample(sorted(places), min(options.utterances, len(places)))
+    feats = [read_features(key, places[key], trained).numpy()[: options.frames] for key in chosen]
+    quantised = quantise(onnx.load(folder / FLOAT), feats, options)
+    _save(quantised.model, folder / INT8)
+    return quantised
 
 
 def _save(model: onnx.ModelProto, path: Path) -> None:
@@ -98,21 +138,22 @@ def _check(path: Path, trained: trained_model.TrainedModel, front_end: FrontEnd,
     Raises:
         InputError: where a file is not the model, to rounding.
     """
-    exact, half, wave = (OnnxNetwork(folder / name, threads=1) for name in (FLOAT, HALF, WAVE))
+    networks = {name: OnnxNetwork(folder / name, threads=1) for name in FORMS if (folder / name).exists()}
     rate = front_end.features.sample_rate
     speech = simulated_speech(max(SECONDS), rate)
-    difference, cosines = 0.0, {HALF: 1.0, WAVE: 1.0}
+    difference, cosines = 0.0, dict.fromkeys(networks.keys() - {FLOAT}, 1.0)
     for seconds in SECONDS:
         size = round(seconds * rate)
         starts = range(0, _BATCH * rate if seconds == 2 else 1, rate)
         batch = np.stack([speech[start : start + size] for start in starts])
         feats = torch.stack([front_end(samples) for samples in batch])
         wanted = trained.model(feats).double().numpy()
-        found = {FLOAT: exact(feats), HALF: half(feats), WAVE: wave(torch.from_numpy(batch))}
-        worst = np.abs(found[FLOAT].double().numpy() - wanted).max() / max(1.0, np.abs(wanted).max())
-        difference = max(difference, float(worst))
-        for name in cosines:
-            cosines[name] = min(cosines[name], cosine(found[name].double().numpy(), wanted))
+        for name, network in networks.items():
+            found = network(torch.from_numpy(batch) if name == WAVE else feats).double().numpy()
+            if name == FLOAT:
+                difference = max(difference, float(np.abs(found - wanted).max() / max(1.0, np.abs(wanted).max())))
+            else:
+                cosines[name] = min(cosines[name], cosine(found, wanted))
     if not difference <= LARGEST_DIFFERENCE:
         raise InputError(f"{path}: the exported graph is another one: embeddings differ by {difference:.2g}")
     checks = {"difference": difference, **cosines}
@@ -123,6 +164,19 @@ def _check(path: Path, trained: trained_model.TrainedModel, front_end: FrontEnd,
         if not checks[name] >= SMALLEST_COSINE:
             raise InputError(f"{path}: {name} is another model: the cosine of its embeddings is {checks[name]:.6f}")
     return checks
+
+
+def _error_rates(path: Path, folder: Path, files: Iterable[str], test: EvaluationSet) -> Rates:
+    """Of final.pt and of the files that are not the same to rounding."""
+    models = {path.name: SpeakerModel.load(path)}
+    models |= {name: SpeakerModel.load(folder / name) for name in files if name != FLOAT}
+    rates = error_rates(models, test)
+    for trials, found in rates.items():
+        for name, rate in found.items():
+            if rate > _MORE_ERRORS * found[path.name]:
+                rates_in_percent = 100 * rate, 100 * found[path.name]
+                log.warning("%s: its EER on %s is %.2f %%, that of the model %.2f %%", name, trials, *rates_in_percent)
+    return rates
 
 
 def _in_sherpa(

@@ -45,8 +45,9 @@ class OnnxNetwork(nn.Module):
         return self(torch.zeros(shape)).shape[1]
 
 
-def load(path: Path) -> tuple[OnnxNetwork, FbankConfig, Callable[[np.ndarray], Tensor]]:
-    """A network, its features, and its front end: samples (n,) -> what the network reads of them, without the batch.
+def load(path: Path) -> tuple[OnnxNetwork, FbankConfig, Callable[[np.ndarray], Tensor], str]:
+    """A network, its features, its front end: samples (n,) -> what the network reads of them, without the batch; and
+    the digest of the weights that it was exported from, empty where it is not known.
 
     A file without our metadata is taken for one of wespeaker's (a hamming window, samples of 16 bits) or, where the
     input is called `feature` or the metadata say so, of 3D-Speaker's (samples in [-1, 1]).
@@ -59,34 +60,42 @@ def load(path: Path) -> tuple[OnnxNetwork, FbankConfig, Callable[[np.ndarray], T
     if ours is not None:
         return network, *_our_front_end(path, ours)
     front_end = _their_front_end(path, network)
-    return network, front_end.features, front_end
+    return network, front_end.features, front_end, ""
 
 
 def _session(path: Path, threads: int) -> Any:
     if not path.is_file():
         raise InputError(f"{path}: no such file")
     try:
-        import onnxruntime
+        import onnxruntime  # noqa: F401
     except ImportError as error:
         raise InputError(f"{path}: exported models are run by onnxruntime, which is not here: {INSTALL}") from error
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 3  # errors; they are raised as well
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # who waits leaves the core to others
     try:
-        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        return session_of(str(path), threads)
     except Exception as error:  # unknown bytes can fail in any way
         raise InputError(f"{path}: not a model that onnxruntime reads: {' '.join(str(error).split())}") from error
 
 
-def _our_front_end(path: Path, text: str) -> tuple[FbankConfig, Callable[[np.ndarray], Tensor]]:
+def session_of(model: str | bytes, threads: int) -> Any:
+    """A session of onnxruntime on the CPU, of a path or of the bytes of a model."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3  # errors; they are raised as well
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # who waits leaves the core to others
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
+def _our_front_end(path: Path, text: str) -> tuple[FbankConfig, Callable[[np.ndarray], Tensor], str]:
     try:
         record = json.loads(text)
         features, cmn, takes_samples = record["features"], bool(record["cmn"]), record["input"] == "samples"
+        weights = str(record.get("weights", ""))
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path}: its metadata {METADATA} cannot be read ({error}); export it again") from error
     config = from_mapping(FbankConfig, features, f"{path}: features")
-    return config, torch.from_numpy if takes_samples else FrontEnd(config, cmn)
+    return config, torch.from_numpy if takes_samples else FrontEnd(config, cmn), weights
 
 
 def _their_front_end(path: Path, network: OnnxNetwork) -> FrontEnd:

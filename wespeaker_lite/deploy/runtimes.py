@@ -21,6 +21,7 @@ from wespeaker_lite.deploy import graphs
 from wespeaker_lite.deploy.cost import FRAMES_PER_SECOND, LatencyOptions, times_side_by_side
 from wespeaker_lite.deploy.front_end import FrontEnd
 from wespeaker_lite.deploy.onnx_model import OnnxNetwork
+from wespeaker_lite.deploy.storage import stored
 from wespeaker_lite.recipe.experiment import Experiment
 
 RUNTIMES = ("torch", "onnx")
@@ -99,9 +100,10 @@ def _subject(name: str, experiment: Experiment, folder: Path) -> Subject:
     torch.manual_seed(0)
     model = models.build(experiment.model["name"], experiment.model, experiment.features.num_mels).eval()
     front_end, kind = FrontEnd(experiment.features, experiment.crop.cmn, in_ark=False), experiment.model["name"]
-    of_feats = [graphs.of_feats(kind, model, experiment.features.num_mels, {}, half) for half in (False, True)]
-    of_samples = graphs.of_samples(kind, model, experiment.features, experiment.crop.cmn, {})
-    for file, graph in zip(("feats", "feats.fp16", "samples"), (*of_feats, of_samples), strict=True):
+    files = {"samples": graphs.of_samples(kind, model, experiment.features, experiment.crop.cmn, {})}
+    of_feats = graphs.of_feats(kind, model, experiment.features.num_mels, {})
+    files |= {"feats": of_feats, "feats.fp16": stored(of_feats, "fp16"), "feats.w8": stored(of_feats, "int8")}
+    for file, graph in files.items():
         (folder / f"{file}.onnx").write_bytes(graph.SerializeToString())
     return Subject(name, model, front_end, folder)
 

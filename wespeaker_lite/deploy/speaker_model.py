@@ -42,12 +42,17 @@ class SpeakerModel:
         network: nn.Module,
         features: FbankConfig,
         front_end: Callable[[np.ndarray], Tensor],
+        weights: str,
         verification: Verification | None,
         name: str,
     ) -> None:
-        """`front_end` makes of samples (n,) what the network reads of them, without the axis of the batch."""
+        """`front_end` makes of samples (n,) what the network reads of them, without the axis of the batch; `weights` is
+        the digest that `verification` must have, if it has one.
+        """
         self._network, self.features, self._front_end, self.name = network, features, front_end, name
         self.verification = verification
+        if verification is not None:
+            verification.check(weights, name)
         mean = verification.mean if verification else None
         if mean is not None and mean.shape != (network.embed_dim,):
             raise InputError(f"{name}: verify.json beside it is of another model; run stage 6 again")
@@ -58,7 +63,7 @@ class SpeakerModel:
         """Load a final.pt onto the CPU, or an exported .onnx; by default the model that comes with the package.
 
         Raises:
-            InputError: where the file is missing or not a trained model.
+            InputError: where the file is missing or not a trained model, or the verify.json beside it is of another.
         """
         path = default_model() if path is None else Path(path)
         if path.suffix == ".onnx":
@@ -66,7 +71,8 @@ class SpeakerModel:
         trained = trained_model.load(path)
         features = from_mapping(FbankConfig, trained.config["features"], f"{path}: features")
         front_end = FrontEnd(features, trained.config["crop"]["cmn"])
-        return cls(trained.model, features, front_end, read_verification(path), str(path))
+        weights = trained_model.digest(trained.model)
+        return cls(trained.model, features, front_end, weights, read_verification(path), str(path))
 
     def embed(self, audio: Audio, sample_rate: int | None = None) -> np.ndarray:
         """The embedding (D,) float32 of a recording of 0.3 s or more.

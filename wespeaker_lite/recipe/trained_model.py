@@ -1,5 +1,6 @@
 """The file that training leaves behind: a network, its margin head, its classes, and the config that made them."""
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,6 +63,15 @@ def load(path: str | Path) -> TrainedModel:
     if head is not None:
         head.eval()
     return TrainedModel(config, model, head, classes)
+
+
+def digest(model: nn.Module) -> str:
+    """SHA-256 of a network's weights, to tell whether two files hold the same one; no head or config counts."""
+    found = hashlib.sha256()
+    for name, tensor in model.state_dict().items():
+        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        found.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return found.hexdigest()
 
 
 def build_model(config: Mapping[str, Any]) -> nn.Module:

@@ -91,12 +91,14 @@ def score_lists(
     options: ScoringOptions,
     out: Path,
     training: Training | None = None,
+    weights: str = "",
 ) -> dict[str, dict[str, Any]]:
     """Score every list in every way, write `out`/scores/<list>.<scoring>.score, and give the figures of each.
 
     With a cohort, the mean of its utterances is subtracted from all embeddings. The figures are those of the scores as
     they are written, rounded. Where scores are calibrated, those of the trials that calibration learns from are written
-    too, as a list called `calibration`: a fusion of several systems learns from them.
+    too, as a list called `calibration`: a fusion of several systems learns from them. `weights`: the digest of the
+    network, for verify.json.
 
     Raises:
         InputError: where a trial's utterance has no embedding, a scoring needs what is not given, or a list cannot be
@@ -117,7 +119,7 @@ def score_lists(
             results[name][scoring] = summarise(trials, scores, f"{name} {scoring}", is_calibrated(scoring))
             write_scores(score_file(out, name, scoring), trials, scores)
     if options.mean == "corpus":  # another recording has no corpus: its cosines are not those that were measured here
-        write_verification(out, backend.cohort, None, {})
+        write_verification(out, backend.cohort, None, {}, weights)
     else:
-        write_verification(out, backend.cohort, backend.calibrations.get("cosine_linear"), results)
+        write_verification(out, backend.cohort, backend.calibrations.get("cosine_linear"), results, weights)
     return results

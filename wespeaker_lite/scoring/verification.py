@@ -17,19 +17,33 @@ from wespeaker_lite.scoring.calibration import Calibration
 @dataclass(frozen=True)
 class Verification:
     """How cosines are made and judged: `mean` (D,) to subtract from embeddings, or None; the EER point's threshold by
-    trial list; the calibration of cosine_linear, or None.
+    trial list; the calibration of cosine_linear, or None. `weights`: the digest of the network that it belongs to.
     """
 
     mean: np.ndarray | None = None
     thresholds: Mapping[str, float] = field(default_factory=dict)
     calibration: Calibration | None = None
+    weights: str = ""
+
+    def check(self, weights: str, name: str) -> None:
+        """Raise InputError where it belongs to another network than that with these weights; old ones name none."""
+        if self.weights and self.weights != weights:
+            raise InputError(
+                f"{name}: the verify.json beside it is of another model, and its threshold would be wrong: put that "
+                "of this model there (stages 6 and 8 write it), or remove it"
+            )
 
 
 def write_verification(
-    out: Path, cohort: Cohort | None, calibration: Calibration | None, results: Mapping[str, Mapping[str, Any]]
+    out: Path,
+    cohort: Cohort | None,
+    calibration: Calibration | None,
+    results: Mapping[str, Mapping[str, Any]],
+    weights: str = "",
 ) -> None:
     """Write `out`/verify.json; there are thresholds for the lists that were scored by cosine."""
     record = {
+        "weights": weights,
         "mean": cohort.mean.tolist() if cohort else None,
         "thresholds": {name: of["cosine"]["eer_threshold"] for name, of in results.items() if "cosine" in of},
         "cosine_linear": [float(calibration.weights[0]), calibration.bias] if calibration else None,
@@ -59,4 +73,4 @@ def _parse(path: Path) -> Verification:
         calibration = None if line is None else Calibration(np.array([float(line[0])]), float(line[1]))
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
         raise InputError(f"{path}: not what stage 6 writes ({error}); run stage 6 again") from error
-    return Verification(mean, thresholds, calibration)
+    return Verification(mean, thresholds, calibration, str(record.get("weights", "")))

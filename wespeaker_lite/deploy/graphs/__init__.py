@@ -19,15 +19,15 @@ from wespeaker_lite.deploy.graphs.front_end import fbank
 
 
 @torch.no_grad()
-def of_feats(name: str, model: nn.Module, num_mels: int, metadata: Mapping[str, str], half: bool) -> onnx.ModelProto:
-    """The network `name` from `feats` (B, T, num_mels) to `embs` (B, embed_dim); weights in 16 bits where `half`.
+def of_feats(name: str, model: nn.Module, num_mels: int, metadata: Mapping[str, str]) -> onnx.ModelProto:
+    """The network `name` from `feats` (B, T, num_mels) to `embs` (B, embed_dim).
 
     Raises:
         InputError: where there is no graph of such a network.
     """
     graph = Graph()
     _network(graph, name, model, graph.input("feats", ["B", "T", num_mels]))
-    return graph.model(metadata, half)
+    return graph.model(metadata)
 
 
 @torch.no_grad()

@@ -43,7 +43,7 @@ class Graph:
         """Add a node with `count` outputs."""
         names = [value if isinstance(value, str) else self.weight(value) for value in inputs]
         outputs = [f"{operator}_{len(self._nodes)}_{number}" for number in range(count)]
-        self._nodes.append(helper.make_node(operator, names, outputs, **attributes))
+        self._nodes.append(helper.make_node(operator, names, outputs, name=outputs[0], **attributes))
         return outputs
 
     def weight(self, value: Tensor | np.ndarray) -> str:
@@ -56,16 +56,10 @@ class Graph:
             self._weights[self._known[key]] = array.copy()  # row by row, and no view of a parameter
         return self._known[key]
 
-    def model(self, metadata: Mapping[str, str], half: bool = False) -> onnx.ModelProto:
-        """The model, checked; with `half`, the file has matrices in 16 bits, which become 32 where it is loaded."""
-        nodes, weights = [], []
-        for name, array in self._weights.items():
-            if half and array.dtype == np.float32 and array.ndim > 1 and np.abs(array).max() < np.finfo(np.float16).max:
-                weights.append(numpy_helper.from_array(array.astype(np.float16), f"{name}_half"))
-                nodes.append(helper.make_node("Cast", [f"{name}_half"], [name], to=onnx.TensorProto.FLOAT))
-            else:
-                weights.append(numpy_helper.from_array(array, name))
-        graph = helper.make_graph([*nodes, *self._nodes], "wespeaker_lite", self._inputs, self._outputs, weights)
+    def model(self, metadata: Mapping[str, str]) -> onnx.ModelProto:
+        """The model, checked."""
+        weights = [numpy_helper.from_array(array, name) for name, array in self._weights.items()]
+        graph = helper.make_graph(self._nodes, "wespeaker_lite", self._inputs, self._outputs, weights)
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=_IR_VERSION)
         model.producer_name = "wespeaker_lite"
         helper.set_model_props(model, dict(metadata))
