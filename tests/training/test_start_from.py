@@ -94,15 +94,18 @@ def test_what_does_not_fit_is_named(
         start_from(str(path), learner, experiment, dataset.classes)
 
 
-def test_a_model_older_than_an_option_of_the_front_end_has_its_default(
-    small: Small, small_data: Path, tmp_path: Path
+@pytest.mark.parametrize(
+    ("section", "option", "other"), [("features", "snip_edges", False), ("model", "pooling", "statistics")]
+)
+def test_a_model_older_than_an_option_has_its_default(
+    small: Small, small_data: Path, tmp_path: Path, section: str, option: str, other: object
 ) -> None:
     path = trained(small(), PERTURBED, tmp_path / "final.pt")
     old = trained_model.load(path)
-    del old.config["features"]["snip_edges"]
+    del old.config[section][option]
     trained_model.save(path, old)
     dataset = CropDataset(small_data, small().crop, 0)
     start_from(str(path), build_learner(small(), dataset), small(), dataset.classes)
-    other = small(features={"snip_edges": False})
-    with pytest.raises(InputError, match="its features has other snip_edges"):
-        start_from(str(path), build_learner(other, dataset), other, dataset.classes)
+    changed = small(**{section: {option: other}})
+    with pytest.raises(InputError, match=f"its {section} has other {option}"):
+        start_from(str(path), build_learner(changed, dataset), changed, dataset.classes)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from wespeaker_lite import models
 from wespeaker_lite.audio.fbank import FbankConfig
+from wespeaker_lite.core import plugins
 from wespeaker_lite.core.config import to_mapping
 from wespeaker_lite.core.errors import InputError
 from wespeaker_lite.core.tensor_files import load_tensors, save_tensors
@@ -110,6 +111,15 @@ def load_record(path: str | Path) -> dict[str, Any]:
     config, classes = record["config"], record["classes"]
     if not isinstance(config, dict) or not isinstance(classes, list) or not all(isinstance(c, str) for c in classes):
         raise InputError(f"{path}: not a trained model: its config or its classes are of another kind")
-    if isinstance(config.get("features"), dict):  # options of the front end that are younger than the model
-        config["features"] = to_mapping(FbankConfig()) | config["features"]
+    _add_younger_options(config)
     return record
+
+
+def _add_younger_options(config: dict[str, Any]) -> None:
+    """Give options of the front end and of the network that are younger than the model their defaults."""
+    features, network = config.get("features"), config.get("model")
+    if isinstance(features, dict):
+        config["features"] = to_mapping(FbankConfig()) | features
+    if isinstance(network, dict) and network.get("name") in plugins.names(models.__name__):
+        defaults = plugins.config_class(models.__name__, network["name"])()
+        config["model"] = to_mapping(defaults) | network
