@@ -128,7 +128,7 @@ def test_channels_are_averaged_and_said_once(tmp_path: Path, caplog: pytest.LogC
     with caplog.at_level(logging.WARNING):
         np.testing.assert_allclose(read_audio(path, RATE), (left + right) / 2, atol=2**-15)
         read_audio(path, RATE)
-    assert [record.message for record in caplog.records] == ["audio of 2 channels: their mean is taken (said once)"]
+    assert [record.message for record in caplog.records] == ["audio of 2 channels is averaged (said once)"]
 
 
 def test_an_mp3_that_does_not_tell_its_length_is_read_with_a_warning(
@@ -255,7 +255,7 @@ def test_claims_that_no_recording_makes_are_one_line(tmp_path: Path) -> None:
         wav_of_header(tmp_path / "many.wav", channels=315): "315 channels by its header; expected up to 256",
         wav_of_header(tmp_path / "fast.wav", rate=384_001): "a sampling rate of 384001 Hz; expected 1 to 384000 Hz",
         flac_of_length(tmp_path / "long.flac", 1 << 35): "597 h by its header; expected up to 24 h",
-        flac_of_length(tmp_path / "open.flac", 0): "its header tells no length",
+        flac_of_length(tmp_path / "open.flac", 0): "no length in its header",
         flac_of_length(tmp_path / "cut.flac", 3600 * RATE): "cut: 16000 of 57600000 samples could be read",
         wav_of_header(tmp_path / "slow.wav", rate=1): "",
     }
@@ -270,7 +270,7 @@ def test_claims_that_no_recording_makes_are_one_line(tmp_path: Path) -> None:
 def test_what_is_too_long_for_memory_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = save(tmp_path / "a.wav", tone(4))
     monkeypatch.setattr(audio, "LONGEST_WHOLE", 3)
-    with pytest.raises(InputError, match=rf"^{path}: over .* h, which is too long to be held in memory: cut it"):
+    with pytest.raises(InputError, match=rf"^{path}: over .* h, which is too long to be held in memory: split it"):
         read_audio(path, RATE)
     assert len(read_audio(path, RATE, 1.0, 4.0)) == 3 * RATE
 
@@ -288,7 +288,7 @@ def test_long_output_of_a_command_lies_in_a_file_and_has_an_end(
     monkeypatch.setattr(audio, "_SPOOL", 1000)
     np.testing.assert_array_equal(read_audio(f"cat {path} |", RATE, 0.5, 1.0), read_audio(path, RATE, 0.5, 1.0))
     monkeypatch.setattr(audio, "_LARGEST_OUTPUT", 1 << 22)
-    with pytest.raises(InputError, match=r"^yes \|: gives over 0 GiB"):
+    with pytest.raises(InputError, match=r"^yes \|: outputs over 0 GiB"):
         read_audio("yes |", RATE)
 
 

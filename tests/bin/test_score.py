@@ -103,7 +103,7 @@ def test_what_is_left_out_or_odd_is_counted_in_results_and_report(house: House) 
     lines = [
         "2 utterances of train are left out (--max-bad).",
         "trials_O: 1 duplicate trials, 1 of an utterance with itself; all count.",
-        "The cohort has only 15 of the 300 members that AS-norm asks for.",
+        "The cohort has only 15 of the 300 members that AS-norm needs.",
     ]
     assert scored.stdout.split("\n")[:3] == lines
     reported = house.run("report", "--out", "exp")

@@ -98,7 +98,7 @@ def test_lists_of_sets_that_are_no_longer_there_are_removed(pool: Path, tmp_path
     [
         ("train: {big: {}}\ntest: {t: {folder: big, corpus: big}}", "'big-a' is in a training and in a test set"),
         ("train: {big: {}, again: {folder: big, corpus: big}}", "speaker 'big-a' is in both sets"),
-        ("test: {with_trials: {max_utterances: 1}}", "cannot have trials that are given"),
+        ("test: {with_trials: {max_utterances: 1}}", "cannot have given trials"),
         ("train: {big: {trials: [x]}}", "train.big: trials are of test sets"),
         ("train: {a-b: {folder: big}}", "'a-b' is part of ids"),
         ("train: {sp2: {folder: big}}", "'sp2' is part of ids"),

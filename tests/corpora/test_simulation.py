@@ -22,10 +22,10 @@ from wespeaker_lite.corpora import simulation
 from wespeaker_lite.corpora.simulation import (
     HOP,
     SAMPLE_RATE,
-    Score,
     Session,
     SimulationOptions,
     Speaker,
+    Tracks,
     make_session,
     make_speaker,
     simulate_corpus,
@@ -165,11 +165,11 @@ def test_sizes_that_make_no_sense_are_refused(bad: dict[str, int]) -> None:
 # --- The voice ---
 
 
-def steady_score(frames: int = 400, f0: float = 120.0, formants: np.ndarray | None = None) -> Score:
+def steady_tracks(frames: int = 400, f0: float = 120.0, formants: np.ndarray | None = None) -> Tracks:
     zeros = np.zeros(frames)
     targets = np.array([700, 1200, 2500, 3500, 4500]) if formants is None else formants
     tracks = np.tile(targets.astype(float), (frames, 1))
-    return Score(tracks, np.full(frames, f0), np.ones(frames), zeros, zeros, np.zeros((frames, 2)), zeros)
+    return Tracks(tracks, np.full(frames, f0), np.ones(frames), zeros, zeros, np.zeros((frames, 2)), zeros)
 
 
 def steady_speaker(**changes: object) -> Speaker:
@@ -188,7 +188,7 @@ def closures(is_open: np.ndarray) -> np.ndarray:
 
 
 def test_glottal_pulses_have_the_period_and_the_open_quotient(rng: np.random.Generator) -> None:
-    pulse, is_open = simulation._glottis(steady_score(f0=125.0), steady_speaker(open_quotient=0.7), rng)
+    pulse, is_open = simulation._glottis(steady_tracks(f0=125.0), steady_speaker(open_quotient=0.7), rng)
     periods = np.diff(closures(is_open))
     assert np.mean(periods) == pytest.approx(SAMPLE_RATE / 125.0, abs=0.05)
     assert np.mean(is_open) == pytest.approx(0.7, abs=0.01)
@@ -199,8 +199,8 @@ def test_glottal_pulses_have_the_period_and_the_open_quotient(rng: np.random.Gen
 
 
 def test_jitter_and_shimmer_are_the_speakers(rng: np.random.Generator) -> None:
-    score = steady_score(frames=4000, f0=100.0)
-    pulse, is_open = simulation._glottis(score, steady_speaker(jitter=0.02, shimmer=0.08), rng)
+    tracks = steady_tracks(frames=4000, f0=100.0)
+    pulse, is_open = simulation._glottis(tracks, steady_speaker(jitter=0.02, shimmer=0.08), rng)
     ends = closures(is_open)
     periods = np.diff(ends)
     assert np.std(periods) / np.mean(periods) == pytest.approx(0.02, rel=0.2)
@@ -212,7 +212,7 @@ def test_vocal_tract_equals_a_cascade_of_resonators() -> None:
     """Against scipy: the response of second-order sections, one after the other, each with unit gain at 0 Hz."""
     formants = np.array([512.0, 1490.0, 2510.0, 3480.0, 4620.0])
     speaker = steady_speaker()
-    tract = simulation._vocal_tract(steady_score(2, formants=formants), speaker)[0]
+    tract = simulation._vocal_tract(steady_tracks(2, formants=formants), speaker)[0]
     frequency = np.fft.rfftfreq(simulation.FFT_SIZE, 1 / SAMPLE_RATE)
     expected = np.ones(len(frequency), dtype=complex)
     for centre, bandwidth in zip(formants, speaker.bandwidths, strict=True):
@@ -226,29 +226,29 @@ def test_vocal_tract_equals_a_cascade_of_resonators() -> None:
 
 def test_steady_voice_equals_plain_filtering(rng: np.random.Generator) -> None:
     """Overlap-add with an unchanging tract is the convolution with its impulse response."""
-    score = steady_score(frames=200)
+    tracks = steady_tracks(frames=200)
     speaker = steady_speaker(bandwidths=np.array([120.0, 120, 150, 200, 300]))  # rings out within the FFT
-    pulse, _ = simulation._glottis(score, speaker, np.random.default_rng(0))
+    pulse, _ = simulation._glottis(tracks, speaker, np.random.default_rng(0))
     corner = np.exp(-2 * np.pi * speaker.tilt / SAMPLE_RATE)
     expected = signal.lfilter([1 - corner], [1, -corner], pulse)
-    for centre, bandwidth in zip(score.formants[0], speaker.bandwidths, strict=True):
+    for centre, bandwidth in zip(tracks.formants[0], speaker.bandwidths, strict=True):
         pole = np.exp((-np.pi * bandwidth + 2j * np.pi * centre) / SAMPLE_RATE)
         denominator = [1, -2 * pole.real, abs(pole) ** 2]
         expected = signal.lfilter([sum(denominator)], denominator, expected)
-    voice = simulation._sing(score, speaker, plain_session(), np.random.default_rng(0))
+    voice = simulation._synthesise(tracks, speaker, plain_session(), np.random.default_rng(0))
     inner = slice(2 * HOP, -2 * HOP)  # the first window has no partner before it
     assert np.std(voice[inner] - expected[inner]) < 0.01 * np.std(expected[inner])
 
 
 def test_a_fricative_is_noise_about_its_centre(rng: np.random.Generator) -> None:
     frames = 400
-    score = replace(
-        steady_score(frames),
+    tracks = replace(
+        steady_tracks(frames),
         voicing=np.zeros(frames),
         frication=np.ones(frames),
         band=np.tile([5000.0, 600.0], (frames, 1)),
     )
-    frequency, power = signal.welch(simulation._sing(score, steady_speaker(), plain_session(), rng), SAMPLE_RATE)
+    frequency, power = signal.welch(simulation._synthesise(tracks, steady_speaker(), plain_session(), rng), SAMPLE_RATE)
     mean = np.average(frequency, weights=power)
     spread = np.sqrt(np.average((frequency - mean) ** 2, weights=power))
     assert mean == pytest.approx(5000, abs=60)
@@ -257,8 +257,8 @@ def test_a_fricative_is_noise_about_its_centre(rng: np.random.Generator) -> None
 
 def test_nasality_puts_a_zero_where_the_speaker_has_it() -> None:
     speaker = steady_speaker(nasal_zero=1600.0)
-    oral = simulation._vocal_tract(steady_score(2), speaker)[0]
-    nasal = simulation._vocal_tract(replace(steady_score(2), nasality=np.ones(2)), speaker)[0]
+    oral = simulation._vocal_tract(steady_tracks(2), speaker)[0]
+    nasal = simulation._vocal_tract(replace(steady_tracks(2), nasality=np.ones(2)), speaker)[0]
     frequency = np.fft.rfftfreq(simulation.FFT_SIZE, 1 / SAMPLE_RATE)
     middle = (frequency > 800) & (frequency < 3000)
     assert frequency[middle][np.argmin(np.abs(nasal / oral)[middle])] == pytest.approx(1600, abs=40)
@@ -266,12 +266,12 @@ def test_nasality_puts_a_zero_where_the_speaker_has_it() -> None:
 
 def test_performance_moves_smoothly_between_the_speakers_targets(rng: np.random.Generator) -> None:
     speaker = make_speaker(1, 4)
-    score = simulation._perform(speaker, plain_session(), rng, frames=600)
-    assert {len(track) for track in vars(score).values()} == {600}
+    tracks = simulation._make_tracks(speaker, plain_session(), rng, frames=600)
+    assert {len(track) for track in vars(tracks).values()} == {600}
     lowest, highest = speaker.formants.min(axis=0) * 0.9, speaker.formants.max(axis=0) * 1.1
-    assert np.all((score.formants > lowest) & (score.formants < highest))
-    assert np.abs(np.diff(score.formants[:, 1])).max() < 0.35 * np.ptp(speaker.formants[:, 1])  # no jumps within 5 ms
-    assert np.mean(np.log2(score.f0 / speaker.f0)) == pytest.approx(0, abs=2 * speaker.intonation)
+    assert np.all((tracks.formants > lowest) & (tracks.formants < highest))
+    assert np.abs(np.diff(tracks.formants[:, 1])).max() < 0.35 * np.ptp(speaker.formants[:, 1])  # no jumps within 5 ms
+    assert np.mean(np.log2(tracks.f0 / speaker.f0)) == pytest.approx(0, abs=2 * speaker.intonation)
 
 
 def test_women_speak_higher_with_shorter_tracts() -> None:

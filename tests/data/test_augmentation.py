@@ -105,7 +105,7 @@ def test_speed_is_resampling_as_scipy_does_it() -> None:
 
 
 def test_senseless_speeds_are_refused_and_prefixes_are_plain() -> None:
-    with pytest.raises(InputError, match=r"speed 0.91234567: .* is no whole rate"):
+    with pytest.raises(InputError, match=r"speed 0.91234567: .* is not a whole number of Hz"):
         speed_perturb(np.zeros(100, dtype=np.float32), 0.91234567)
     assert [speed_prefix(factor) for factor in (0.9, 1.0, 1.1)] == ["sp0.9-", "", "sp1.1-"]
 

@@ -223,8 +223,8 @@ def test_noise_that_is_not_there_is_named(speech: Path, noises: Path, tmp_path: 
     [
         (NoiseConfig, {"probability": 1.1}, "does not lie in"),
         (NoiseConfig, {"kinds": ()}, "kinds of noise"),
-        (SnrConfig, {"music": (15.0, 5.0)}, r"snr.music: expected two rising numbers, found \[15"),
-        (SnrConfig, {"noise": (5.0,)}, "two rising numbers"),
+        (SnrConfig, {"music": (15.0, 5.0)}, r"snr.music: expected two numbers in ascending order, found \[15"),
+        (SnrConfig, {"noise": (5.0,)}, "two numbers in ascending order"),
         (ReverbConfig, {"t60": (0.0, 1.0)}, "t60: 0.0 does not lie in"),
         (ReverbConfig, {"drr": (-60.0, 0.0)}, "drr: -60.0 does not lie in"),
         (ReverbConfig, {"probability": -0.1}, "does not lie in"),

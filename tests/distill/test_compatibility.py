@@ -44,9 +44,9 @@ def test_embeddings_of_whole_utterances_may_come_from_other_features(tmp_path: P
         (ATTENTION, {**BC_CMT, "channels": [8], "depth": [1], "strides": [2]}, {}, "has 2 and the teacher 1"),
         ({"name": "label"}, ECAPA, {"pretrained": "campplus"}, "a teacher with a head"),
         ({"name": "decoupled"}, ECAPA, {"pretrained": "campplus"}, "a teacher with a head"),
-        ({"name": "hint", "layers": [[1, 4]]}, ECAPA, {}, "the student shows 2 and the teacher 3"),
-        ({"name": "hint"}, ECAPA, {"source": "utterance"}, "the teacher shows none"),
-        ({"name": "similarity", "against": "bank"}, ECAPA, {}, "no bank to compare with"),
+        ({"name": "hint", "layers": [[1, 4]]}, ECAPA, {}, "the student has 2 and the teacher 3"),
+        ({"name": "hint"}, ECAPA, {"source": "utterance"}, "the teacher has none"),
+        ({"name": "similarity", "against": "bank"}, ECAPA, {}, "has no bank"),
         ({"name": "embedding"}, ECAPA, {"features": {"num_mels": 40}}, "num_mels 40, not 80"),
     ],
 )

@@ -106,9 +106,9 @@ def test_layers_are_paired_by_number_and_only_the_student_learns() -> None:
 
 def test_what_is_not_there_is_said() -> None:
     student, teacher = shown(1, (3, 8)), shown(2, (5, 8))
-    with pytest.raises(InputError, match="the teacher shows none; embeddings made once"):
+    with pytest.raises(InputError, match="the teacher has none; embeddings computed once"):
         term(student, Outputs(torch.zeros(2, 3)))
-    with pytest.raises(InputError, match=r"layers \[1, 2\], but the student shows 1 and the teacher 1"):
+    with pytest.raises(InputError, match=r"layers \[1, 2\], but the student has 1 and the teacher 1"):
         term(student, teacher, layers=[[1, 2]])
     with pytest.raises(InputError, match="pairs of numbers from 1"):
         term(student, teacher, layers=[[0, 1]])

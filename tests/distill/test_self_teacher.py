@@ -380,8 +380,8 @@ def test_distances_are_taken_in_full_precision() -> None:
 @pytest.mark.parametrize(
     ("shapes", "message"),
     [
-        ([], "two maps or more .*; it shows none"),
-        ([(4, 20, 30)], "two maps or more .*; it shows 20x30"),
+        ([], "two maps or more .*; it has none"),
+        ([(4, 20, 30)], "two maps or more .*; it has 20x30"),
         ([(4, 20, 30), (8, 10, 14)], "whole strides; they are 20x30, 10x14"),
         ([(4, 20, 30), (8, 10, 15), (8, 20, 15)], "whole strides; they are 20x30, 10x15, 20x15"),
         ([(4, 30), (4, 14)], "whole strides; they are 1x30, 1x14"),

@@ -51,11 +51,11 @@ def test_a_term_without_teacher_stands_once_and_a_clash_is_said() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"teacher": "a.yaml", "teachers": TWO}, "not both"),
+        ({"teacher": "a.yaml", "teachers": TWO}, "only one of"),
         ({"teachers": ("a b.yaml",)}, "without spaces"),
         ({"teachers": ("a.yaml", "a.yaml")}, "appears twice"),
         ({"teachers": TWO, "teacher_weights": (1.0,)}, "as many teacher_weights"),
-        ({"teachers": TWO, "teacher_weights": (1.0, 2.0), "combine": "best"}, "takes no teacher_weights"),
+        ({"teachers": TWO, "teacher_weights": (1.0, 2.0), "combine": "best"}, "uses no teacher_weights"),
         ({"teacher": "a.yaml", "classifier": "centroids"}, "source: utterance"),
     ],
 )

@@ -67,5 +67,5 @@ def test_a_bank_serves_student_and_teacher_and_is_not_saved() -> None:
     expected = kl(matrix(projected, bank[::3]), matrix(teacher.embedding, bank[::3]), 0.5)
     assert loss_of(built, student, teacher).item() == pytest.approx(expected, rel=1e-4)
     assert list(built.state_dict()) == ["projection.weight"]
-    with pytest.raises(InputError, match=r"no bank to compare with.*source: utterance"):
+    with pytest.raises(InputError, match=r"has no bank.*source: utterance"):
         distill.build_terms([section], sizes)

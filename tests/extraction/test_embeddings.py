@@ -52,7 +52,7 @@ def test_only_what_is_asked_for_is_read_with_its_length(tmp_path: Path, vectors:
     assert embeddings.frames.tolist() == [101, 103]
     assert embeddings.select(["b-1"]).frames.tolist() == [103]
     assert embeddings.unit().frames.tolist() == [101, 103]
-    with pytest.raises(InputError, match="none of the utterances"):
+    with pytest.raises(InputError, match="none of the requested utterances"):
         read_embeddings(scp, only={"x-1"})
 
 

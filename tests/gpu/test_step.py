@@ -10,7 +10,7 @@ import torch
 
 from tests.training.learners import NETWORKS, TERMS, batch_of, learner_of
 from wespeaker_lite import models
-from wespeaker_lite.core.devices import memory_full_said
+from wespeaker_lite.core.devices import explain_out_of_memory
 from wespeaker_lite.core.errors import InputError
 from wespeaker_lite.data.crops import CropDataset, Request
 from wespeaker_lite.extraction.extract import embed
@@ -92,6 +92,6 @@ def test_noisy_and_reverberant_crops_are_decoded_as_on_the_cpu(
 
 
 def test_memory_that_does_not_suffice_gets_one_line(device: torch.device) -> None:
-    expected = r"does not suffice for 8 crops: .* asked for; take 4"
-    with pytest.raises(InputError, match=expected), memory_full_said("8 crops", "take 4"):
+    expected = r"is too small for 8 crops: .* needed.*; take 4"
+    with pytest.raises(InputError, match=expected), explain_out_of_memory("8 crops", "take 4"):
         torch.empty(1 << 50, dtype=torch.uint8, device=device)

@@ -105,7 +105,7 @@ def test_a_stretch_of_rows_is_that_of_the_whole(scp: Path, first: int, count: in
 
 
 def test_rows_beyond_the_utterance_are_refused(scp: Path) -> None:
-    with pytest.raises(InputError, match=r"'a-1' has 57 frames, \[50, 60\) were asked for"):
+    with pytest.raises(InputError, match=r"'a-1' has 57 frames, \[50, 60\) were requested"):
         rows(scp, "a-1", 50, 10)
 
 

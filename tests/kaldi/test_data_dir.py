@@ -197,7 +197,7 @@ def test_fix_does_not_choose_between_values(source: Path) -> None:
     ("file", "line", "fault"),
     [
         ("feats.scp", "other x.ark:3", "nothing was changed"),
-        ("utt2spk", "A-0 A and more", "utt2spk: 'A-0' is of the speaker 'A and more': that is not one word"),
+        ("utt2spk", "A-0 A and more", "utt2spk: 'A-0' has speaker 'A and more': expected one word"),
     ],
 )
 def test_fix_changes_nothing_where_it_cannot_mend(source: Path, file: str, line: str, fault: str) -> None:
@@ -295,7 +295,7 @@ def test_subsets_of_unknown_or_too_many_utterances_are_refused(source: Path, tmp
     write_lines(tmp_path / "utts", ["A-1\n", "D-1\n"])
     with pytest.raises(InputError, match=r"utts:2: 'D-1' is not in .*data \(1 such: D-1\)"):
         subset(source, tmp_path / "out", Selection(utts=str(tmp_path / "utts")))
-    with pytest.raises(InputError, match="9 utterances were asked for, there are 8"):
+    with pytest.raises(InputError, match="9 utterances were requested, there are 8"):
         subset(source, tmp_path / "out", Selection(num_utts=9))
     with pytest.raises(InputError, match="cannot be written over itself"):
         subset(source, source, Selection(num_utts=2))

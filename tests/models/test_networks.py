@@ -209,7 +209,7 @@ def test_mel_bins_that_8_does_not_divide():
         ("next_tdnn", {"kernels": [8]}, "must be odd"),
         ("next_tdnn", {"channels": 9}, "9 channels do not divide into 2 groups"),
         ("next_tdnn", {"light": True}, "there is one kernel"),
-        ("redimnet", {}, "stage 1 gets 80 bands of 80 mels.*B0 takes 60"),
+        ("redimnet", {}, "stage 1 gets 80 bands of 80 mels.*B0 needs 60"),
         ("redimnet", {"depth": [1]}, "equally long"),
         ("redimnet", {"channels": 5, "group_width": 2}, "5 channels do not divide into groups of 2"),
     ],

@@ -192,7 +192,7 @@ def test_missing_inputs_and_outputs_are_named(tmp_path: Path, stage: dict) -> No
     (tmp_path / "wav.scp").write_text("a a.wav\n")
     (tmp_path / "empty").touch()
     for name in ("empty", "nowhere"):
-        with pytest.raises(InputError, match=f"{name} was to be made"):
+        with pytest.raises(InputError, match=f"{name} was not made"):
             stamps.write(tmp_path / "stamp", stamps.Inputs(**stage), [str(tmp_path / name)])
 
 

@@ -337,7 +337,7 @@ def test_the_mean_counts_each_list_as_much(tmp_path: Path) -> None:
     assert last[:3] == ["mean of 2", "cosine", f"{100 * (one['eer'] + 0.01):.2f}"]
     write_results(tmp_path / "results.json", results)
     report = write_report(tmp_path, BootstrapOptions())
-    assert "The mean counts each list as much: trials_O, trials_X." in report
+    assert "The mean has equal weights for the lists: trials_O, trials_X." in report
     assert f"| mean of 2 |  cosine | {100 * (one['eer'] + 0.01):.2f} |" in report
     with pytest.raises(InputError, match="--mean none: no such list"):
         mean_of_lists(trials, ["none"])

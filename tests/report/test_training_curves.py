@@ -43,7 +43,7 @@ def test_a_line_that_is_no_record_is_left_out_and_named(
     path.write_bytes((line(10, 1, "done", loss=2.5) + bad + "\n").encode("latin-1"))
     with caplog.at_level(logging.WARNING):
         assert [record.values for record in read_records(path)] == [{"loss": 2.5}]
-    assert f"{path}:2: no record of training" in caplog.text
+    assert f"{path}:2: malformed" in caplog.text
 
 
 def test_odd_values_and_names_are_drawn_or_left_out(tmp_path: Path) -> None:

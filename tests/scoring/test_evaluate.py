@@ -101,7 +101,7 @@ def test_only_utterances_of_trials_must_be_sound(
 
 
 def test_normalisation_wants_a_cohort(tmp_path: Path, embeddings: Embeddings, trials: Trials) -> None:
-    with pytest.raises(InputError, match="snorm compares with a cohort"):
+    with pytest.raises(InputError, match="snorm needs a cohort"):
         score_lists(embeddings, None, {"list": trials}, ScoringOptions(PLAIN), tmp_path)
     assert not (tmp_path / "scores").exists()
 
@@ -117,7 +117,7 @@ def test_options_are_checked() -> None:
         ScoringOptions(("cosine", "asnrom"))
     with pytest.raises(InputError, match="unknown scoring 'plda_qfm'; did you mean 'plda_qmf'"):
         ScoringOptions(("plda_qfm",))
-    with pytest.raises(InputError, match="no scoring"):
+    with pytest.raises(InputError, match="scoring.scorings is empty"):
         ScoringOptions(())
     with pytest.raises(InputError, match="one appears twice in cosine plda cosine"):
         ScoringOptions(("cosine", "plda", "cosine"))

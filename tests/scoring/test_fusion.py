@@ -84,6 +84,6 @@ def test_what_cannot_be_fused_is_named(tmp_path: Path, systems: list[Path]) -> N
     ):
         fuse(systems, "asnorm", tmp_path / "out")
     score_file(systems[1], "calibration", "asnorm").unlink()
-    with pytest.raises(InputError, match=r"two/scores/calibration\.asnorm\.score: no such file; a fusion learns"):
+    with pytest.raises(InputError, match=r"two/scores/calibration\.asnorm\.score: no such file; a fusion is trained"):
         fuse(systems, "asnorm", tmp_path / "out")
     assert not (tmp_path / "out" / "results.json").exists()

@@ -45,7 +45,7 @@ def test_the_own_speaker_is_left_out_of_the_cohort(top_n: int | None) -> None:
     for row, speaker in enumerate(own):
         others = np.sort(np.delete(cohort, speaker, axis=0) @ unit[row])[-(top_n or 50) :]
         assert found.mean[row] == pytest.approx(others.mean(), abs=1e-6)
-        assert found.deviation[row] == pytest.approx(others.std(), abs=1e-5)
+        assert found.std[row] == pytest.approx(others.std(), abs=1e-5)
 
 
 def test_statistics_of_a_far_off_cohort_stay_exact() -> None:
@@ -55,7 +55,7 @@ def test_statistics_of_a_far_off_cohort_stay_exact() -> None:
     cohort = unit[0] + 1e-3 * rng.standard_normal((3000, 64)).astype(np.float32)
     statistics = cohort_statistics(unit, cohort)
     exact = unit.astype(np.float64) @ cohort.astype(np.float64).T
-    np.testing.assert_allclose(statistics.deviation, exact.std(axis=1), rtol=1e-3)
+    np.testing.assert_allclose(statistics.std, exact.std(axis=1), rtol=1e-3)
 
 
 def test_too_small_a_cohort_is_used_whole_and_the_log_says_so_once(caplog: pytest.LogCaptureFixture) -> None:
@@ -64,7 +64,7 @@ def test_too_small_a_cohort_is_used_whole_and_the_log_says_so_once(caplog: pytes
     with caplog.at_level(logging.WARNING):
         adaptive = cohort_statistics(unit, cohort, 300, block_mb=0.0001)
     assert [record.getMessage() for record in caplog.records] == [
-        "the cohort has only 12 of the 300 asked for by --top-n; all of it is used"
+        "the cohort has only 12 of the 300 members of --top-n; all of it is used"
     ]
     np.testing.assert_allclose(adaptive.mean, cohort_statistics(unit, cohort).mean, atol=1e-7)
 

@@ -1,4 +1,4 @@
-"""Devices: names, precision, and one line where memory does not suffice."""
+"""Devices: names, precision, and one line if memory is too small."""
 
 import os
 from collections.abc import Callable
@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests.training.runs import assert_same, run_here
-from wespeaker_lite.core.devices import device_of, memory_full_said, precision_on
+from wespeaker_lite.core.devices import device_of, explain_out_of_memory, precision_on
 from wespeaker_lite.core.errors import InputError
 from wespeaker_lite.recipe.experiment import Experiment
 from wespeaker_lite.training.distributed import _take_gpu
@@ -21,19 +21,19 @@ CUDA_SAYS = (
 
 
 def test_a_full_gpu_gets_one_line() -> None:
-    expected = "the GPU's memory does not suffice for 8 crops: 2.50 GiB more were asked for; take 4"
-    with pytest.raises(InputError, match=expected), memory_full_said("8 crops", "take 4"):
+    expected = "the GPU's memory is too small for 8 crops: 2.50 GiB more are needed; take 4"
+    with pytest.raises(InputError, match=expected), explain_out_of_memory("8 crops", "take 4"):
         raise torch.OutOfMemoryError(CUDA_SAYS)
 
 
 def test_so_does_full_memory() -> None:
-    expected = r"^memory does not suffice for 8 crops: .* asked for; take 4"
-    with pytest.raises(InputError, match=expected), memory_full_said("8 crops", "take 4"):
+    expected = r"^memory is too small for 8 crops: .* needed.*; take 4"
+    with pytest.raises(InputError, match=expected), explain_out_of_memory("8 crops", "take 4"):
         torch.empty(1 << 55)
 
 
 def test_other_errors_are_left_alone() -> None:
-    with pytest.raises(RuntimeError, match="a defect"), memory_full_said("x", "y"):
+    with pytest.raises(RuntimeError, match="a defect"), explain_out_of_memory("x", "y"):
         raise RuntimeError("a defect")
 
 
@@ -76,8 +76,8 @@ def test_a_gpu_that_is_not_there_is_said() -> None:
         ("cuda", 0, None, "cpu:gloo,cuda:nccl", 0),
         ("cuda", 1, "MIG-a,MIG-b", "gloo", 0),
         ("cuda:0", 1, "0", "gloo", torch.device("cuda:0")),
-        ("cuda", 2, "0,1", "process 3 of this node has no GPU: it offers 2 (CUDA_VISIBLE_DEVICES 0,1)", None),
-        ("cuda", 2, "MIG-a,MIG-b", "process 3 of this node has no GPU: it offers 2", None),
+        ("cuda", 2, "0,1", "process 3 of this node has no GPU: there are 2 (CUDA_VISIBLE_DEVICES 0,1)", None),
+        ("cuda", 2, "MIG-a,MIG-b", "process 3 of this node has no GPU: there are 2", None),
     ],
 )
 def test_each_rank_takes_its_gpu(

@@ -126,7 +126,7 @@ def test_a_stopped_rank_is_noticed_and_ends_them_all(make: Make, small: Small) -
         if "did not answer" in line:
             os.kill(second, signal.SIGKILL)  # as torchrun does half a minute later
     assert process.wait() != 0
-    assert "rank 0 of 2 has heard nothing from the others for 6 seconds; is one of them stopped" in said
+    assert "rank 0 of 2 has had no answer from the others for 6 seconds; has one of them stopped" in said
     assert "train: rank 0 of 2: the others did not answer for 0.2 minutes (runtime.patience)" in said
 
 

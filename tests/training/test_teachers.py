@@ -199,7 +199,7 @@ def test_a_teacher_without_perturbed_classes_teaches_crops_at_their_own_speed(
 def test_speakers_known_at_other_speeds_only_are_no_common_ground(
     small: Small, small_data: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(InputError, match="they are played at other speeds"):
+    with pytest.raises(InputError, match="they are at other speeds"):
         learner_with(small, small_data, tmp_path / "final.pt", PERTURBED[5:], PERTURBED[:5])
 
 

@@ -173,9 +173,9 @@ def test_the_end_of_an_epoch_is_missed_by_a_checkpoint_within_the_next(
     before, older, newest = store.epoch_ends()[-3:]
     newest.rename(older.with_name("epoch_0002_batch_000001.pt"))
     older.unlink()
-    assert store.drop_behind_gap(range(2, 4), {})
+    assert store.drop_after_gap(range(2, 4), {})
     assert store.paths() == [before]
-    assert not store.drop_behind_gap(range(2, 4), {})
+    assert not store.drop_after_gap(range(2, 4), {})
 
 
 def test_no_mean_over_fewer_epochs_than_asked_for(small: Small, small_data: Path, tmp_path: Path) -> None:
@@ -192,7 +192,9 @@ def test_checkpoints_of_another_version_of_the_network_are_told(small: Small, sm
         record = torch.load(path)
         del record["learner"]["head.weight"]
         torch.save(record, path)
-    with pytest.raises(InputError, match="checkpoints: the checkpoints do not fit what this version builds"):
+    with pytest.raises(
+        InputError, match="checkpoints: the checkpoints do not fit the network that this version builds"
+    ):
         run_here(small(), small_data, tmp_path)
 
 

@@ -1,4 +1,4 @@
-"""What audio a data directory names, so that a stage can tell when a file was replaced under its name."""
+"""The audio files of a data directory, with size and time, so that a stage notices when one was replaced."""
 
 import os
 import re
@@ -13,7 +13,7 @@ _WORD = re.compile(r"'([^']*)'|(\S+)")
 
 
 def iter_audio(scp: str | Path, pipes: bool = True) -> Iterator[tuple[int, str, str]]:
-    """Yield line number, key and value of every entry of a wav.scp: a path, or a `command |` that gives the audio.
+    """Yield line number, key and value of every entry of a wav.scp: a path, or a `command |` that outputs audio.
 
     Raises:
         InputError: as `iter_table`; without `pipes`, naming file and line of the first command.
@@ -28,8 +28,8 @@ def iter_audio(scp: str | Path, pipes: bool = True) -> Iterator[tuple[int, str, 
 
 
 def list_audio(directory: str | Path, pipes: bool = True) -> None:
-    """Write `audio.list`: the entries of wav.scp, each with its file's size and time of change; of a pipe, those of the
-    files that its command names by a path.
+    """Write `audio.list`: the entries of wav.scp, each with the size and the modification time of its file. For a pipe,
+    they are those of the files whose paths are in its command.
 
     Raises:
         InputError: as `iter_audio`.

@@ -15,7 +15,7 @@ from wespeaker_lite.core.errors import InputError
 
 _PREEMPHASIS = 0.97
 FLOOR = torch.finfo(torch.float32).eps  # of energies, before the logarithm
-_FRAMES = 8192  # that are computed at once, in 60 MB
+_FRAMES = 8192  # computed at once, in 60 MB
 _WINDOWS = {
     "povey": lambda size: torch.hann_window(size, periodic=False) ** 0.85,
     "hanning": lambda size: torch.hann_window(size, periodic=False),
@@ -29,16 +29,16 @@ class FbankConfig:
     """Kaldi's options of the same names.
 
     Attributes:
-        sample_rate: in Hz. Audio of another rate is resampled.
+        sample_rate: sampling rate in Hz. Audio of another rate is resampled.
         num_mels: number of mel bands.
         frame_length_ms: length of a frame in milliseconds.
-        frame_shift_ms: from the start of a frame to the start of the next, in milliseconds.
+        frame_shift_ms: time from the start of a frame to the start of the next, in milliseconds.
         window: `povey`, `hanning`, `hamming` or `rectangular`.
-        dither: standard deviation of the noise that is added to samples of 16 bits. 0 for none.
+        dither: standard deviation of the noise that is added to 16-bit samples. 0 for none.
         low_freq: lower end of the mel bands in Hz.
-        high_freq: upper end of the mel bands in Hz. 0 or less counts down from the Nyquist frequency.
-        snip_edges: count only whole frames. Otherwise frames are centred in each shift, and the signal is mirrored at
-            its ends. sherpa-onnx, which runs speaker models on phones, has no `snip_edges`, and `high_freq: -400`.
+        high_freq: upper end of the mel bands in Hz. 0 or less is relative to the Nyquist frequency.
+        snip_edges: use only whole frames. Otherwise frames are centred in each shift, and the signal is mirrored at
+            its ends. sherpa-onnx, which runs speaker models on phones, needs `false`, and `high_freq: -400`.
     """
 
     sample_rate: int = bounded(16000, 1000, 384_000)
@@ -70,44 +70,44 @@ class FbankConfig:
 
     @property
     def frame_shift(self) -> int:
-        """Samples from frame to frame."""
+        """Samples from the start of a frame to the start of the next."""
         return int(self.sample_rate * self.frame_shift_ms * 0.001)
 
     @property
     def overhang(self) -> int:
-        """Samples by which a frame that is centred in its shift begins before it."""
+        """Samples of a centred frame before the start of its shift."""
         return self.frame_length // 2 - self.frame_shift // 2
 
     @property
     def fft_size(self) -> int:
-        """The power of two that holds a frame."""
+        """The smallest power of two that is not below the frame length."""
         return 1 << (self.frame_length - 1).bit_length()
 
 
 def fbank(samples: np.ndarray, config: FbankConfig) -> np.ndarray:
-    """Compute log mel energies of samples (n,) in [-1, 1], scaled to 16-bit integers: (T, num_mels) float32.
+    """Compute log mel energies of samples (n,) in [-1, 1], which are scaled to 16-bit range: (T, num_mels) float32.
 
     T is 1 + (n - frame_length) // frame_shift with `snip_edges`, and (n + frame_shift // 2) // frame_shift without. The
-    values are those of torchaudio.compliance.kaldi.fbank, and so of Kaldi's compute-fbank-feats, in about half the
-    time: window and mel bands are made once, and energies without a square root. Dither is drawn from a seed that the
-    samples give, so that features are the same in every run.
+    values are those of torchaudio.compliance.kaldi.fbank, and so of Kaldi's compute-fbank-feats. It takes about half
+    the time, because window and mel bands are computed once, and no square root is. The samples determine the seed of
+    the dither, so that features are the same in every run.
 
     Raises:
-        InputError: where there are fewer samples than in a frame.
+        InputError: if there are fewer samples than in a frame.
     """
     return np.concatenate(list(fbank_blocks([samples], config)))
 
 
 def fbank_blocks(blocks: Iterable[np.ndarray], config: FbankConfig) -> Iterator[np.ndarray]:
-    """Compute the features of consecutive blocks of samples (n,): the rows of `fbank`, in blocks (t, num_mels) float32.
+    """Compute the features of consecutive blocks of samples (n,): the frames of `fbank`, in blocks (t, num_mels).
 
-    The values do not depend on how the samples are cut into blocks, and memory does not depend on their number.
+    The values do not depend on the block sizes, and the memory does not depend on the number of blocks.
 
     Raises:
-        InputError: where there are fewer samples than in a frame, at the end.
+        InputError: at the end, if all samples are fewer than in a frame.
     """
     length, step = config.frame_length, _FRAMES * config.frame_shift
-    many = step + 2 * length  # samples of which the last ones need not be kept for the mirror at the end
+    many = step + 2 * length  # with more, enough samples remain for the mirror image at the end
     buffer, total, begun = np.empty(0, np.float32), 0, False
     for block in blocks:
         buffer, total = np.concatenate([buffer, block]) if len(buffer) else block, total + len(block)
@@ -125,7 +125,7 @@ def fbank_blocks(blocks: Iterable[np.ndarray], config: FbankConfig) -> Iterator[
 
 
 def _log_mel(samples: np.ndarray, config: FbankConfig) -> np.ndarray:
-    """The features of all whole frames of samples (n,): (t, num_mels)."""
+    """Compute the features of all whole frames in samples (n,): (t, num_mels)."""
     scaled = torch.from_numpy(np.multiply(samples, 32768.0, dtype=np.float32))
     frames = scaled.unfold(0, config.frame_length, config.frame_shift)
     if config.dither:
@@ -137,13 +137,13 @@ def _log_mel(samples: np.ndarray, config: FbankConfig) -> np.ndarray:
 
 
 def _mirrored_start(samples: np.ndarray, config: FbankConfig) -> np.ndarray:
-    """Without `snip_edges`, the first samples with their mirror image before them, so that frames are centred."""
+    """Without `snip_edges`, put the mirror image of the first samples before them, so that frames are centred."""
     before = 0 if config.snip_edges else config.overhang
     return np.concatenate([samples[:before][::-1], samples]) if before > 0 else samples[-before:]
 
 
 def _mirrored_end(samples: np.ndarray, total: int, config: FbankConfig) -> np.ndarray:
-    """Without `snip_edges`, the last samples of `total` in all with as much of their mirror image as frames need."""
+    """Without `snip_edges`, append the mirror image of the last samples, as far as the last frame needs it."""
     if config.snip_edges:
         return samples
     count = (total + config.frame_shift // 2) // config.frame_shift
@@ -154,30 +154,30 @@ def _mirrored_end(samples: np.ndarray, total: int, config: FbankConfig) -> np.nd
 def windowed_frames(frames: torch.Tensor, config: FbankConfig) -> torch.Tensor:
     """Subtract the mean of each frame, pre-emphasise and window it: (T, frame_length) -> (T, fft_size).
 
-    Pre-emphasis takes a mean down to (1 - 0.97) of itself, so that this much is subtracted after it, in fewer passes.
+    Pre-emphasis scales a mean by (1 - 0.97). So the scaled mean is subtracted after it, which needs fewer passes.
     """
     rest = 1 - _PREEMPHASIS
     padded = frames.new_zeros(len(frames), config.fft_size)
     windowed = padded[:, : config.frame_length]
-    torch.mul(frames[:, :1], rest, out=windowed[:, :1])  # the first sample stands in for the one before it
+    torch.mul(frames[:, :1], rest, out=windowed[:, :1])  # the first sample is used as the one before it
     torch.sub(frames[:, 1:], frames[:, :-1], alpha=_PREEMPHASIS, out=windowed[:, 1:])
     windowed.sub_(frames.mean(dim=1, keepdim=True), alpha=rest).mul_(_window(config))
     return padded
 
 
 class Acoustics(NamedTuple):
-    """What features say of sound: seconds from frame to frame, and what a band's energy counts for in the power of the
-    sound, (F,), by default alike for all."""
+    """Acoustic properties of features: seconds per frame shift, and the weight of each mel band's energy in the power
+    of the signal, (F,). By default, all weights are equal."""
 
     frame_seconds: float = 0.01
     band_weights: np.ndarray | None = None
 
 
 def acoustics_of(config: FbankConfig) -> Acoustics:
-    """What features of this config say of sound; a band's energy counts as it was before pre-emphasis."""
+    """The acoustic properties of features with this config. The weights undo pre-emphasis."""
     banks = mel_banks(config).double()
     circle = torch.linspace(0, torch.pi, config.fft_size // 2 + 1, dtype=torch.float64)
-    gain = 1 + _PREEMPHASIS**2 - 2 * _PREEMPHASIS * circle.cos()  # of powers, by y_t = x_t - 0.97 x_{t-1}
+    gain = 1 + _PREEMPHASIS**2 - 2 * _PREEMPHASIS * circle.cos()  # on power, of y_t = x_t - 0.97 x_{t-1}
     weights = (banks / gain[:, None]).sum(0) / banks.sum(0)
     return Acoustics(config.frame_shift / config.sample_rate, weights.numpy())
 

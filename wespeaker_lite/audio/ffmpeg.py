@@ -1,4 +1,4 @@
-"""Audio that libsndfile cannot read (AAC in m4a), through ffmpeg: in a pipe of wav.scp, or decoded once to FLAC."""
+"""Decode audio that libsndfile cannot read (AAC in m4a) by ffmpeg: in a pipe of wav.scp, or once to FLAC."""
 
 import errno
 import logging
@@ -15,18 +15,18 @@ from wespeaker_lite.kaldi.tables import iter_table
 
 log = logging.getLogger(__name__)
 
-# ffmpeg by itself ends with 0 after a cut file; a job's standard input is none of its business.
+# By default, ffmpeg exits with 0 after a truncated file, and reads the standard input of the job.
 _QUIET = ("-nostdin", "-v", "error", "-xerror")
-# What a file is, ffmpeg tells by its content, whatever its name: a playlist in place of audio would have it read other
-# files, or from the network. An mp4 of which a track lies in another file is refused by ffmpeg's own default.
+# ffmpeg determines the format by content, not by name: a playlist instead of audio could make it read other files or
+# the network. By default, ffmpeg refuses an mp4 with a track in another file.
 _ONLY_AUDIO = ("-format_whitelist", "mov,aac", "-protocol_whitelist", "file,pipe")
 
 
 def find_ffmpeg() -> str:
-    """Find ffmpeg: the one on PATH, else that of the wheel imageio-ffmpeg.
+    """Find ffmpeg: on PATH, else in the package imageio-ffmpeg.
 
     Raises:
-        InputError: saying what to install, where there is neither.
+        InputError: if there is neither, with what to install.
     """
     if shutil.which("ffmpeg"):
         return "ffmpeg"
@@ -42,30 +42,30 @@ def find_ffmpeg() -> str:
 
 
 def pipe_of(ffmpeg: str, path: str) -> str:
-    """The `command |` of wav.scp that decodes a file to 16 bits; a cut file makes it fail."""
+    """The `command |` of wav.scp that decodes a file to 16 bits. It fails on a truncated file."""
     return f"{shlex.join(_read_by(ffmpeg, path))} -f wav -acodec pcm_s16le - |"
 
 
 def _read_by(ffmpeg: str, path: str) -> list[str]:
-    """The beginning of a command that decodes a file; an absolute path is never taken for a protocol."""
+    """The beginning of a command that decodes a file. An absolute path cannot be mistaken for a protocol."""
     return [ffmpeg, *_QUIET, *_ONLY_AUDIO, "-i", os.path.abspath(path)]
 
 
 def flac_path(folder: str | Path, utterance: str) -> str:
-    """Where an utterance goes: id00012-21Uxsk56VDQ-00001 to id00012/21Uxsk56VDQ/00001.flac."""
+    """The file of an utterance: id00012/21Uxsk56VDQ/00001.flac for id00012-21Uxsk56VDQ-00001."""
     speaker, _, rest = utterance.partition("-")
     return f"{folder}/{speaker}/{'/'.join(rest.rsplit('-', 1))}.flac"
 
 
 def decode_listed(scp: str | Path, folder: str | Path, part: int = 1, parts: int = 1) -> int:
-    """Decode to FLAC in `folder` what an scp lists: its lines `part`, `part + parts` ...; what is there is kept.
+    """Decode the files of an scp, its lines `part`, `part + parts` ..., to FLAC in `folder`. Existing files are kept.
 
     Returns:
-        How many files were decoded now.
+        The number of files decoded in this call.
 
     Raises:
-        InputError: naming those that cannot be decoded, at the end, when all others are done.
-        OSError: naming the file, where the disk is full.
+        InputError: at the end, if files cannot be decoded.
+        OSError: naming the file, if the disk is full.
     """
     ffmpeg, faults, done = find_ffmpeg(), [], 0
     to_do = list(_to_do(scp, folder, part, parts))
@@ -95,10 +95,10 @@ def _is_newer(flac: str, source: str) -> bool:
 
 
 def _decode(ffmpeg: str, source: str, flac: Path) -> str:
-    """Decode one file, which then appears whole; return ffmpeg's complaint, if any.
+    """Decode one file, which appears whole or not at all. Return ffmpeg's error message, or an empty text.
 
     Raises:
-        OSError: where the disk is full.
+        OSError: if the disk is full.
     """
     flac.parent.mkdir(parents=True, exist_ok=True)
     temporary = flac.with_name(f".{flac.name}.{os.getpid()}.tmp")
@@ -111,6 +111,6 @@ def _decode(ffmpeg: str, source: str, flac: Path) -> str:
     finally:
         temporary.unlink(missing_ok=True)
     words = done.stderr.decode(errors="replace").strip().splitlines()
-    if any(os.strerror(errno.ENOSPC) in word for word in words):  # no fault of the file, and none is the next
+    if any(os.strerror(errno.ENOSPC) in word for word in words):  # not a fault of the file: all others would fail too
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(flac))
     return f"ffmpeg failed with code {done.returncode}" + (f": {words[-1]}" if words else "")

@@ -1,4 +1,4 @@
-"""Audio of a data directory as mono float32 at one sampling rate: files, pipes and segments of recordings."""
+"""Read the audio of a data directory as mono float32 at one sampling rate: files, pipes and segments."""
 
 import functools
 import io
@@ -26,51 +26,51 @@ from wespeaker_lite.kaldi.segments import iter_segments
 log = logging.getLogger(__name__)
 
 OVERSHOOT = 0.5  # seconds that a segment may end after its recording, as Kaldi's extract-segments allows
-LONGEST = 24 * 3600  # seconds of an utterance; a header that claims more is damaged, or a trap
+LONGEST = 24 * 3600  # seconds of an utterance; a header that claims more is damaged or malicious
 LONGEST_WHOLE = 3600  # seconds that are held in memory at once: 230 MB at 16 kHz
 _MOST_CHANNELS = 256
-_LOUDEST = 2.0**32  # whole numbers of 32 bits that were not scaled to 1; features of 1e13 would not be finite
-_BLOCK = 1 << 20  # samples of all channels, or bytes, that are read at once
+_LOUDEST = 2.0**32  # allows unscaled 32-bit integers; features of 1e13 would not be finite
+_BLOCK = 1 << 20  # samples of all channels, or bytes, per read
 _SPOOL = 1 << 26  # bytes of a command's output in memory; more goes to a temporary file
 _LARGEST_OUTPUT = 1 << 32  # bytes of a command's output: a wav cannot hold more
-_NO_LENGTH = (1 << 63) - 1  # frames that libsndfile reports where a header tells none
-_MP3_FRAME = 1152  # samples; a length that an mp3 does not tell is misjudged by less
-_RUN_UP = 10 * _MP3_FRAME  # samples that a lossy decoder needs after a jump before it is right again
-_UNKNOWN_LENGTH = 0x7FFFF000  # programs that write wav to a pipe claim this length or more
+_NO_LENGTH = (1 << 63) - 1  # frames that libsndfile reports if the header has no length
+_MP3_FRAME = 1152  # samples; if an mp3 has no length in its header, libsndfile's estimate is off by less
+_RUN_UP = 10 * _MP3_FRAME  # samples after a seek until a lossy decoder is exact again
+_UNKNOWN_LENGTH = 0x7FFFF000  # programs that write wav to a pipe put this length or more into its header
 _CUT_DATA = re.compile(r"^ *(?:data|SSND|Data Size) *: (\d+) \(should be (\d+)\)", re.MULTILINE)
 _OGG_PAGE = 65307  # bytes, at most
 _OGG_HEADER = 27  # bytes of a page before the lengths of its segments
 
 
 def read_audio(value: str, sample_rate: int, start: float = 0.0, end: float | None = None) -> np.ndarray:
-    """Read what a line of wav.scp names, a path or `command |`, from `start` to `end` (seconds): (n,) float32.
+    """Read a value of wav.scp, a path or `command |`, from `start` to `end` (seconds): (n,) float32.
 
-    Channels are averaged and another sampling rate is converted; the log says so once per process.
+    Channels are averaged and another sampling rate is converted, with a warning once per process.
 
     Raises:
-        InputError: naming path or command, as `open_recording` and `Recording.blocks`; where it lasts over an hour.
+        InputError: naming path or command, as `open_recording` and `Recording.blocks`, or if it is longer than an hour.
     """
     with open_recording(value) as recording:
         return whole(recording.blocks(sample_rate, start, end), sample_rate, value)
 
 
 def audio_seconds(path: str | Path) -> float:
-    """How long a file lasts, without decoding it.
+    """The duration of a file in seconds, from its header.
 
     Raises:
-        InputError: naming the file, as `open_recording`, as far as its header tells.
+        InputError: naming the file, as `open_recording`.
     """
     with _opened(str(path), _file(str(path))) as recording:
         return recording.seconds
 
 
 def write_flac(path: str | Path, samples: np.ndarray, sample_rate: int) -> None:
-    """Write samples (n,) as FLAC of 16 bits that appears whole or not at all.
+    """Write samples (n,) as FLAC of 16 bits. The file appears whole or not at all.
 
-    It is encoded in memory: where a disk is full, libsndfile tells neither file nor reason.
+    It is encoded in memory, because libsndfile's error on a full disk has neither file nor reason.
 
     Raises:
-        OSError: naming the file, where the disk is full.
+        OSError: naming the file, if the disk is full.
     """
     encoded = io.BytesIO()
     soundfile.write(encoded, samples, sample_rate, format="FLAC", subtype="PCM_16")
@@ -78,10 +78,10 @@ def write_flac(path: str | Path, samples: np.ndarray, sample_rate: int) -> None:
 
 
 def whole(blocks: Iterable[np.ndarray], sample_rate: int, name: str) -> np.ndarray:
-    """Consecutive blocks as one array (n,) float32.
+    """Join consecutive blocks: (n,) float32.
 
     Raises:
-        InputError: beginning with `name`, where they are longer than what is held in memory at once.
+        InputError: beginning with `name`, if they are longer than LONGEST_WHOLE.
     """
     several, room = [], LONGEST_WHOLE * sample_rate
     for block in blocks:
@@ -90,7 +90,7 @@ def whole(blocks: Iterable[np.ndarray], sample_rate: int, name: str) -> np.ndarr
         if room < 0:
             raise InputError(
                 f"{name}: over {LONGEST_WHOLE / 3600:g} h, which is too long to be held in memory: "
-                "cut it, by a segments file or into several files"
+                "split it by a segments file, or into several files"
             )
     return joined(several)
 
@@ -101,7 +101,7 @@ def convert(samples: np.ndarray, rate: int, sample_rate: int) -> np.ndarray:
 
 
 def check_values(name: str, samples: np.ndarray) -> None:
-    """Raise InputError where samples are not finite, or so loud that features of them were not."""
+    """Raise InputError if samples are not finite, or so large that their features would not be."""
     loudest = max(samples.max(initial=0), -samples.min(initial=0))
     if not np.isfinite(loudest):
         raise InputError(f"{name}: the audio holds values that are not finite")
@@ -111,19 +111,19 @@ def check_values(name: str, samples: np.ndarray) -> None:
 
 @contextmanager
 def open_recording(value: str) -> Iterator["Recording"]:
-    """Open what a line of wav.scp names, a path or `command |`, whose output is kept until the block ends.
+    """Open a value of wav.scp, a path or `command |`. The output of a command is kept until the block ends.
 
     Raises:
-        InputError: naming path or command, where it is missing, empty, cut or no audio, as far as its header tells,
-            fails, or has more channels, a higher rate or a greater length than can be.
-        OSError: where there is no space for a command's output.
+        InputError: naming path or command, if the command fails or, by its header, the audio is missing, empty, cut, no
+            audio, or has too many channels, too high a rate or too great a length.
+        OSError: if there is no space for a command's output.
     """
     with _opened(value, _output_of(value) if value.endswith("|") else _file(value)) as recording:
         yield recording
 
 
 class Recording:
-    """An open recording, decoded in blocks: memory does not depend on its length, its channels or its rate."""
+    """An open recording, decoded in blocks. The memory does not depend on its length, channels or rate."""
 
     def __init__(self, name: str, file: "_Decoder", stream: BinaryIO) -> None:
         self.name, self._file, self._stream, self._place = name, file, stream, 0
@@ -131,23 +131,23 @@ class Recording:
 
     @property
     def seconds(self) -> float:
-        """How long it lasts."""
+        """The duration."""
         return self.frames / self.rate
 
     def blocks(self, sample_rate: int, start: float = 0.0, end: float | None = None) -> Iterator[np.ndarray]:
-        """Yield consecutive blocks (n,) float32 of a stretch, in seconds, as mono at `sample_rate`.
+        """Yield consecutive blocks (n,) float32 from `start` to `end`, in seconds, as mono at `sample_rate`.
 
         Raises:
-            InputError: naming the recording, where it is cut, cannot be decoded, is not finite or louder than can be,
-                or where the stretch lies outside of it.
+            InputError: naming the recording, if it is cut, cannot be decoded, is not finite or too loud, or if the
+                segment is outside of it.
         """
-        first, last = self._stretch(start, end)
+        first, last = self._sample_range(start, end)
         if self.rate != sample_rate:
             _warn_once(f"{self.rate} Hz resampled to {sample_rate} Hz")
         return resampled(self._decoded(first, last), self.rate, sample_rate)
 
-    def _stretch(self, start: float, end: float | None) -> tuple[int, int]:
-        """Turn seconds into a range of samples that lies within the recording."""
+    def _sample_range(self, start: float, end: float | None) -> tuple[int, int]:
+        """Turn seconds into a range of samples within the recording."""
         limit = self.seconds + OVERSHOOT
         late = limit if end is None else end
         if 0 <= start < limit and start < late <= limit:
@@ -177,14 +177,14 @@ class Recording:
             raise InputError(f"{self.name}: cut: {place - first} of {last - first} samples could be read")
 
     def _go_to(self, frame: int) -> None:
-        if frame != self._place:  # not where it is: an mp3 does not survive that
+        if frame != self._place:  # seeking to the current place breaks mp3 decoding
             run_up = min(frame, _RUN_UP)
             with _decoding(self.name):
                 self._place = self._file.seek(frame - run_up)
             self._read(run_up)
 
     def _read(self, frames: int) -> np.ndarray:
-        """The next frames, at most as many as fit into a block: (n, channels)."""
+        """Read up to `frames` frames, but at most a block: (n, channels)."""
         size = max(1, _BLOCK // self._file.channels)
         with _decoding(self.name):
             block = self._file.read(min(size, frames), dtype="float32", always_2d=True)
@@ -192,21 +192,21 @@ class Recording:
         return block
 
     def _slack(self) -> int:
-        """Samples that may be missing: none, but for an mp3 whose header does not tell a length."""
+        """The number of samples that may be missing at the end. It is 0, except for an mp3 without a length."""
         if self._file.format != "MP3":
             return 0
         place = self._stream.tell()
         self._stream.seek(0)
         head = self._stream.read(1 << 16)
-        self._stream.seek(place)  # where libsndfile left it
+        self._stream.seek(place)  # libsndfile expects it there
         if re.search(b"Xing|Info|VBRI", head):
             return 0
-        _warn_once("mp3 without a length in its header: what libsndfile guesses is read, too little of variable rates")
+        _warn_once("mp3 without a length in its header: libsndfile's estimate is used, too short for variable rates")
         return _MP3_FRAME
 
 
 class _Decoder(soundfile.SoundFile):
-    """soundfile seeks after each read to where it is: which spoils an mp3, whose frames need those before them."""
+    """A SoundFile without soundfile's seek after each read, which breaks mp3: its frames need those before them."""
 
     def seekable(self) -> bool:
         return False
@@ -215,7 +215,7 @@ class _Decoder(soundfile.SoundFile):
 def _file(path: str) -> BinaryIO:
     try:
         mode = os.stat(path).st_mode
-        if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # of a pipe, `open` would wait for a writer
+        if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # `open` of a named pipe would wait for a writer
             raise InputError(f"{path}: not a file")
         return open(path, "rb")
     except OSError as error:
@@ -223,17 +223,17 @@ def _file(path: str) -> BinaryIO:
 
 
 def _output_of(command: str) -> BinaryIO:
-    """Run a `command |` of wav.scp by bash; a failure anywhere in its pipe is a failure. Long output goes to a file."""
+    """Run a `command |` of wav.scp in bash with pipefail. Long output goes to a temporary file."""
     output = tempfile.SpooledTemporaryFile(_SPOOL)  # noqa: SIM115
     with tempfile.TemporaryFile() as errors:
         words = ["bash", "-o", "pipefail", "-c", command.removesuffix("|")]
         with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=errors) as process:
             while chunk := process.stdout.read(_BLOCK):
-                with naming(f"{tempfile.gettempdir()}, for {command}"):  # no utterance may be left out for this
+                with naming(f"{tempfile.gettempdir()}, for {command}"):  # an OSError: --max-bad must not allow it
                     output.write(chunk)
                 if output.tell() > _LARGEST_OUTPUT:
                     process.kill()
-                    raise InputError(f"{command}: gives over {_LARGEST_OUTPUT >> 30} GiB; cut its recording")
+                    raise InputError(f"{command}: outputs over {_LARGEST_OUTPUT >> 30} GiB; split its recording")
         if process.returncode:
             errors.seek(max(0, errors.seek(0, os.SEEK_END) - _BLOCK))
             said = errors.read().decode(errors="replace").strip().splitlines()
@@ -243,7 +243,7 @@ def _output_of(command: str) -> BinaryIO:
 
 @contextmanager
 def _opened(name: str, stream: BinaryIO) -> Iterator[Recording]:
-    """A recording from a stream that is whole as far as its header tells; the stream is closed at the end."""
+    """Check the header of a stream and yield its recording. The stream is closed at the end."""
     with stream:
         if not stream.seek(0, os.SEEK_END):
             raise InputError(f"{name}: empty (0 bytes)")
@@ -265,18 +265,18 @@ def _decoding(name: str) -> Iterator[None]:
 
 
 def _check_header(name: str, file: soundfile.SoundFile) -> None:
-    """Raise where a header claims what no recording has: it decides how much memory and time are taken."""
+    """Raise InputError if the header has impossible values, which would cost too much memory or time."""
     check_rate(name, file.samplerate)
     if file.channels > _MOST_CHANNELS:
         raise InputError(f"{name}: {file.channels} channels by its header; expected up to {_MOST_CHANNELS}")
     if not file.frames:
         raise InputError(f"{name}: empty: it has a header, but no samples")
     if file.frames == _NO_LENGTH:
-        raise InputError(f"{name}: its header tells no length, as of a FLAC from a pipe: write it to a file, or as wav")
+        raise InputError(f"{name}: no length in its header, as in a FLAC from a pipe: write it to a file, or as wav")
 
 
 def _check_whole(name: str, file: soundfile.SoundFile, stream: BinaryIO) -> None:
-    """Raise where the header claims more than there is; libsndfile itself reads on as if nothing were missing."""
+    """Raise InputError if the header claims more data than there are. libsndfile itself does not check this."""
     claim = _CUT_DATA.search(file.extra_info)
     if claim and int(claim[2]) < int(claim[1]) < _UNKNOWN_LENGTH:
         raise InputError(f"{name}: cut: the header claims {claim[1]} bytes of samples, there are {claim[2]}")
@@ -288,7 +288,7 @@ def _ends_within_page(stream: BinaryIO) -> bool:
     place = stream.tell()
     stream.seek(max(0, stream.seek(0, os.SEEK_END) - _OGG_PAGE))
     tail = stream.read()
-    stream.seek(place)  # where libsndfile left it
+    stream.seek(place)  # libsndfile expects it there
     page = tail[tail.rfind(b"OggS") :]
     if len(page) < _OGG_HEADER:
         return True
@@ -300,7 +300,7 @@ def _mono(samples: np.ndarray) -> np.ndarray:
     """Average channels, (n, channels) -> (n,)."""
     if samples.shape[1] == 1:
         return samples[:, 0]
-    _warn_once(f"audio of {samples.shape[1]} channels: their mean is taken")
+    _warn_once(f"audio of {samples.shape[1]} channels is averaged")
     return samples.mean(axis=1)
 
 
@@ -311,7 +311,7 @@ def _warn_once(message: str) -> None:
 
 @dataclass(frozen=True)
 class Utterance:
-    """An utterance, and where its audio is: a value of wav.scp, and seconds for a segment of it."""
+    """An utterance and its audio: a value of wav.scp, and start and end in seconds if it is a segment."""
 
     id: str
     value: str
@@ -320,11 +320,11 @@ class Utterance:
 
 
 class Utterances:
-    """The utterances of a data directory, with segments or without, in its order; `read` and `blocks` give samples.
+    """The utterances of a data directory, with or without segments, in its order. `read` and `blocks` return samples.
 
     Raises:
-        InputError: where wav.scp or segments are missing or malformed, a segment's recording is unknown, or wav.scp has
-            a command although there are to be no `pipes`.
+        InputError: if wav.scp or segments are missing or malformed, a segment's recording is unknown, or wav.scp has
+            a command and `pipes` is false.
     """
 
     def __init__(self, directory: str | Path, sample_rate: int, pipes: bool = True) -> None:
@@ -339,7 +339,7 @@ class Utterances:
         return iter(self._list)
 
     def read(self, utterance: Utterance) -> np.ndarray:
-        """All samples (n,) float32.
+        """Read all samples: (n,) float32.
 
         Raises:
             InputError: as `blocks` and `whole`.
@@ -347,22 +347,22 @@ class Utterances:
         return whole(self.blocks(utterance), self._sample_rate, utterance.value)
 
     def blocks(self, utterance: Utterance) -> Iterator[np.ndarray]:
-        """Yield the samples in blocks (n,) float32; a pipe runs once for all its segments that follow each other.
+        """Yield the samples in blocks (n,) float32. A pipe runs once for consecutive segments of its recording.
 
         Raises:
             InputError: as `open_recording` and `Recording.blocks`.
         """
-        value, stretch = utterance.value, (self._sample_rate, utterance.start, utterance.end)
+        value, span = utterance.value, (self._sample_rate, utterance.start, utterance.end)
         if utterance.end is None or not value.endswith("|"):
             with open_recording(value) as recording:
-                yield from recording.blocks(*stretch)
+                yield from recording.blocks(*span)
             return
         if self._command != value:
             self._command = ""
             self._recording.close()
             self._piped = self._recording.enter_context(open_recording(value))
             self._command = value
-        yield from self._piped.blocks(*stretch)
+        yield from self._piped.blocks(*span)
 
 
 def _listed(directory: Path, pipes: bool) -> Iterator[Utterance]:

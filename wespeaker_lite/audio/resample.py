@@ -1,4 +1,4 @@
-"""Sampling rates: mono audio from one rate to another, in blocks, so that memory depends on neither rate nor length."""
+"""Resample mono audio in blocks, so that the memory depends on neither rate nor length."""
 
 from collections.abc import Iterable, Iterator
 
@@ -8,11 +8,11 @@ import soxr
 from wespeaker_lite.core.errors import InputError
 
 RATES = range(1, 384_001)  # Hz
-_BLOCK = 1 << 18  # samples that are converted at once, counted at the higher of the two rates
+_BLOCK = 1 << 18  # samples per step, at the higher of the two rates
 
 
 def check_rate(name: str, rate: int) -> None:
-    """Raise InputError, which begins with `name`, where no audio is sampled so."""
+    """Raise InputError, beginning with `name`, if the sampling rate is not in RATES."""
     if rate not in RATES:
         raise InputError(f"{name}: a sampling rate of {rate} Hz; expected {RATES[0]} to {RATES[-1]} Hz")
 
@@ -20,11 +20,11 @@ def check_rate(name: str, rate: int) -> None:
 def resampled(blocks: Iterable[np.ndarray], rate: int, wanted: int) -> Iterator[np.ndarray]:
     """Convert consecutive blocks (n,) float32 from `rate` to `wanted` Hz.
 
-    The result, round(n * wanted / rate) samples in all, does not depend on how the samples are cut into blocks. The
-    filter is soxr's of high quality: linear phase, and flat up to nine tenths of the lower band.
+    The result has round(n * wanted / rate) samples and does not depend on the block sizes. The filter is soxr's HQ:
+    linear phase, and flat up to nine tenths of the lower band.
 
     Raises:
-        InputError: where a rate lies outside of RATES.
+        InputError: if a rate is not in RATES.
     """
     for one in (rate, wanted):
         check_rate("audio", one)
@@ -41,7 +41,7 @@ def _resampled(blocks: Iterable[np.ndarray], rate: int, wanted: int) -> Iterator
 
 
 def equal_parts(blocks: Iterable[np.ndarray], size: int, count: int) -> Iterator[np.ndarray]:
-    """Cut consecutive blocks, of `size` samples in all, into so many parts whose sizes differ by a sample at most."""
+    """Split consecutive blocks, `size` samples in all, into `count` parts whose sizes differ by at most one sample."""
     waiting, part = np.empty(0, np.float32), 0
     for block in blocks:
         waiting = np.concatenate([waiting, block])
@@ -53,6 +53,6 @@ def equal_parts(blocks: Iterable[np.ndarray], size: int, count: int) -> Iterator
 
 
 def joined(blocks: Iterable[np.ndarray]) -> np.ndarray:
-    """All blocks as one array (n,) float32."""
+    """Join blocks: (n,) float32."""
     several = list(blocks)
     return several[0] if len(several) == 1 else np.concatenate([np.empty(0, np.float32), *several])

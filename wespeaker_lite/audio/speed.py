@@ -1,4 +1,4 @@
-"""Speed perturbation: audio played faster or slower, and the ids of such copies."""
+"""Speed perturbation: audio at another speed, and the ids of such copies."""
 
 import re
 
@@ -11,7 +11,7 @@ _SPEED_PREFIX = re.compile(r"^sp\d+(\.\d+)?(e[-+]\d+)?-")
 
 
 def speed_perturb(samples: np.ndarray, factor: float, sample_rate: int = 16000) -> np.ndarray:
-    """Play samples (n,) `factor` times as fast, pitch and all: (about n / factor,) float32, as sox's `speed`.
+    """Play samples (n,) `factor` times as fast, which also changes the pitch, as sox's `speed`: (n / factor,) float32.
 
     Raises:
         InputError: as `rate_of_speed`.
@@ -20,10 +20,10 @@ def speed_perturb(samples: np.ndarray, factor: float, sample_rate: int = 16000) 
 
 
 def rate_of_speed(factor: float, sample_rate: int) -> int:
-    """The rate from which samples are converted to `sample_rate`, to be played `factor` times as fast.
+    """The rate to resample from, to `sample_rate`, so that audio is `factor` times as fast.
 
     Raises:
-        InputError: where the factor is not positive or does not lead to a whole sampling rate.
+        InputError: if the factor is not positive or does not lead to a whole sampling rate.
     """
     source_rate = round(sample_rate * factor)
     if source_rate < 1 or abs(source_rate - sample_rate * factor) > 1e-6:
@@ -32,10 +32,10 @@ def rate_of_speed(factor: float, sample_rate: int) -> int:
 
 
 def speed_prefix(factor: float) -> str:
-    """What stands before the ids of a copy, of utterances and speakers alike: sp0.9-, and nothing at speed 1."""
+    """The prefix of a copy's utterance and speaker ids: sp0.9- for speed 0.9, and none for speed 1."""
     return "" if factor == 1 else f"sp{factor:g}-"
 
 
 def unperturbed(name: str) -> str:
-    """The id at its own speed: what `speed_prefix` put before it is taken away."""
+    """The id without a prefix of `speed_prefix`."""
     return _SPEED_PREFIX.sub("", name)

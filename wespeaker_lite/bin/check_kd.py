@@ -1,4 +1,4 @@
-"""Tell, before the teacher is trained, whether a student's KD terms fit it."""
+"""Check whether the KD terms of a student fit a teacher, before the teacher is trained."""
 
 import argparse
 from pathlib import Path
@@ -8,7 +8,7 @@ from wespeaker_lite.distill.compatibility import check_compatibility
 
 
 def main() -> None:
-    """Parse the arguments and ask `wespeaker_lite.distill.compatibility`."""
+    """Parse the arguments and call `check_compatibility`."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--student", required=True, type=Path, metavar="YAML", help="resolved config of the student")
     parser.add_argument("--teacher", required=True, type=Path, metavar="YAML", help="resolved config of the teacher")

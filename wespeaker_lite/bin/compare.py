@@ -32,7 +32,7 @@ def main() -> None:
         nargs="+",
         default=[],
         metavar="NAME",
-        help="also give the mean over these lists, one of each test set",
+        help="also print the mean over these lists, one of each test set",
     )
     parser.add_argument(
         "--draw-seeds",
@@ -40,7 +40,7 @@ def main() -> None:
         help="the bootstrap also draws seeds of training, so that intervals cover both",
     )
     parser.add_argument("--utt2spk", required=True, metavar="FILE", help="utterance and speaker of the test set")
-    parser.add_argument("--scoring", default="cosine", help="scoring of rows that name none (default: %(default)s)")
+    parser.add_argument("--scoring", default="cosine", help="scoring of rows without one (default: %(default)s)")
     parser.add_argument(
         "--baseline", metavar="NAME", help="row with which the others are compared (default: no comparison)"
     )

@@ -1,4 +1,4 @@
-"""Resolve a config into an experiment's folder, and print its keys and values for the shell."""
+"""Write the resolved config of an experiment, and print its keys and values for the shell."""
 
 import argparse
 
@@ -7,7 +7,7 @@ from wespeaker_lite.recipe import resolved
 
 
 def main() -> None:
-    """Parse the arguments and ask `wespeaker_lite.recipe.resolved`."""
+    """Parse the arguments and call `wespeaker_lite.recipe.resolved`."""
     parser = argparse.ArgumentParser(description=__doc__)
     actions = parser.add_subparsers(dest="action", required=True)
     resolving = actions.add_parser("resolve", help="fill in defaults, check every key, write OUT")
@@ -21,7 +21,7 @@ def main() -> None:
         help="a value that replaces those of both files",
     )
     resolving.add_argument("--out", required=True, help="the experiment's config.yaml")
-    copying = actions.add_parser("from-model", help="write the config that a trained model carries to OUT")
+    copying = actions.add_parser("from-model", help="write the config of a trained model to OUT")
     copying.add_argument("--model", required=True, help="final.pt of the model")
     copying.add_argument("--out", required=True)
     showing = actions.add_parser("show", help="print OUT")

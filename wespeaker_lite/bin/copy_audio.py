@@ -18,7 +18,7 @@ def main() -> None:
     parser.add_argument("--trials", nargs="*", default=[], help="trial lists, copied to OUT with the ids of the copy")
     parser.add_argument("--copy", required=True, choices=["reverb", "noise", "music", "babble"])
     parser.add_argument(
-        "--seed", type=int, default=1, help="seed of the random choices; take another one than for training"
+        "--seed", type=int, default=1, help="seed of the random choices; it should differ from that of training"
     )
     parser.add_argument("--musan", default="", help="data dir of noise, music and speech, made by list_clips")
     parser.add_argument("--rirs", default="", help="data dir of impulse responses; by default they are simulated")

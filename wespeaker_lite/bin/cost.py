@@ -1,6 +1,6 @@
-"""Print what the network of a config costs, as one JSON object, or what many cost, as a table.
+"""Print the cost of a config's network as one JSON object, or the costs of several networks as a table.
 
-params and macs_1s are of what is deployed; macs_1s are multiply-accumulates for 1 s of input (100 frames).
+params and macs_1s are those of the deployed network. macs_1s are multiply-accumulates for 1 s of input (100 frames).
 
 Examples:
     python -m wespeaker_lite.bin.cost --config conf/bc_cmt_tiny.yaml --latency
@@ -22,7 +22,7 @@ from wespeaker_lite.recipe import experiment
 
 
 def main() -> None:
-    """Parse the arguments and ask `wespeaker_lite.deploy.cost`."""
+    """Parse the arguments and call `wespeaker_lite.deploy.cost`."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--config", help="a file of conf/, or the config.yaml of an experiment")
@@ -32,7 +32,7 @@ def main() -> None:
     parser.add_argument(
         "--classes",
         type=int,
-        help="number of training speakers; what only training needs (head, self-teacher) is then counted too, apart",
+        help="number of training speakers; with it, parts for training only (head, self-teacher) are counted apart",
     )
     parser.add_argument("--latency", action="store_true", help="also measure the time for 1, 2, 3, 5 and 10 s of input")
     parser.add_argument("--threads", type=int, default=1, help="threads for --latency (default: 1)")
@@ -68,7 +68,7 @@ def main() -> None:
 
 
 def _by_network(paths: Sequence[str]) -> dict[str, experiment.Experiment]:
-    """The confs by name; of those with the same network and features the first."""
+    """The confs by name. If several have the same network and features, only the first is kept."""
     found: dict[str, experiment.Experiment] = {}
     for path in paths:
         config = experiment.load(path)

@@ -1,4 +1,4 @@
-"""Look after Kaldi data directories: validate, fix, split, combine, subset."""
+"""Tools for Kaldi data directories: validate, fix, split, combine, subset."""
 
 import argparse
 
@@ -11,7 +11,7 @@ from wespeaker_lite.kaldi.validate import validate
 
 
 def main() -> None:
-    """Parse the arguments and do what the subcommand says."""
+    """Parse the arguments and run the subcommand."""
     args = _parser().parse_args()
     match args.command:
         case "validate":
@@ -21,7 +21,7 @@ def main() -> None:
             changed = fix(args.dir)
             for name, dropped in changed.items():
                 print(f"{args.dir}/{name}: written again, {dropped} lines dropped")
-            print(f"{args.dir}: " + ("fixed; what was there is in .backup/" if changed else "nothing to fix"))
+            print(f"{args.dir}: " + ("fixed; the old files are in .backup/" if changed else "nothing to fix"))
         case "split":
             print(split(args.dir, args.parts, args.out, args.per_utt, args.at_most), "parts in", args.out)
         case "combine":
@@ -48,7 +48,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("out", help="folder of the parts: OUT/1 to OUT/N")
     command.add_argument("--per-utt", action="store_true", help="a speaker's utterances may go to several parts")
     command.add_argument(
-        "--at-most", action="store_true", help="make fewer parts where there are not enough speakers or utterances"
+        "--at-most", action="store_true", help="make fewer parts if there are not enough speakers or utterances"
     )
     command = commands.add_parser("combine", help="join: combine data/both data/a data/b")
     command.add_argument("out")

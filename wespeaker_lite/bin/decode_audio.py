@@ -1,4 +1,4 @@
-"""Decode to FLAC, by ffmpeg, the files that an scp lists; run again, it resumes where it was."""
+"""Decode the files of an scp to FLAC, by ffmpeg. Existing files are kept, so that it can be resumed."""
 
 import argparse
 

@@ -1,4 +1,4 @@
-"""Print the reference of all config keys, as docs/configuration.md holds it.
+"""Print the reference of all config keys, docs/configuration.md.
 
 Example:
     python -m wespeaker_lite.bin.describe_config > docs/configuration.md

@@ -1,7 +1,7 @@
-r"""Draw the self-attention maps of a teacher and its students for one utterance, and measure how near they are.
+r"""Draw the self-attention maps of a teacher and its students, and measure how close they are.
 
-PNG shows the first utterance of the data dir. Beside it a .json gets, for each student and stage, the mean
-KL(teacher's row || student's row) of the first utterances.
+PNG shows the first utterance of the data dir. A .json in the same folder has, for each student and stage, the mean
+KL(teacher's row || student's row) over the first utterances.
 
 Example:
     python -m wespeaker_lite.bin.draw_attention --system teacher=exp/x/bc_cmt_base/final.pt \
@@ -22,7 +22,7 @@ def main() -> None:
         "--system", action="append", metavar="NAME=final.pt", help="a model: the teacher first, then each student"
     )
     actions.add_argument(
-        "--without-kd", metavar="EXP", help="only print the name of the experiment that is EXP without KD"
+        "--without-kd", metavar="EXP", help="only print the name of the experiment that is as EXP, but without KD"
     )
     parser.add_argument("--data", metavar="DIR", help="data dir with feats.scp")
     parser.add_argument("--out", metavar="PNG", help="picture to write")
@@ -30,7 +30,7 @@ def main() -> None:
         "--utterances", type=int, default=20, help="number of utterances to measure (default: %(default)s)"
     )
     parser.add_argument(
-        "--seconds", type=float, default=3.0, help="seconds of each utterance to look at (default: %(default)s)"
+        "--seconds", type=float, default=3.0, help="seconds of each utterance to measure (default: %(default)s)"
     )
     options = parser.parse_args()
     if options.without_kd:
@@ -38,7 +38,7 @@ def main() -> None:
         return
     if not options.data or not options.out:
         parser.error("--system needs --data and --out")
-    # Here, since it imports torch, and a report that is done already only asks for the student without KD.
+    # Here, because it imports torch, which --without-kd does not need.
     from wespeaker_lite.report.attention_maps import Excerpt, load_systems, write_attention
 
     excerpt = Excerpt(options.utterances, options.seconds)

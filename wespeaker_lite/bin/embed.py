@@ -12,7 +12,7 @@ from wespeaker_lite.bin import run
 
 
 def main() -> None:
-    """Parse the arguments and embed."""
+    """Parse the arguments and call `embed_all`."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", help="final.pt or an exported .onnx (default: the model of the package)")
     parser.add_argument(

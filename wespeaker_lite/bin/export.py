@@ -3,7 +3,7 @@
 Needs tools/install.sh --extras export.
 
 Example:
-    python -m wespeaker_lite.bin.export --model exp/mini/ecapa_c64_kd/final.pt    # into export/ beside it
+    python -m wespeaker_lite.bin.export --model exp/mini/ecapa_c64_kd/final.pt    # into exp/mini/ecapa_c64_kd/export/
 """
 
 import argparse
@@ -14,10 +14,10 @@ from wespeaker_lite.core.errors import InputError
 
 
 def main() -> None:
-    """Parse the arguments and export."""
+    """Parse the arguments and call `export`."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", required=True, type=Path, help="final.pt of the model")
-    parser.add_argument("--out", type=Path, help="folder (default: export/ beside the model)")
+    parser.add_argument("--out", type=Path, help="folder (default: export/ in the folder of the model)")
     parser.add_argument("--experiment", type=Path, help="folder of results.json and verify.json (default: the model's)")
     parser.add_argument("--language", default="not stated", help="language of the training speakers, for the card")
     parser.add_argument("--licence", default="not stated", help="licence of the weights, for the card")

@@ -7,7 +7,7 @@ from wespeaker_lite.bin import run
 
 
 def main() -> None:
-    """Parse the arguments and extract."""
+    """Parse the arguments and call `extract`."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", required=True, help="final.pt of the model")
     parser.add_argument("--data", required=True, help="data dir with feats.scp and utt2num_frames")
@@ -16,11 +16,14 @@ def main() -> None:
         "--config", default="", help="resolved config; a model that was trained with another one is refused"
     )
     parser.add_argument(
-        "--batch-frames", type=int, default=6000, help="most frames in a batch, padding included (default: %(default)s)"
+        "--batch-frames",
+        type=int,
+        default=6000,
+        help="most frames in a batch, including padding (default: %(default)s)",
     )
     parser.add_argument("--device", default="cpu")
     parser.add_argument(
-        "--threads", type=int, default=1, help="threads of torch (default: 1, since jobs run side by side)"
+        "--threads", type=int, default=1, help="threads of torch (default: 1, because jobs run in parallel)"
     )
     args = parser.parse_args()
     import torch

@@ -1,7 +1,7 @@
 r"""Fuse the scores of several experiments, which stage 6 has scored on the same lists.
 
-The weights are learnt from the trials that stage 6 trains calibrations on: each experiment needs a scoring that ends in
-_linear or _qmf beside the one to be fused.
+The weights are trained on the trials on which stage 6 trains calibrations. So each experiment needs a scoring that ends
+in _linear or _qmf, besides the one to be fused.
 
 Example:
     python -m wespeaker_lite.bin.fuse --scoring asnorm --out exp/x/a_and_b exp/x/a exp/x/b

@@ -1,4 +1,4 @@
-"""Gather the parts that make_fbank jobs left into a data dir."""
+"""Gather the outputs of make_fbank jobs into a data dir."""
 
 import argparse
 from pathlib import Path
@@ -9,12 +9,10 @@ from wespeaker_lite.corpora.gather_fbanks import gather
 
 
 def main() -> None:
-    """Parse the arguments and gather."""
+    """Parse the arguments and call `gather`."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--from", dest="source", required=True, type=Path, help="data dir that the jobs have read")
-    parser.add_argument(
-        "--parts", required=True, type=Path, help="folder of what the jobs have written: feats.N.scp and the like"
-    )
+    parser.add_argument("--parts", required=True, type=Path, help="folder of the jobs' outputs: feats.N.scp and others")
     parser.add_argument("--out", required=True, type=Path, help="data dir to write; it may be that of --from")
     parser.add_argument("--speed", type=float, default=1.0, help="speed of the copy (default: %(default)s)")
     parser.add_argument("--copy", default="", help="kind of the copy: reverb, noise, music, babble")

@@ -1,4 +1,4 @@
-"""Bring weights that were trained elsewhere (ours, wespeaker's, 3D-Speaker's CAM++) into an experiment's final.pt."""
+"""Import weights that were trained elsewhere (ours, wespeaker's, 3D-Speaker's CAM++) as an experiment's final.pt."""
 
 import argparse
 from pathlib import Path
@@ -7,7 +7,7 @@ from wespeaker_lite.bin import run
 
 
 def main() -> None:
-    """Parse the arguments and import."""
+    """Parse the arguments and call `import_weights`."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--config", required=True, help="resolved config, whose `pretrained` names the weights")
     parser.add_argument("--out", required=True, help="folder of the experiment to write")

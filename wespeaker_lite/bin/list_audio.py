@@ -1,4 +1,4 @@
-"""List the audio files that data dirs name, with their sizes and times, for the stamp of the feature stage."""
+"""List the audio files of data dirs with their sizes and times, for the stamp of the feature stage."""
 
 import argparse
 
@@ -7,7 +7,7 @@ from wespeaker_lite.bin import run
 
 
 def main() -> None:
-    """Parse the arguments and list."""
+    """Parse the arguments and call `list_audio`."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("dirs", nargs="+", help="data dirs")
     parser.add_argument("--no-pipes", action="store_true", help="refuse a wav.scp that contains a command")

@@ -1,4 +1,4 @@
-"""List the noises of MUSAN, or the impulse responses of RIRS_NOISES, as a data dir."""
+"""Make a data dir of the noises of MUSAN, or of the impulse responses of RIRS_NOISES."""
 
 import argparse
 
@@ -8,7 +8,7 @@ from wespeaker_lite.corpora.musan_rirs import read_musan, read_rirs
 
 
 def main() -> None:
-    """Parse the arguments and list."""
+    """Parse the arguments and call `write_clips`."""
     parser = argparse.ArgumentParser(description=__doc__)
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--musan-dir", help="folder with noise/, music/ and speech/, or some of them")

@@ -9,7 +9,7 @@ from wespeaker_lite.recipe import resolved
 
 
 def main() -> None:
-    """Parse the arguments and compute."""
+    """Parse the arguments and call `make_fbanks`."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", required=True, type=Path, help="data dir with wav.scp, and segments if it has them")
     parser.add_argument(
@@ -38,7 +38,7 @@ def main() -> None:
     from wespeaker_lite.corpora.augmented_copies import Copy
     from wespeaker_lite.corpora.fbank_job import FbankJob, make_fbanks
 
-    torch.set_num_threads(1)  # jobs run side by side
+    torch.set_num_threads(1)  # jobs run in parallel
     section = resolved.read(args.config).get("features", {}) if args.config else {}
     features = from_mapping(FbankConfig, section, f"{args.config}: features")
     copy = Copy(args.speed, args.copy, args.seed, args.musan, args.rirs)

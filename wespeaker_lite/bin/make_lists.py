@@ -1,4 +1,4 @@
-"""Turn a corpus folder (trees or Kaldi data dirs) into data dirs and trial lists, or only check it."""
+"""Make data dirs and trial lists of a corpus folder (trees or Kaldi data dirs), or only check it."""
 
 import argparse
 
@@ -26,7 +26,7 @@ def main() -> None:
         "--test-share",
         type=float,
         default=ListOptions.test_share,
-        help="share of test speakers, where there is no test/ (default: %(default)s)",
+        help="share of test speakers, if there is no test/ (default: %(default)s)",
     )
     parser.add_argument("--max-targets", type=int, help="most target trials (default: all)")
     parser.add_argument(

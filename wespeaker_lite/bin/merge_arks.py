@@ -7,7 +7,7 @@ from wespeaker_lite.kaldi.arks import merge
 
 
 def main() -> None:
-    """Parse the arguments and merge."""
+    """Parse the arguments and call `merge`."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("parts", nargs="+", help=".scp of each part, or its prefix")
     parser.add_argument("--out", required=True, help="prefix of the .ark and .scp to write")

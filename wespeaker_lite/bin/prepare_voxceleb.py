@@ -1,4 +1,4 @@
-"""Turn VoxCeleb1 and 2 into data dirs and the O, E and H lists, or only look at them and get the lists."""
+"""Make data dirs and the lists O, E and H of VoxCeleb1 and 2, or only check the corpora and download the lists."""
 
 import argparse
 from pathlib import Path
@@ -14,7 +14,7 @@ def main() -> None:
         "--corpus-dir",
         required=True,
         type=Path,
-        help="folder with vox1/ and vox2/, and lists/ if the lists are at hand",
+        help="folder with vox1/ and vox2/, and lists/ if you have the lists",
     )
     parser.add_argument(
         "--data-dir",
@@ -31,15 +31,15 @@ def main() -> None:
         "--decode",
         choices=["pipe", "flac"],
         default="pipe",
-        help="whether m4a is decoded when it is read (pipe) or once (flac)",
+        help="decode m4a whenever it is read (pipe), or once (flac)",
     )
     parser.add_argument(
         "--strict",
         choices=["true", "false"],
         default="false",
-        help="whether differences from what is published are errors",
+        help="whether differences from the published corpora are errors",
     )
-    parser.add_argument("--meta-url", default="", help="address of the lists, for those that no folder has")
+    parser.add_argument("--meta-url", default="", help="address from which missing lists are downloaded")
     args = parser.parse_args()
     options = Options(args.train, tuple(args.trials), args.decode == "flac", args.strict == "true")
     if args.data_dir:

@@ -1,4 +1,4 @@
-"""Write the report of a scored experiment: figures with 95 % intervals, DET curves, score histograms.
+"""Write the report of a scored experiment: metrics with 95 % intervals, DET curves, score histograms.
 
 Example:
     python -m wespeaker_lite.bin.report --out exp/x --utt2spk data/x/test/utt2spk
@@ -21,7 +21,7 @@ def main() -> None:
         "--replicates", type=int, default=1000, help="replicates of the bootstrap (default: %(default)s)"
     )
     parser.add_argument("--seed", type=int, default=0, help="seed of the bootstrap (default: %(default)s)")
-    parser.add_argument("--attention", metavar="JSON", help="figures of draw_attention, to be shown in the report")
+    parser.add_argument("--attention", metavar="JSON", help=".json of draw_attention, to include in the report")
     options = parser.parse_args()
 
     utt2spk = read_table(options.utt2spk) if options.utt2spk else None

@@ -1,4 +1,4 @@
-"""Train the rows of a corpus' rows.tsv, several at a time, and make their tables; called by egs/<corpus>/results.sh."""
+"""Run the experiments of a corpus' rows.tsv in parallel, and print their tables; used by egs/<corpus>/results.sh."""
 
 import logging
 import os
@@ -24,23 +24,23 @@ USAGE = """Usage: bash egs/{corpus}/results.sh [options] [ROW | ROW:SEED | GROUP
   bash egs/{corpus}/results.sh --corpus-dir DIR ROW:0 table          # one row, one seed, and the tables
   bash egs/{corpus}/results.sh --corpus-dir DIR --gpu 1 --parallel 4 --minutes 50 --stop-stage 4 main
 
-A row is a line of egs/{corpus}/rows.tsv. A group is a word of its column groups. `list` prints both. `table` compares
-the rows that have results. Run again, the same command continues; what is done takes seconds.
+A row is a line of egs/{corpus}/rows.tsv. A group is a word in its column `groups`. `list` prints both. `table` compares
+the rows that have results. The same command resumes: finished rows take seconds.
 
-  --parallel N   rows that are trained at a time (1); on CPUs each has its share of the cores
-  --minutes M    ask what runs to stop after M minutes; it has one more minute to write a checkpoint (0: no limit)
-  --gpu N        as of run.sh; with 1, rows at a time share the GPUs of CUDA_VISIBLE_DEVICES, or else all
-  --rows FILE    in place of egs/{corpus}/rows.tsv
-  Other options go to run.sh: --corpus-dir, --nj, --set KEY=VALUE, --stop-stage 4 (train only) ...
+  --parallel N   number of rows that run at the same time (1); on CPUs, they share the cores
+  --minutes M    stop after M minutes; running rows have one more minute to write a checkpoint (0: no limit)
+  --gpu N        as in run.sh; with 1, parallel rows share the GPUs of CUDA_VISIBLE_DEVICES, or else all GPUs
+  --rows FILE    use FILE instead of egs/{corpus}/rows.tsv
+  Other options are passed to run.sh: --corpus-dir, --nj, --set KEY=VALUE, --stop-stage 4 (train only) ...
 
 Exit code: 0 if all rows are whole, 1 if one failed, 3 if the time was up before all were whole."""
 
 
 def main() -> None:
-    """Read the arguments, of which most are run.sh's, and run the rows."""
+    """Parse the arguments, run the rows, and print the tables."""
     corpus, own, passed, words = _arguments(sys.argv[1:])
     caller = Path.cwd()
-    os.chdir(Path(__file__).parents[2])  # confs are named as seen from the repository's root
+    os.chdir(Path(__file__).parents[2])  # confs are relative to the root of the repository
     rows = read_rows(caller / own["--rows"] if "--rows" in own else Path("egs") / corpus / "rows.tsv")
     if "list" in words:
         print(_listing(rows.values()), end="")
@@ -60,7 +60,7 @@ def main() -> None:
 
 
 def _arguments(arguments: Sequence[str]) -> tuple[str, dict[str, str], list[str], list[str]]:
-    """The corpus (the first argument), our own options, those of run.sh, and the words that are no option."""
+    """Split arguments: the corpus (the first one), our options, options of run.sh, and other words."""
     corpus, *rest = arguments
     own: dict[str, str] = {}
     passed: list[str] = []
@@ -106,7 +106,7 @@ def _jobs(chosen: Sequence[tuple[Row, int]], program: Sequence[str], corpus: str
 
 
 def _check_options(program: Sequence[str], caller: Path) -> None:
-    """Let run.sh look at its options: an unknown one is said once, not once a row."""
+    """Let run.sh check its options, so that an unknown one is one error, not one for each row."""
     checked = subprocess.run([*program, "--help"], cwd=caller, capture_output=True, text=True, check=False)
     if checked.returncode:
         raise InputError(checked.stderr.strip())

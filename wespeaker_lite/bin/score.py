@@ -1,4 +1,4 @@
-r"""Score trial lists: cosine, S-norm, AS-norm, PLDA, with or without calibration; EER, minDCF, actDCF, Cllr of each.
+r"""Score trial lists by cosine, S-norm, AS-norm or PLDA, with or without calibration; print EER, minDCF, actDCF, Cllr.
 
 Example:
     python -m wespeaker_lite.bin.score --embeddings exp/x/embeddings/test/xvector.scp --trials data/x/trials/trials_O \
@@ -24,7 +24,7 @@ def main() -> None:
     parser.add_argument("--embeddings", required=True, metavar="SCP", help="embeddings of all utterances in the trials")
     parser.add_argument("--frames", metavar="FILE", help="utt2num_frames of these utterances, for QMF")
     parser.add_argument("--trials", required=True, nargs="+", action="extend", metavar="LIST", help="trial lists")
-    parser.add_argument("--mean", nargs="+", default=[], metavar="NAME", help="lists whose figures are averaged")
+    parser.add_argument("--mean", nargs="+", default=[], metavar="NAME", help="lists over which metrics are averaged")
     parser.add_argument(
         "--cohort",
         metavar="SCP",
@@ -41,11 +41,11 @@ def main() -> None:
     parser.add_argument(
         "--config", metavar="YAML", help="config.yaml of an experiment, whose section `scoring` is used"
     )
-    parser.add_argument("--scorings", help=f"scorings, in place of those of the config; known: {' '.join(SCORINGS)}")
+    parser.add_argument("--scorings", help=f"scorings, instead of those of the config; known: {' '.join(SCORINGS)}")
     parser.add_argument(
-        "--top-n", type=int, help="size of the adaptive cohort of AS-norm, in place of that of the config"
+        "--top-n", type=int, help="size of the adaptive cohort of AS-norm, instead of that of the config"
     )
-    parser.add_argument("--block-mb", type=float, help="working memory in MB, in place of that of the config")
+    parser.add_argument("--block-mb", type=float, help="working memory in MB, instead of that of the config")
     parser.add_argument(
         "--left-out",
         nargs="+",
@@ -53,12 +53,10 @@ def main() -> None:
         action="extend",
         type=Path,
         metavar="FILE",
-        help="lists of utterances that were left out, to be counted",
-    )
-    parser.add_argument(
-        "--cost", metavar="JSON", help="parameters and MACs (bin.cost), to be written into results.json"
+        help="lists of utterances that were left out, for their number",
     )
     parser.add_argument("--model", metavar="FILE", help="final.pt that made the embeddings; verify.json will name it")
+    parser.add_argument("--cost", metavar="JSON", help="parameters and MACs (from bin.cost) for results.json")
     parser.add_argument(
         "--out", required=True, type=Path, metavar="DIR", help="folder to write scores/ and results.json into"
     )

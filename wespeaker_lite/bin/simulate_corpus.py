@@ -1,4 +1,4 @@
-"""Make a corpus of simulated speakers; run again, it completes what was cut and returns at once where all is there."""
+"""Make a corpus of simulated speakers. Existing files are kept, so that an interrupted run can be completed."""
 
 import argparse
 import os

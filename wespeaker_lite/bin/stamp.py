@@ -1,7 +1,7 @@
-"""Check or leave the stamp of a stage.
+"""Check or write the stamp of a stage.
 
-`check` ends with 0 where the stage is done, and with 3 where it is to be done. Any other code is an error, such as an
-input that is not there. `accept` takes outputs as a user has changed them:
+`check` exits with 0 if the stage is done, and with 3 if it must run. Any other code is an error, such as a missing
+input. `accept` accepts outputs that a user has changed:
 
     python -m wespeaker_lite.bin.stamp accept data/mini/.lists.stamp --outputs data/mini/trials/trials_O
 """
@@ -16,7 +16,7 @@ TO_BE_DONE = 3
 
 
 def main() -> None:
-    """Parse the arguments and ask `wespeaker_lite.recipe.stamps`."""
+    """Parse the arguments and call `wespeaker_lite.recipe.stamps`."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("action", choices=["check", "write", "accept"])
     parser.add_argument("stamp")
@@ -34,7 +34,7 @@ def main() -> None:
         "--current",
         nargs="*",
         default=[],
-        help="stamps of other stages whose files are read, which must still be valid",
+        help="stamps of other stages that must still be valid, because their files are read",
     )
     parser.add_argument(
         "--outputs", nargs="*", default=[], help="files that the stage has made (with write and accept)"

@@ -1,8 +1,8 @@
-"""Compare two recordings, or a test recording with an enrolment: a score, and yes or no where a threshold is known.
+"""Compare two recordings, or a test recording with an enrolment. Print a score and, with a threshold, a decision.
 
-The score is the cosine of the embeddings, less the mean of the training set where stage 6 has left it (verify.json).
-The threshold is that of the EER point of a trial list of the experiment, or with --p-target that of the log-likelihood
-ratio, where the experiment has the scoring cosine_linear.
+The score is the cosine of the embeddings, after subtraction of the training set's mean if verify.json of stage 6 has
+it. The threshold is that of the EER on a trial list of the experiment. With --p-target, it is that of the
+log-likelihood ratio, for which the experiment needs the scoring cosine_linear.
 
 Example:
     python -m wespeaker_lite.bin.verify --model exp/mini/ecapa_c64_kd/final.pt a.wav b.wav
@@ -18,23 +18,23 @@ from wespeaker_lite.core.errors import InputError
 
 
 def main() -> None:
-    """Parse the arguments and compare."""
+    """Parse the arguments, compare the recordings, and print the decision."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", help="final.pt or an exported .onnx (default: the model of the package)")
     parser.add_argument("files", nargs="*", metavar="FILE", help="two recordings")
     parser.add_argument("--enroll", nargs="+", default=[], metavar="FILE", help="recordings of one speaker")
     parser.add_argument("--test", metavar="FILE", help="the recording to compare with --enroll")
-    parser.add_argument("--trials", metavar="NAME", help="list whose EER point is the threshold (default: the first)")
+    parser.add_argument("--trials", metavar="NAME", help="list whose EER threshold is used (default: the first)")
     parser.add_argument(
-        "--p-target", type=float, help="prior of a target trial; decides by the calibrated log-likelihood ratio"
+        "--p-target", type=float, help="prior of a target trial, to decide by the calibrated log-likelihood ratio"
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-    parser.add_argument("--stream", action="store_true", help="give a running decision along the test recording")
+    parser.add_argument("--stream", action="store_true", help="print decisions along the test recording")
     parser.add_argument(
         "--window",
         type=float,
         default=3.0,
-        help="seconds that a decision of --stream looks at; 0 for all so far (default: 3)",
+        help="seconds of audio for a decision of --stream; 0 for all so far (default: 3)",
     )
     parser.add_argument("--hop", type=float, default=0.5, help="seconds between decisions of --stream (default: 0.5)")
     parser.add_argument("--threads", type=int, default=1, help="threads of torch (default: 1)")

@@ -1,1 +1,1 @@
-"""What every package uses: errors, typed configs, files that appear whole or not at all."""
+"""Used by every package: errors, typed configs, safe writing of files."""

@@ -18,15 +18,15 @@ import yaml
 
 from wespeaker_lite.core.errors import InputError
 
-_DEPTH = 20  # of sections in sections, of files whose base is the next
-_LARGEST = 1 << 63  # no number is this large
+_DEPTH = 20  # the most nested sections, and the most files in a chain of `base:` keys
+_LARGEST = 1 << 63  # every number is below this
 LARGEST_SEED = _LARGEST - 1
 _EXPONENT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")
 
 
 class _Loader(yaml.SafeLoader):
-    """Values, lists and mappings as they stand: no tags, no key twice, no aliases (nine lines of them can unfold to
-    gigabytes), and no nesting without end."""
+    """Load plain values, lists and mappings. Tags, repeated keys, aliases (nine lines can expand to gigabytes) and deep
+    nesting are errors."""
 
     depth = 0
 
@@ -51,7 +51,7 @@ def parse_yaml(text: str, where: str) -> Any:
     """Read YAML of plain values, lists and mappings.
 
     Raises:
-        InputError: naming `where`, and the line, where it is anything else.
+        InputError: naming `where` and the line, if the text is anything else.
     """
     try:
         return yaml.load(text, Loader=_Loader)
@@ -60,10 +60,10 @@ def parse_yaml(text: str, where: str) -> Any:
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
-    """Read one YAML mapping, with the file that its `base:` key names (relative to it) merged in underneath.
+    """Read one YAML mapping and merge it over the file that its `base:` key names (relative to this file).
 
     Raises:
-        InputError: naming the file, and the line where the YAML is malformed; also for a circle of bases, or a chain of
+        InputError: naming the file, and the line if the YAML is malformed. Also for a circle of bases, or a chain of
             more than twenty.
     """
     path = Path(path)
@@ -80,7 +80,7 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
 
 
 def _read_one(path: Path) -> tuple[dict[str, Any], str | None]:
-    """Read one file: what it says, and the file that it names as its base, if any."""
+    """Read one file: return its mapping, and the name of its base file, if any."""
     try:
         mapping = parse_yaml(path.read_text(encoding="utf-8"), str(path))
     except FileNotFoundError as error:
@@ -98,9 +98,9 @@ def _read_one(path: Path) -> tuple[dict[str, Any], str | None]:
 
 
 def merge(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """Merge two mappings key by key; `over` wins, nested mappings are merged, lists are replaced whole.
+    """Merge two mappings key by key. `over` wins, nested mappings are merged, and lists are replaced whole.
 
-    A `model` that `over` names again replaces the one below it: the options of one network mean nothing to another.
+    A `model` with another name replaces the one in `under`, because its options belong to another network.
     """
     merged = dict(under)
     for key, value in over.items():
@@ -115,7 +115,7 @@ def merge(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def parse_assignments(assignments: Iterable[str]) -> dict[str, Any]:
-    """Turn `train.epochs=20` words (the values are YAML) into a nested mapping."""
+    """Turn assignments such as `train.epochs=20`, whose values are YAML, into a nested mapping."""
     result: dict[str, Any] = {}
     for assignment in assignments:
         path, equals, text = assignment.partition("=")
@@ -129,10 +129,10 @@ def parse_assignments(assignments: Iterable[str]) -> dict[str, Any]:
 
 
 def given(conf: str | Path, overrides: str | Path | None = None, assignments: Iterable[str] = ()) -> dict[str, Any]:
-    """Merge what the user gives, before defaults are filled in: conf YAML < a corpus' overrides < `--set` words.
+    """Merge the user's settings, without defaults: conf YAML < overrides of the corpus < `--set` assignments.
 
-    A conf whose `start_from` is another conf is what that one is on this corpus, overrides included, with its own
-    changes on top: overrides that shorten training must not undo the changes of a fine-tuning.
+    If `start_from` names another conf, the overrides are merged into that one, and this conf is merged on top.
+    Overrides that shorten training must not undo the settings of a fine-tuning.
 
     Raises:
         InputError: as `read_yaml`; for a circle of confs that start from each other.
@@ -142,9 +142,9 @@ def given(conf: str | Path, overrides: str | Path | None = None, assignments: It
 
 def _on_corpus(conf: Path, overrides: str | Path | None, starters: list[Path]) -> dict[str, Any]:
     if conf.resolve() in starters:
-        raise InputError(f"{conf}: it starts, by way of others, from itself")
+        raise InputError(f"{conf}: start_from leads back to this file")
     if len(starters) > _DEPTH:
-        raise InputError(f"{conf}: more than {_DEPTH} confs each start from the next")
+        raise InputError(f"{conf}: more than {_DEPTH} confs start from each other")
     mapping = read_yaml(conf)
     if is_conf(mapping.get("start_from")):
         return merge(_on_corpus(Path(mapping["start_from"]), overrides, [*starters, conf.resolve()]), mapping)
@@ -159,18 +159,18 @@ def is_conf(start_from: object) -> bool:
 
 
 def bounded(default: Any, low: float, high: float) -> Any:
-    """A field of a config dataclass whose number, or each number of a tuple, must lie in [low, high].
+    """A field of a config dataclass. Its number, or each number of its tuple, must lie in [low, high].
 
-    `from_mapping` checks it. Every number of a config has bounds, so that a value that would end a stage after hours of
-    training is refused at its start.
+    `from_mapping` checks it. Every number of a config has bounds, so that a bad value is an error at the start of a
+    stage, not after hours of training.
     """
     return dataclasses.field(default=default, metadata={"bounds": (low, high)})
 
 
 def from_mapping(cls: type, mapping: Any, where: str) -> Any:
-    """Fill the dataclass `cls` from a mapping; `where` is the place to name in messages (`conf/x.yaml: train`).
+    """Fill the dataclass `cls` from a mapping. Messages begin with `where`, for example `conf/x.yaml: train`.
 
-    Values must have the field's type (an integer or a text such as 1e-3 will do for a float, a list for a tuple).
+    Values must have the field's type. A float may be an integer or a text such as 1e-3, and a tuple may be a list.
 
     Raises:
         InputError: for an unknown key (with the nearest match), a missing key without default, a value of another type
@@ -232,9 +232,9 @@ def _typed(expected: Any, value: Any, where: str) -> Any:
     if (origin or expected) is dict and isinstance(value, Mapping):
         return dict(value)
     if expected is float and isinstance(value, str) and _EXPONENT.fullmatch(value):
-        value = float(value)  # YAML 1.1 reads an exponent without a point as text
+        value = float(value)  # YAML 1.1 reads 1e-3, without a decimal point, as text
     if expected in (int, float) and type(value) in (int, expected):
-        if not abs(value) < _LARGEST:  # nor is nan
+        if not abs(value) < _LARGEST:  # also true for nan
             raise InputError(f"{where}: {str(value)[:20]} is too large or not a number")
         return expected(value)
     if type(value) is expected:

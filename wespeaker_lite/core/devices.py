@@ -1,4 +1,4 @@
-"""The device that a program computes on: found by its name, set up, and what is said when its memory is full."""
+"""The device that a program computes on: selection, set-up, and errors when its memory is full."""
 
 import contextlib
 import re
@@ -13,10 +13,10 @@ HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def device_of(name: str, where: str = "runtime.device") -> torch.device:
-    """Find a device by name: auto, cpu, cuda, cuda:1 ...; auto is the GPU where there is one.
+    """Find a device by name: auto, cpu, cuda, cuda:1 ... `auto` is the GPU if there is one.
 
     Raises:
-        InputError: naming `where` the name was given, where there is no such device or it cannot be used.
+        InputError: beginning with `where`, if the device does not exist or cannot be used.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
@@ -29,33 +29,33 @@ def device_of(name: str, where: str = "runtime.device") -> torch.device:
 
 
 def precision_on(device: torch.device, precision: str) -> Literal["fp32", "bf16", "fp16"]:
-    """What `train.precision` is on a device: auto is bf16 on GPUs that compute in it, and fp32 elsewhere."""
+    """Resolve `train.precision` for a device: `auto` is bf16 on GPUs that support it, else fp32."""
     if precision != "auto":
         return precision
     return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
 
 
 def allow_tf32(device: torch.device) -> None:
-    """On GPUs, let float32 matrix products and convolutions round their inputs to TF32; on CPUs nothing changes."""
+    """On a GPU, let float32 matrix products and convolutions round their inputs to TF32."""
     if device.type == "cuda":
         torch.backends.cuda.matmul.allow_tf32 = True
         torch.backends.cudnn.allow_tf32 = True
 
 
 @contextlib.contextmanager
-def memory_full_said(what: str, remedy: str) -> Iterator[None]:
-    """Say in one line that the memory of GPU or CPU does not suffice for `what`, and what to do.
+def explain_out_of_memory(what: str, remedy: str) -> Iterator[None]:
+    """Turn an out-of-memory error of torch into one line: what needed the memory, and what to do.
 
     Raises:
-        InputError: in the place of torch's error.
+        InputError: instead of torch's error.
     """
     try:
         yield
     except (RuntimeError, MemoryError) as error:
-        said = str(error)
-        if not isinstance(error, (torch.OutOfMemoryError, MemoryError)) and "can't allocate memory" not in said:
+        message = str(error)
+        if not isinstance(error, (torch.OutOfMemoryError, MemoryError)) and "can't allocate memory" not in message:
             raise
-        asked = re.search(r"[Tt]ried to allocate ([\d.]+ \w+)", said)
-        more = f"{asked[1]} more were asked for" if asked else "more was asked for than there is"
+        needed = re.search(r"[Tt]ried to allocate ([\d.]+ \w+)", message)
+        more = f"{needed[1]} more are needed" if needed else "more is needed than there is"
         where = "the GPU's memory" if isinstance(error, torch.OutOfMemoryError) else "memory"
-        raise InputError(f"{where} does not suffice for {what}: {more}; {remedy}") from error
+        raise InputError(f"{where} is too small for {what}: {more}; {remedy}") from error

@@ -1,4 +1,4 @@
-"""Digests of files, remembered by size, times and inode, so that what nobody touched is not read again."""
+"""SHA-256 digests of files, cached by size, times and inode, so that unchanged files are not read again."""
 
 import contextlib
 import hashlib
@@ -10,14 +10,14 @@ from pathlib import Path
 
 from wespeaker_lite.core.files import write_text
 
-_RECENT_NS = 100_000_000  # a file may change within one tick of the file system's clock: its times then stay the same
+_RECENT_NS = 100_000_000  # a file may change within one tick of the file system's clock without new times
 
 
 class Digests:
-    """SHA-256 of files, as text; `cache` is the file that remembers them, a stamp's name with `.seen`.
+    """SHA-256 digests as text. They are cached in the file `cache`, a stamp's name with `.seen`.
 
-    A file is the one that was read before if size, times of change (of content and of inode) and inode are the same.
-    A cache beside the file, or in the folder above, is believed too: the job that wrote an ark leaves one of it.
+    A file counts as unchanged if its size, its inode and both times of change (content and inode) are the same. Caches
+    in the file's folder and the folder above are used too: the job that writes an ark leaves one.
     """
 
     def __init__(self, cache: str | Path) -> None:
@@ -26,7 +26,7 @@ class Digests:
         self._used: dict[str, str] = {}
 
     def of(self, path: str | Path) -> str:
-        """The digest of a file, which is read only if it is new or has changed."""
+        """The digest of a file. The file is read only if it is new or has changed."""
         state = _state(path)
         digest = self._known.get(state) or self._used.get(state)
         if digest is None:
@@ -37,7 +37,7 @@ class Digests:
         return digest
 
     def read(self, path: str | Path) -> str:
-        """The digest of a file, which is read whatever is known of it."""
+        """The digest of a file, without the cache."""
         started, state = time.time_ns(), _state(path)
         self._known.pop(state, None)
         with open(path, "rb") as file:
@@ -48,23 +48,23 @@ class Digests:
         return digest
 
     def agree(self, path: str | Path, digest: str) -> bool:
-        """Whether a file has this digest; what a cache says against it is not believed."""
+        """Whether a file has this digest. If the cache says no, the file is read."""
         return self.of(path) == digest or self.read(path) == digest
 
     def add(self, path: str | Path, digest: str) -> None:
-        """Remember the digest of a file that has just been written."""
+        """Add the digest of a file that has just been written."""
         self._used[_state(path)] = digest
 
     def save(self, forget: bool = False) -> None:
-        """Write the cache, if there is something new; `forget` whatever was not asked for since it was read."""
+        """Write the cache if it has new digests. `forget` drops digests that were not used since it was read."""
         if forget or self._used.items() - self._known.items():
             known = self._used if forget else self._known | self._used
-            with contextlib.suppress(OSError):  # data of another user, or another run that writes it too
+            with contextlib.suppress(OSError):  # the data belong to another user, or another run writes the cache too
                 write_text(self.cache, json.dumps(known, indent=0) + "\n")
 
 
 def beside(path: str | Path, pattern: str) -> Iterator[Path]:
-    """The files of a pattern in the folder of a file, and in the folder above."""
+    """The files that match a pattern in the folder of `path` and in the folder above."""
     for folder in (Path(path).parent, Path(path).parent.parent):
         yield from sorted(folder.glob(pattern))
 

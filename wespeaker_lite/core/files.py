@@ -12,19 +12,19 @@ from wespeaker_lite.core.errors import InputError
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write a text file so that a reader sees the old or the new one, never a part."""
+    """Write a text file. A reader sees the old file or the new one, never a part."""
     write_lines(path, [text])
 
 
 def write_lines(path: str | Path, lines: Iterable[str | bytes | memoryview]) -> None:
-    """Write lines (each with its newline) one by one, or several as bytes; the file appears whole or not at all."""
+    """Write lines (with newlines), or blocks of lines as bytes. The file appears whole or not at all."""
     with replacing(path) as file:
         file.writelines(line.encode() if isinstance(line, str) else line for line in lines)
 
 
 @contextmanager
 def naming(path: str | Path) -> Iterator[None]:
-    """Have an OSError that names no file, as that of a full disk, name this one."""
+    """Add `path` to an OSError that names no file, such as that of a full disk."""
     try:
         yield
     except OSError as error:
@@ -35,16 +35,16 @@ def naming(path: str | Path) -> Iterator[None]:
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[BinaryIO]:
-    """Open a temporary file beside `path` that takes its place when the block ends well, and vanishes when not.
+    """Open a temporary file beside `path`. It replaces `path` if the block succeeds, and is deleted if not.
 
     Raises:
-        OSError: naming `path`, where the disk is full or the folder cannot be written.
+        OSError: naming `path`, if the disk is full or the folder cannot be written.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):  # by who was killed while writing it
+        for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):  # by a process killed while writing
             left.unlink(missing_ok=True)
         with open(temporary, "wb") as file:
             yield file
@@ -53,7 +53,7 @@ def replacing(path: str | Path) -> Iterator[BinaryIO]:
         os.replace(temporary, path)
     except OSError as error:
         if error.filename not in (None, str(temporary)):
-            raise  # another file's trouble, met inside the block
+            raise  # an error of another file, from inside the block
         raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
         temporary.unlink(missing_ok=True)
@@ -63,7 +63,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """Read a file that holds one JSON object.
 
     Raises:
-        InputError: where it holds anything else.
+        InputError: if it holds anything else.
     """
     try:
         value = json.loads(path.read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""Parts found by name: a YAML names a module of a package that has a dataclass `Config`. Nothing is registered."""
+"""Find parts by name: a config names a module that has a dataclass `Config`. Nothing is registered."""
 
 import importlib
 import pkgutil
@@ -34,5 +34,5 @@ def names(package: str) -> list[str]:
 
 
 def config_class(package: str, name: str) -> type:
-    """The dataclass of the options of a part that `names` gives."""
+    """The dataclass of options of a part, by its name."""
     return importlib.import_module(f"{package}.{name}").Config

@@ -1,4 +1,4 @@
-"""How far long work has come."""
+"""Progress of long work."""
 
 import logging
 import sys
@@ -15,7 +15,7 @@ Item = TypeVar("Item")
 def with_progress(
     items: Iterable[Item], total: int, what: str, size: Callable[[Item], int] = lambda _: 1
 ) -> Iterator[Item]:
-    """Yield the items, of `total` size; show a bar on a terminal, and elsewhere a line at each tenth of the way."""
+    """Yield the items, of `total` size. A terminal shows a bar; a log gets a line at every tenth."""
     with tqdm(total=total, desc=what, disable=not sys.stderr.isatty()) as bar:
         done = 0
         for item in items:

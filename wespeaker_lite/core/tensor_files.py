@@ -1,4 +1,4 @@
-"""Tensor files that appear whole or not at all, and that run no code when read."""
+"""Files of tensors. They appear whole or not at all, and reading them runs no code."""
 
 import errno
 import zipfile
@@ -12,15 +12,15 @@ from wespeaker_lite.core.files import replacing
 
 
 def save_tensors(path: str | Path, record: dict[str, Any]) -> None:
-    """Write tensors and plain values with `torch.save`, beside the target first, then moved into place.
+    """Write tensors and plain values with `torch.save`. The file appears whole or not at all.
 
     Raises:
-        OSError: with the path, where the disk is full or read-only; the old file stays and no part of the new one does.
+        OSError: naming the path, if the disk is full or read-only. An old file stays as it was.
     """
     with replacing(path) as file:
         try:
             torch.save(record, file)
-        except RuntimeError as error:  # torch's zip writer hides the system's own error behind this one
+        except RuntimeError as error:  # torch's zip writer raises this instead of the OSError
             code = getattr(error.__context__, "errno", None) or errno.ENOSPC
             raise OSError(code, "cannot be written (disk full?)") from error
 
@@ -29,7 +29,7 @@ def load_tensors(path: str | Path) -> dict[str, Any]:
     """Read a file of `save_tensors` onto the CPU, with `weights_only`.
 
     Raises:
-        InputError: where the file is missing, cut, damaged, or holds anything but tensors and plain values.
+        InputError: if the file is missing, cut, damaged, or holds anything but tensors and plain values.
     """
     try:
         _check_sums(path)
@@ -37,7 +37,7 @@ def load_tensors(path: str | Path) -> dict[str, Any]:
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file") from error
     except Exception as error:  # reading unknown bytes can fail in any way
-        if getattr(error, "filename", None):  # the system's own word, such as no permission
+        if getattr(error, "filename", None):  # an error of the system, such as a missing permission
             raise
         cause = str(error).partition("\n")[0]
         raise InputError(f"{path}: cut or not a file of this program ({type(error).__name__}: {cause})") from error
@@ -47,7 +47,7 @@ def load_tensors(path: str | Path) -> dict[str, Any]:
 
 
 def _check_sums(path: str | Path) -> None:
-    """Compare the file with the CRCs that torch.save has written into it, and that torch.load does not look at."""
+    """Check the CRCs that torch.save writes and torch.load ignores."""
     with zipfile.ZipFile(path) as archive:
         damaged = archive.testzip()
     if damaged is not None:

@@ -7,11 +7,11 @@ from pathlib import Path
 from wespeaker_lite.core.errors import InputError
 
 READABLE = (".wav", ".flac", ".ogg", ".opus", ".mp3")
-UNREADABLE = (".m4a", ".aac", ".mp4", ".wma", ".sph", ".amr")  # audio that must not be passed over in silence
+UNREADABLE = (".m4a", ".aac", ".mp4", ".wma", ".sph", ".amr")  # audio formats that are an error, not ignored
 
 
 def audio_entries(folder: Path) -> tuple[list[Path], list[Path]]:
-    """Audio files and folders in a folder, hidden ones left out, in byte order."""
+    """The audio files and the folders in a folder, without hidden ones, in byte order."""
     files, folders = [], []
     with os.scandir(folder) as entries:
         for entry in sorted(entries, key=lambda entry: os.fsencode(entry.name)):
@@ -27,10 +27,10 @@ def audio_entries(folder: Path) -> tuple[list[Path], list[Path]]:
 
 
 def is_audio(path: str | Path) -> bool:
-    """Whether a file has the ending of audio.
+    """Whether a file name has the suffix of a readable audio format.
 
     Raises:
-        InputError: for audio of a kind that cannot be read.
+        InputError: for an audio format that cannot be read.
     """
     suffix = os.path.splitext(path)[1].lower()
     if suffix in UNREADABLE:
@@ -42,7 +42,7 @@ def check_audio(wavs: Mapping[str, str]) -> None:
     """Check that no file of a wav.scp is empty.
 
     Raises:
-        InputError: naming the first.
+        InputError: naming the first empty file.
     """
     bad = [path for path in wavs.values() if not path.endswith("|") and not os.path.getsize(path)]
     if bad:
@@ -50,10 +50,10 @@ def check_audio(wavs: Mapping[str, str]) -> None:
 
 
 def audio_below(folder: Path) -> Iterator[Path]:
-    """Yield the audio files in a folder of any depth, hidden ones left out.
+    """Yield the audio files in a folder and its subfolders, without hidden ones.
 
     Raises:
-        InputError: naming a file of a kind that cannot be read, or whose name cannot be printed.
+        InputError: naming a file of a format that cannot be read, or with an unprintable name.
     """
     files, folders = audio_entries(folder)
     yield from files

@@ -1,7 +1,7 @@
-"""Copies of a data set as Kaldi's recipes make them: at another speed, with noise, music or babble, or reverberant.
+"""Augmented copies of a data set: at another speed, with noise, music or babble, or with reverberation.
 
-The recipe is that of Kaldi's egs/voxceleb/v2 (augment_data_dir.py, reverberate_data_dir.py, wav-reverberate). What is
-drawn for an utterance depends on the seed and its id alone, so that the number of jobs changes nothing.
+The recipe is that of Kaldi's egs/voxceleb/v2 (augment_data_dir.py, reverberate_data_dir.py, wav-reverberate). The
+random choices for an utterance depend only on the seed and its id, not on the number of jobs.
 """
 
 import hashlib
@@ -23,18 +23,18 @@ from wespeaker_lite.data.mel_augmentation import ReverbConfig
 from wespeaker_lite.kaldi.tables import read_table, write_table
 
 SNRS = {"noise": (15, 10, 5, 0), "music": (15, 10, 8, 5), "babble": (20, 17, 15, 13)}  # dB
-TALKERS = (3, 4, 5, 6, 7)  # of babble
-CLIPS = {"noise": "noise", "music": "music", "babble": "speech"}  # what each kind of copy is made with
+TALKERS = (3, 4, 5, 6, 7)  # numbers of speakers in babble
+CLIPS = {"noise": "noise", "music": "music", "babble": "speech"}  # kind of copy -> kind of clips
 PAUSE = 1.0  # seconds between two noises
 REMAKE = "list them again, by stage 2 with --musan-dir or --rirs-dir"
-_TINY = 1e-30  # a power that stands for none, to divide by
+_TINY = 1e-30  # avoids a division by zero power
 
 
 @dataclass(frozen=True)
 class Copy:
-    """What a copy is: its speed, its kind (reverb, noise, music, babble or none), the seed of what is drawn for it.
+    """An augmented copy: its speed, its kind (reverb, noise, music, babble or none) and the seed of its random choices.
 
-    musan, rirs: the data dirs (`write_clips`) of noises and of impulse responses; without rirs these are simulated.
+    musan, rirs: the data dirs (`write_clips`) of noises and of impulse responses. Without rirs, these are simulated.
     """
 
     speed: float = 1.0
@@ -48,7 +48,7 @@ class Copy:
         return speed_prefix(self.speed) + name + (f"-{self.kind}" if self.kind else "")
 
     def speaker(self, name: str) -> str:
-        """The id of its speaker: another one at another speed."""
+        """The id of the copy of a speaker: another speaker at another speed."""
         return speed_prefix(self.speed) + name
 
 
@@ -56,8 +56,8 @@ class Copier:
     """Makes the samples of a copy: `copier(id of the copy, samples (n,))` -> samples.
 
     Raises:
-        InputError: where the copy needs clips that are not given, or one is a command although there are to be no
-            `pipes`; at work, naming a clip that cannot be read.
+        InputError: if the copy needs clips that are not given, or a clip is a command and `pipes` is false. In a call,
+            naming a clip that cannot be read.
     """
 
     def __init__(self, copy: Copy, sample_rate: int, pipes: bool = True) -> None:
@@ -69,10 +69,10 @@ class Copier:
             self._clips = _read_clips(copy.rirs, "room", pipes)
 
     def blocks(self, key: str, blocks: Iterable[np.ndarray]) -> Iterable[np.ndarray]:
-        """The same for samples that come in blocks; only for noise and reverberation all of them are held in memory.
+        """Make the copy of samples in blocks. Only noise and reverberation need all samples in memory.
 
         Raises:
-            InputError: as at work, or naming an utterance that is too long to be held in memory.
+            InputError: as a call, or naming an utterance that is too long to be held in memory.
         """
         if self.copy.kind:
             return [self(key, whole(blocks, self.rate, key))]
@@ -90,7 +90,7 @@ class Copier:
         return make(samples, rng).astype(np.float32)
 
     def _with_noises(self, samples: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """One noise after the other, each at a ratio of its own: that of the whole noise to the whole utterance."""
+        """Add one noise after the other, each at its own SNR, which is over the whole noise and the whole utterance."""
         noisy, start = samples.astype(np.float64), 0
         while start < len(samples):
             noise = at_snr(self._whole(rng), samples, rng.choice(SNRS["noise"]))
@@ -100,10 +100,10 @@ class Copier:
         return noisy
 
     def _with_background(self, samples: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Music, or several talkers, all along the utterance, each at a ratio of its own."""
+        """Add music, or several speakers, to the whole utterance, each at its own SNR."""
         kind, noisy = self.copy.kind, samples.astype(np.float64)
         for _ in range(rng.choice(TALKERS) if kind == "babble" else 1):
-            noisy += at_snr(self._stretch(len(samples), rng), samples, rng.choice(SNRS[kind]))
+            noisy += at_snr(self._excerpt(len(samples), rng), samples, rng.choice(SNRS[kind]))
         return noisy
 
     def _whole(self, rng: np.random.Generator) -> np.ndarray:
@@ -113,8 +113,8 @@ class Copier:
             raise InputError(f"{path}: silent: remove it")
         return clip
 
-    def _stretch(self, size: int, rng: np.random.Generator) -> np.ndarray:
-        """A clip, and as many samples from a random place in it; a clip that is shorter is repeated."""
+    def _excerpt(self, size: int, rng: np.random.Generator) -> np.ndarray:
+        """Draw a clip, and read `size` samples from a random place in it. A shorter clip is repeated."""
         path, seconds = self._drawn(rng)
         start = rng.uniform(0, max(0.0, seconds - size / self.rate))
         end = start + size / self.rate
@@ -131,17 +131,17 @@ class Copier:
 
 
 def at_snr(noise: np.ndarray, samples: np.ndarray, snr: float) -> np.ndarray:
-    """Scale noise to a ratio of mean powers, in dB, to samples of whatever length: float64. Silence stays as it is."""
+    """Scale noise (m,) so that the SNR of samples (n,), a ratio of mean powers, is `snr` dB: float64."""
     return noise * np.sqrt(mean_power(samples) / max(mean_power(noise), _TINY) / 10 ** (snr / 10))
 
 
 def mean_power(samples: np.ndarray) -> float:
-    """Mean of squares, in float64."""
+    """The mean of squares, in float64."""
     return float(np.mean(np.square(samples, dtype=np.float64)))
 
 
 def reverberated(samples: np.ndarray, response: np.ndarray) -> np.ndarray:
-    """Convolve samples (n,) with an impulse response: (n,) float64, of the same power, the direct sound in place."""
+    """Convolve samples (n,) with an impulse response: (n,) float64, of the same power, without delay."""
     direct = int(np.abs(response).argmax())
     heard = scipy.signal.fftconvolve(samples.astype(np.float64), response)[direct : direct + len(samples)]
     return heard * np.sqrt(mean_power(samples) / max(mean_power(heard), _TINY))
@@ -150,7 +150,7 @@ def reverberated(samples: np.ndarray, response: np.ndarray) -> np.ndarray:
 def simulated_response(t60: float, drr: float, rng: np.random.Generator, sample_rate: int) -> np.ndarray:
     """Draw an impulse response: the direct sound, then noise that decays by 60 dB in T60 (Polack 1988; Moorer 1979).
 
-    T60 is in seconds; drr, in dB, is the energy of the direct sound over that of the noise.
+    `t60` is in seconds. `drr`, in dB, is the ratio of the energies of direct sound and noise.
     """
     time = np.arange(round(t60 * sample_rate)) / sample_rate
     response = rng.standard_normal(len(time)) * 10 ** (-3 * time / t60)
@@ -160,10 +160,10 @@ def simulated_response(t60: float, drr: float, rng: np.random.Generator, sample_
 
 
 def write_clips(out: str | Path, files: Mapping[str, Sequence[Path]]) -> None:
-    """List clips by kind as a data dir, whose speakers are the kinds: wav.scp, utt2spk, spk2utt, utt2dur, audio.list.
+    """Write a data dir of clips, whose speakers are the kinds: wav.scp, utt2spk, spk2utt, utt2dur, audio.list.
 
     Raises:
-        InputError: naming the first file that is empty, cut or no audio, as far as its header tells.
+        InputError: naming the first file that, by its header, is empty, cut or no audio.
     """
     wavs, utt2spk, seconds = {}, {}, {}
     for kind, paths in files.items():
@@ -178,7 +178,7 @@ def write_clips(out: str | Path, files: Mapping[str, Sequence[Path]]) -> None:
 
 
 def _read_clips(directory: str, kind: str, pipes: bool) -> list[tuple[str, float]]:
-    """Paths and seconds of the clips of a kind."""
+    """Read the paths and durations of the clips of a kind."""
     if not directory:
         raise InputError(f"copies with {kind} need clips of it: name MUSAN's folder by --musan-dir")
     folder = Path(directory)
@@ -197,7 +197,7 @@ def _read_clips(directory: str, kind: str, pipes: bool) -> list[tuple[str, float
 
 
 def write_copy(source: str | Path, out: str | Path, copy: Copy, sample_rate: int = 16000) -> None:
-    """Write a copy as audio, a data dir whose ids are those of `source`: its trials are then trials of the copy too.
+    """Write a copy as audio and a data dir. Its ids are those of `source`, so that the trials of `source` can be used.
 
     Raises:
         InputError: as `Copier`, and naming an utterance that cannot be read.
@@ -208,6 +208,6 @@ def write_copy(source: str | Path, out: str | Path, copy: Copy, sample_rate: int
     for utterance in utterances:
         samples = copier(copy.utterance(utterance.id), utterances.read(utterance))
         wavs[utterance.id] = path = out / "wav" / f"{utterance.id}.flac"
-        write_flac(path, samples / max(1.0, np.abs(samples).max()), sample_rate)  # no louder than a file can hold
+        write_flac(path, samples / max(1.0, np.abs(samples).max()), sample_rate)  # the file would clip above 1
     write_table(out / "wav.scp", wavs)
     write_table(out / "utt2spk", read_table(source / "utt2spk"))

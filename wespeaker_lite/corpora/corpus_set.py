@@ -1,4 +1,4 @@
-"""One set of a corpus in memory, and as a Kaldi data directory."""
+"""A set of a corpus in memory, and writing it as a Kaldi data directory."""
 
 import logging
 from collections.abc import Collection
@@ -13,23 +13,23 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class CorpusSet:
-    """One set of a corpus; all utterance ids begin with the speaker's and a `-` (or `/`)."""
+    """A set of a corpus. Utterance ids begin with the speaker's id and a `-` (or `/`)."""
 
-    # Utterance (recording, where there are segments) -> absolute path, or a command that ends in |.
+    # Utterance (or recording, if there are segments) -> absolute path, or a command that ends with |.
     wavs: dict[str, str]
     utt2spk: dict[str, str]
-    segments: dict[str, str] = field(default_factory=dict)  # utterance -> recording, start, end, a space between them
+    segments: dict[str, str] = field(default_factory=dict)  # utterance -> `recording start end`
     spk2gender: dict[str, str] = field(default_factory=dict)
     spk2age: dict[str, str] = field(default_factory=dict)
-    sessions: dict[str, str] = field(default_factory=dict)  # utterance -> session; empty where sessions are not known
+    sessions: dict[str, str] = field(default_factory=dict)  # utterance -> session; empty if unknown
     aliases: dict[str, str] = field(default_factory=dict)  # an utterance's id in the corpus -> its id here
 
     def of_speakers(self, speakers: Collection[str]) -> "CorpusSet":
-        """The part of some speakers."""
+        """The subset of some speakers."""
         return self.of_utterances({utterance for utterance, speaker in self.utt2spk.items() if speaker in speakers})
 
     def of_utterances(self, utterances: Collection[str]) -> "CorpusSet":
-        """The part of some utterances."""
+        """The subset of some utterances."""
         utt2spk = {utterance: speaker for utterance, speaker in self.utt2spk.items() if utterance in utterances}
         speakers = set(utt2spk.values())
         segments = {utterance: self.segments[utterance] for utterance in utt2spk if self.segments}
@@ -45,10 +45,10 @@ class CorpusSet:
         )
 
     def joined(self, other: "CorpusSet") -> "CorpusSet":
-        """Both sets' utterances; what only one of them knows of its speakers and sessions is left out.
+        """The union of two sets. Tables of speakers and sessions that only one of them has are omitted.
 
         Raises:
-            InputError: where a speaker is in both, or one of them has segments.
+            InputError: if a speaker is in both, or one of them has segments.
         """
         shared = set(self.utt2spk.values()) & set(other.utt2spk.values())
         if shared:
@@ -71,7 +71,7 @@ def recording_of(segment: str) -> str:
 
 
 def write_data_dir(folder: Path, part: CorpusSet) -> None:
-    """Write a set as a Kaldi data dir, each file whole or not at all; optional files that it lacks are removed."""
+    """Write a set as a Kaldi data dir. Optional files of an earlier set are removed."""
     spk2utt = spk2utt_of(part.utt2spk)
     tables = {
         "wav.scp": part.wavs,
@@ -90,5 +90,5 @@ def write_data_dir(folder: Path, part: CorpusSet) -> None:
 
 
 def size_of(part: CorpusSet) -> str:
-    """How many utterances and speakers a set has, in words."""
+    """The numbers of utterances and speakers of a set, in words."""
     return f"{len(part.utt2spk)} utterances of {len(set(part.utt2spk.values()))} speakers"

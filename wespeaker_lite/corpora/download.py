@@ -1,4 +1,4 @@
-"""Corpora from public servers: a download that resumes where it was cut, is checked, and unpacks to a safe place."""
+"""Download corpora from public servers: with resume, verification and safe unpacking."""
 
 import gzip
 import hashlib
@@ -28,7 +28,7 @@ TIMEOUT = 60  # seconds without a byte
 
 @dataclass(frozen=True)
 class Source:
-    """A file on a server, and what is known of it."""
+    """A file on a server, with its size and digest if known."""
 
     url: str
     size: int | None = None  # bytes
@@ -38,14 +38,14 @@ class Source:
 
 
 def fetch_corpus(source: Source, folder: str | Path, keep: str = "*") -> None:
-    """Download an archive beside `folder`, check it, unpack its one top folder as `folder`, remove the archive.
+    """Download an archive, verify it, unpack its only top folder as `folder`, and remove the archive.
 
-    Of its files only those are unpacked whose path in the archive fits the shell pattern `keep`.
-    Run again after a cut, it resumes after the bytes that are there.
+    Only files whose path in the archive matches the shell pattern `keep` are unpacked. An interrupted download is
+    resumed.
 
     Raises:
-        InputError: where `folder` holds something, the server refuses or keeps failing, or the archive is not the one
-            expected, is damaged, or would write outside of `folder`.
+        InputError: if `folder` is not empty, the server refuses or keeps failing, or the archive is not the expected
+            one, is damaged, or would write outside of `folder`.
     """
     folder = Path(folder)
     if folder.exists() and any(folder.iterdir()):
@@ -58,10 +58,10 @@ def fetch_corpus(source: Source, folder: str | Path, keep: str = "*") -> None:
 
 
 def download(source: Source, path: Path) -> None:
-    """Download to `path`.part, resuming where an earlier try ended; check it; move it to `path`.
+    """Download to `path`.part, resuming an earlier attempt, verify the file, and move it to `path`.
 
     Raises:
-        InputError: where the server refuses or keeps failing, or the file is not the one expected or is damaged.
+        InputError: if the server refuses or keeps failing, or the file is damaged or not the expected one.
     """
     part = path.with_name(f"{path.name}.part")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -89,7 +89,7 @@ def _size(path: Path) -> int:
 
 
 def _continue(source: Source, part: Path) -> None:
-    """Ask for the bytes that are not there yet, and append them."""
+    """Request the missing bytes, and append them."""
     have = _size(part)
     if have and have == source.size:
         return
@@ -97,7 +97,7 @@ def _continue(source: Source, part: Path) -> None:
     try:
         response = urllib.request.urlopen(request, timeout=TIMEOUT)
     except urllib.error.HTTPError as error:
-        if error.code != 416:  # nothing behind the bytes that are there: whole, or from another file
+        if error.code != 416:  # range not satisfiable: the part is complete, or of another file
             raise
         total = error.headers.get("Content-Range", "").rpartition("/")[2]
         if total != str(have):
@@ -114,7 +114,7 @@ def _continue(source: Source, part: Path) -> None:
 
 
 def _append(response: http.client.HTTPResponse, part: Path, have: int, total: int | None) -> None:
-    """Copy a response behind the first `have` bytes of `part`."""
+    """Copy a response to `part`, after its first `have` bytes."""
     with (
         open(part, "r+b" if have else "wb") as file,
         tqdm(total=total, initial=have, unit="B", unit_scale=True, disable=None) as bar,
@@ -128,12 +128,12 @@ def _append(response: http.client.HTTPResponse, part: Path, have: int, total: in
                 log.info("%s: %d of %s bytes", part, have, total or "?")
         file.flush()
         os.fsync(file.fileno())
-    if total is not None and have < total:  # http.client ends a cut body as if it were whole
+    if total is not None and have < total:  # http.client does not report a truncated body
         raise ConnectionError(f"the connection was cut at byte {have} of {total}")
 
 
 def _check(source: Source, part: Path) -> None:
-    """Compare size and SHA-256 where they are known, and a .gz with its own checksum; a bad file is removed."""
+    """Verify size and SHA-256, if known, and the checksum of a .gz. A bad file is removed."""
     size, digest, fault = _size(part), hashlib.sha256(), None
     is_gzip = part.name.removesuffix(".part").endswith(".gz")
     with open(part, "rb") as file:
@@ -163,17 +163,17 @@ def _gzip_fault(path: Path) -> str | None:
 
 
 def unpack(archive: Path, folder: Path, keep: str = "*") -> None:
-    """Unpack a tar whose content is one folder, and put that folder in the place of `folder`, whole or not at all.
+    """Unpack the only top folder of a tar as `folder`, whole or not at all.
 
-    Of its files, those whose path in the tar fits the shell pattern `keep`.
+    Only files whose path in the tar matches the shell pattern `keep` are unpacked.
 
     Raises:
-        InputError: where a member would lie outside or is a link or a device, no file fits, or the tar is damaged or
-            has not just one folder.
+        InputError: if a member would be outside of the folder, is a link or a device, no file matches, or the tar is
+            damaged or does not have exactly one folder.
     """
 
     def chosen(member: tarfile.TarInfo, place: str) -> tarfile.TarInfo | None:
-        if not (member.isfile() or member.isdir()):  # links can lead out past the filters of Pythons before 3.11.13
+        if not (member.isfile() or member.isdir()):  # before Python 3.11.13, links can evade the filter
             raise tarfile.TarError(f"{member.name} is neither a file nor a folder")
         safe = tarfile.data_filter(member, place)
         return safe if member.isdir() or fnmatchcase(member.name, keep) else None

@@ -24,10 +24,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class FbankJob:
-    """What to compute, and where to: `out` is a prefix; `max_bad` unreadable utterances may be left out.
+    """A job that computes fbanks. `out` is a prefix. Up to `max_bad` unreadable utterances are left out.
 
-    Features are of the `copy` of the data, which by default is the data itself. Without `pipes` no command in wav.scp
-    is run: one that has any is refused.
+    Features are those of the augmented `copy`, by default of the data itself. Without `pipes`, a command in wav.scp is
+    an error.
     """
 
     data: Path
@@ -39,14 +39,14 @@ class FbankJob:
 
 
 def make_fbanks(job: FbankJob) -> None:
-    """Write OUT.ark, .scp, .sum and .seen (of the ark), .utt2num_frames and .utt2dur; OUT.bad where some were left out.
+    """Write OUT.ark, .scp, .sum, .seen, .utt2num_frames and .utt2dur, and OUT.bad if utterances were left out.
 
-    Every unreadable utterance is logged, with path and reason, before the job fails. Ids are those of the copy.
+    Every unreadable utterance is logged with path and reason before the job fails. Ids are those of the copy.
 
     Raises:
-        InputError: where more than `max_bad` utterances, or all, are unreadable, or the copy lacks clips; nothing is
-            left in place then.
-        OSError: naming the file, where the disk is full.
+        InputError: if more than `max_bad` utterances, or all, are unreadable, or the copy needs clips that are not
+            given. No output is left then.
+        OSError: naming the file, if the disk is full.
     """
     utterances = Utterances(job.data, job.config.sample_rate, job.pipes)
     copier = Copier(job.copy, job.config.sample_rate, job.pipes)
@@ -80,7 +80,7 @@ def make_fbanks(job: FbankJob) -> None:
 
 
 def _counted(blocks: Iterable[np.ndarray], lengths: Counter[str], key: str) -> Iterator[np.ndarray]:
-    """The blocks, whose samples are counted as they pass."""
+    """Yield the blocks, and count their samples."""
     for block in blocks:
         lengths[key] += len(block)
         yield block

@@ -1,4 +1,4 @@
-"""The parts that feature jobs left, gathered into a data directory."""
+"""Gather the outputs of feature jobs into a data directory."""
 
 import logging
 import re
@@ -12,21 +12,21 @@ from wespeaker_lite.kaldi.tables import read_table, spk2utt_of, write_table
 
 log = logging.getLogger(__name__)
 
-# The table of a data dir's utterances that are not in it since they could not be read; results count them.
+# The list of utterances that are not in a data dir because they could not be read. Results count them.
 LEFT_OUT = "left_out"
 TABLES = {"scp": "feats.scp", "utt2num_frames": "utt2num_frames", "utt2dur": "utt2dur"}
 _ITSELF = Copy()
 
 
 def gather(source: Path, parts: Path, out: Path, copy: Copy = _ITSELF) -> None:
-    """Write feats.scp, utt2num_frames and utt2dur of `out` from PARTS/feats.N.*, of the `copy` of `source`.
+    """Write feats.scp, utt2num_frames and utt2dur of `out` from PARTS/feats.N.*, the features of a copy of `source`.
 
-    Where `out` is another folder than `source` it also gets utt2spk and spk2utt. feats.sum tells what the features are,
-    in however many parts they were made: later stages depend on it.
-    Utterances of `source` that the jobs were allowed to leave out are dropped from `out`, and listed in its `left_out`.
+    If `out` is another folder than `source`, utt2spk and spk2utt are written too. Later stages depend on feats.sum, a
+    checksum of the features that does not depend on the number of jobs. Utterances that the jobs left out are dropped
+    from `out` and listed in its file `left_out`.
 
     Raises:
-        InputError: where an utterance of `source` is neither among the features nor among those left out.
+        InputError: if an utterance of `source` has no features and was not left out.
     """
     pairs = read_table(source / "utt2spk").items()
     utt2spk = {copy.utterance(utterance): copy.speaker(speaker) for utterance, speaker in pairs}
@@ -46,7 +46,7 @@ def gather(source: Path, parts: Path, out: Path, copy: Copy = _ITSELF) -> None:
     total = sum(int(path.with_suffix(".sum").read_text(), 16) for path in parts.glob("feats.*.scp"))
     write_text(out / "feats.sum", f"{total:x}\n")
     earlier = set((out / LEFT_OUT).read_text().split()) if (out / LEFT_OUT).exists() and out == source else set()
-    left_out = sorted(bad | (earlier - utt2spk.keys()))  # what was dropped before is no longer asked of the jobs
+    left_out = sorted(bad | (earlier - utt2spk.keys()))  # earlier dropped ones are not in the jobs
     (out / LEFT_OUT).unlink(missing_ok=True)
     if left_out:
         write_text(out / LEFT_OUT, "".join(f"{utterance}\n" for utterance in left_out))
@@ -56,7 +56,7 @@ def gather(source: Path, parts: Path, out: Path, copy: Copy = _ITSELF) -> None:
 
 
 def _joined(parts: Path, ending: str) -> dict[str, str]:
-    """The tables PARTS/feats.N.ENDING in numeric order, as one."""
+    """Join the tables PARTS/feats.N.ENDING in numeric order."""
     numbered = {
         int(found[1]): path
         for path in parts.iterdir()

@@ -11,15 +11,15 @@ from wespeaker_lite.kaldi.tables import key_and_value
 
 
 def read_kaldi_dir(folder: Path) -> CorpusSet:
-    """Read a Kaldi data dir: wav.scp and utt2spk; segments, spk2gender and spk2age where it has them.
+    """Read a Kaldi data dir: wav.scp and utt2spk, and segments, spk2gender and spk2age if it has them.
 
-    Order does not matter and tabs will do. A relative path in wav.scp is looked for in the data dir, then in the folder
-    above it, then in the current one. An id without its speaker in front gets it: `000010011` of `0001` becomes
-    `0001-000010011`.
+    Lines may be in any order, and fields may be separated by tabs. A relative path in wav.scp is searched in the data
+    dir, then in the folder above it, then in the current folder. An id that does not begin with its speaker gets the
+    speaker as prefix: `000010011` of `0001` becomes `0001-000010011`.
 
     Raises:
-        InputError: naming file and line or utterance, for a line without value, a key that appears twice, an utterance
-            without speaker or audio, a segment of an unknown recording, audio that is missing or empty.
+        InputError: naming file and line or utterance, for a line without value, a repeated key, an utterance without
+            speaker or audio, a segment of an unknown recording, or missing or empty audio.
     """
     wavs, given = _read_any_order(folder / "wav.scp"), _read_any_order(folder / "utt2spk")
     has_segments = (folder / "segments").exists()
@@ -65,7 +65,7 @@ def _read_any_order(path: Path) -> dict[str, str]:
 
 
 def _read_segments(path: Path) -> dict[str, str]:
-    """Utterance -> recording, start and end, with a space between them."""
+    """Read segments: utterance -> `recording start end`."""
     fields = {utterance: SEGMENT.fullmatch(value) for utterance, value in _read_any_order(path).items()}
     bad = next((utterance for utterance, found in fields.items() if not found), None)
     if bad:
@@ -94,7 +94,7 @@ def _resolve(audio: str, folder: Path) -> str:
 
 
 def speaker_table(path: Path, speakers: Collection[str], rename: Callable[[str], str] = str) -> dict[str, str]:
-    """Read spk2gender or the like, as far as its speakers, renamed, are known; empty where there is no such file."""
+    """Read a table such as spk2gender, rename its speakers, and keep those in `speakers`. Empty without a file."""
     if not path.exists():
         return {}
     table = {rename(speaker): value for speaker, value in _read_any_order(path).items()}

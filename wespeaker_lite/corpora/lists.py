@@ -1,4 +1,4 @@
-"""Corpora as users have them (trees of audio files, Kaldi data dirs) turned into data dirs and trial lists."""
+"""Make data dirs and trial lists from users' corpora: trees of audio files, or Kaldi data dirs."""
 
 import logging
 from collections.abc import Mapping
@@ -30,29 +30,29 @@ MADE_TRIALS = ("trials_O", "trials_H")
 
 @dataclass(frozen=True)
 class ListOptions:
-    """How lists are made where the corpus does not bring them, and what is added to its training set."""
+    """How to make lists that the corpus does not have, and what to add to its training set."""
 
     seed: int = 1
-    test_share: float = 0.25  # of the speakers, where the corpus has no train/ and test/
-    max_targets: int | None = None  # at most so many target trials, drawn by seed
+    test_share: float = 0.25  # share of speakers for the test set, if the corpus has no train/ and test/
+    max_targets: int | None = None  # limit of target trials
     clips: Clips | None = None
 
 
 def read_set(folder: Path) -> CorpusSet:
-    """Read a folder as a Kaldi data dir where it has a wav.scp, else as a tree `speaker/[session/]utterance.flac`."""
+    """Read a folder: as a Kaldi data dir if it has a wav.scp, else as a tree `speaker/[session/]utterance.flac`."""
     return read_kaldi_dir(folder) if (folder / "wav.scp").exists() else read_tree(folder)
 
 
 def read_corpus(folder: str | Path, options: ListOptions) -> tuple[dict[str, CorpusSet], list[Trials]]:
-    """Read the sets and the trial lists that a corpus folder holds.
+    """Read the sets and the trial lists of a corpus folder.
 
-    Where it has a train/ or test/, each that is there is a set; else its speakers are split: those that its trial
-    lists name go to test, or, without lists, a share drawn by seed. Lists that name every speaker leave no train.
-    Trial lists are the files `trials*` in the folder, or else in its test/; their ids are brought to the form of the
-    set's. Clips of further speakers join train.
+    If the folder has a train/ or a test/, these are the sets. Otherwise the speakers are split: those in the trial
+    lists are the test set, or, without lists, a random share. There is no training set if the lists have all speakers.
+    Trial lists are the files `trials*` in the folder, or else in its test/. Their ids are matched with those of the
+    set. Clips of additional speakers are added to the training set.
 
     Raises:
-        InputError: as the readers do; where a trial names an unknown utterance; for too few speakers to split.
+        InputError: as the readers, if a trial has an unknown utterance, or if there are too few speakers to split.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -95,10 +95,10 @@ def _split(folder: Path, whole: CorpusSet, lists: list[Trials], options: ListOpt
 
 
 def check_corpus(folder: str | Path, options: ListOptions) -> None:
-    """Read all that a corpus folder holds, say what it is, and write nothing.
+    """Read a corpus folder and log its sets and lists, without writing anything.
 
     Raises:
-        InputError: as `read_corpus` does.
+        InputError: as `read_corpus`.
     """
     sets, lists = read_corpus(folder, options)
     for name, part in sets.items():
@@ -111,9 +111,9 @@ def check_corpus(folder: str | Path, options: ListOptions) -> None:
 
 
 def make_lists(corpus: str | Path, data: str | Path, options: ListOptions) -> None:
-    """Write `data/{train,test}` as Kaldi data dirs and `data/trials/<name>`, from what is in the folder `corpus`.
+    """Write Kaldi data dirs `data/{train,test}` and trial lists `data/trials/<name>` of the folder `corpus`.
 
-    Trial lists of the corpus are used; without any, `trials_O` and, where sex is known, `trials_H` are made by seed.
+    If the corpus has no trial lists, `trials_O` and, if the sex of speakers is known, `trials_H` are made from a seed.
     """
     data = Path(data)
     sets, lists = read_corpus(corpus, options)
@@ -127,13 +127,13 @@ def make_lists(corpus: str | Path, data: str | Path, options: ListOptions) -> No
     for name, part in sets.items():
         write_data_dir(data / name, part)
     for name in MADE_TRIALS:
-        if name not in named:  # left by an earlier run, of other utterances
+        if name not in named:  # from an earlier run, with other utterances
             (data / "trials" / name).unlink(missing_ok=True)
     write_lists(data / "trials", named, options.seed)
 
 
 def write_lists(folder: Path, named: Mapping[str, Trials], seed: int) -> None:
-    """Write trial lists by their names, and log where they come from."""
+    """Write trial lists, and log their origin."""
     for name, trials in named.items():
         write_trials(folder / name, trials)
         origin = f"from {trials.path}" if trials.path else f"made by seed {seed}"
@@ -141,7 +141,7 @@ def write_lists(folder: Path, named: Mapping[str, Trials], seed: int) -> None:
 
 
 def made_trials(test: CorpusSet, options: ListOptions) -> dict[str, Trials]:
-    """Make a test set's lists by `make_trials`; its targets are across sessions where a speaker has two."""
+    """Make the lists of a test set by `make_trials`. Targets are across sessions if any speaker has two sessions."""
     speakers_by_session = set(zip(test.sessions.values(), (test.utt2spk[u] for u in test.sessions), strict=True))
     across = len(speakers_by_session) > len(set(test.utt2spk.values()))
     if test.sessions and not across:

@@ -15,11 +15,11 @@ ROOM_SIZES = ("smallroom", "mediumroom", "largeroom")
 def read_musan(folder: str | Path) -> dict[str, list[Path]]:
     """Find the files of MUSAN, `musan/{noise,music,speech}/<source>/*.wav`: kind -> files in byte order.
 
-    A folder like it with some of the kinds will do: whatever needs another one says so. Source: Snyder et al. 2015,
-    "MUSAN: A Music, Speech, and Noise Corpus".
+    A similar folder with only some of the kinds is accepted. Source: Snyder et al. 2015, "MUSAN: A Music, Speech, and
+    Noise Corpus".
 
     Raises:
-        InputError: where no kind is there, or one has no file, or naming a file that is empty or cannot be read.
+        InputError: if there is no kind, or a kind without files; or naming a file that is empty or cannot be read.
     """
     folder = Path(folder)
     kinds = [kind for kind in NOISE_KINDS if (folder / kind).is_dir() or (folder / "musan" / kind).is_dir()]
@@ -30,12 +30,11 @@ def read_musan(folder: str | Path) -> dict[str, list[Path]]:
 def read_rirs(folder: str | Path) -> list[Path]:
     """Find the simulated room impulse responses, `RIRS_NOISES/simulated_rirs/{small,medium,large}room/Room*/*.wav`.
 
-    Those are what the published recipes of VoxCeleb convolve with; real responses have several channels, and isotropic
-    and point-source noises are no responses. Source: Ko et al. 2017, "A study on data augmentation of reverberant
-    speech for robust speech recognition".
+    The published recipes for VoxCeleb use these. The real responses are not used, because they have several channels.
+    Source: Ko et al. 2017, "A study on data augmentation of reverberant speech for robust speech recognition".
 
     Raises:
-        InputError: where a size of room is missing or has no file, or naming a file that is empty or cannot be read.
+        InputError: if a room size is missing or has no file; or naming a file that is empty or cannot be read.
     """
     root = _root_of(Path(folder), "RIRS_NOISES", ("simulated_rirs",)) / "simulated_rirs"
     missing = [size for size in ROOM_SIZES if not (root / size).is_dir()]
@@ -45,7 +44,7 @@ def read_rirs(folder: str | Path) -> list[Path]:
 
 
 def _root_of(folder: Path, name: str, wanted: Iterable[str]) -> Path:
-    """The unpacked archive itself, or the folder that it lies in."""
+    """The root of the unpacked archive: `folder`, or the subfolder `name`."""
     for root in (folder, folder / name):
         if all((root / part).is_dir() for part in wanted):
             return root.absolute()
@@ -53,7 +52,7 @@ def _root_of(folder: Path, name: str, wanted: Iterable[str]) -> Path:
 
 
 def _checked(folder: Path, paths: Iterable[Path]) -> list[Path]:
-    """The files, in byte order, each of which has samples."""
+    """Check that each file has samples; return the files in byte order."""
     paths = sorted(paths, key=os.fsencode)
     if not paths:
         raise InputError(f"{folder}: no audio file in it")

@@ -1,4 +1,4 @@
-"""A pool of corpora: folders of one folder, of which pool.yaml says which train, which test, and how much of each."""
+"""A pool of corpora: folders in one folder. pool.yaml defines training and test sets, and how much of each is used."""
 
 import logging
 import re
@@ -30,17 +30,20 @@ from wespeaker_lite.kaldi.trials import Trials, check_known, match_ids, read_tri
 
 log = logging.getLogger(__name__)
 
-SETS = "test_sets"  # lines `set list`, the main list of a set first
+SETS = "test_sets"  # a file of lines `set list`; the first list of a set is its main one
 
 
 @dataclass(frozen=True)
 class PoolEntry:
-    """One set of a pool.
+    """A set of a pool.
 
-    folder: in the pool, by default the set's name. corpus: the prefix of its ids, by default the set's name; sets of
-    one corpus may not share speakers. layout: `clips` are files SPEAKER-*.opus, of which one for each speaker is taken.
-    max_utterances, max_seconds: of each speaker, drawn by seed; 0 for all. trials: lists, relative to the pool; without
-    any those in the set's folder, or else made.
+    Attributes:
+        folder: folder in the pool. By default, the set's name.
+        corpus: prefix of its ids. By default, the set's name. Sets of one corpus must not share speakers.
+        layout: `speakers`, or `clips` for files SPEAKER-*.opus, of which one per speaker is used.
+        max_utterances: limit for each speaker; 0 for all. The utterances are drawn from the seed.
+        max_seconds: limit for each speaker; 0 for all.
+        trials: trial lists, relative to the pool. By default, those in the set's folder, or else lists are made.
     """
 
     folder: str = ""
@@ -53,7 +56,7 @@ class PoolEntry:
 
 @dataclass(frozen=True)
 class PoolConfig:
-    """What pool.yaml says: the sets for training and for tests, by name."""
+    """The content of pool.yaml: training and test sets by name."""
 
     train: dict[str, Any] = field(default_factory=dict)
     test: dict[str, Any] = field(default_factory=dict)
@@ -62,13 +65,13 @@ class PoolConfig:
 def read_pool(
     pool: str | Path, config: str | Path, options: ListOptions
 ) -> tuple[dict[str, CorpusSet], dict[str, dict[str, Trials]]]:
-    """Read a pool: its sets `train` and `test` (those that it has), and of each test set its trial lists by name.
+    """Read a pool: its sets `train` and `test`, if it has them, and the trial lists of each test set by name.
 
-    Ids begin with the corpus: utterance `CORPUS-speaker-utterance` of `CORPUS-speaker`. Names of lists end with that of
-    their set: `trials_O_SET`.
+    Ids begin with the corpus: utterance `CORPUS-speaker-utterance` of `CORPUS-speaker`. Names of lists end with the
+    name of their set: `trials_O_SET`.
 
     Raises:
-        InputError: as the readers of corpora do; where a speaker is in a training and in a test set of one corpus.
+        InputError: as the readers of corpora, or if a speaker is in a training and in a test set of one corpus.
     """
     pool, config = Path(pool), Path(config)
     given = from_mapping(PoolConfig, read_yaml(config), str(config))
@@ -117,7 +120,7 @@ def _read(pool: Path, entry: PoolEntry, options: ListOptions) -> CorpusSet:
         return part
     kept: set[str] = set()
     for speaker, utterances in spk2utt_of(part.utt2spk).items():
-        # The draws of a speaker depend on no other: a speaker more changes nothing for those who were there.
+        # The draws of a speaker do not depend on other speakers, so that adding one does not change them.
         rng = np.random.default_rng((options.seed, zlib.crc32(speaker.encode())))
         drawn = rng.permutation(utterances).tolist()[: entry.max_utterances or None]
         kept.update(_up_to(drawn, entry.max_seconds, part) if entry.max_seconds else drawn)
@@ -125,7 +128,7 @@ def _read(pool: Path, entry: PoolEntry, options: ListOptions) -> CorpusSet:
 
 
 def _up_to(utterances: list[str], seconds: float, part: CorpusSet) -> list[str]:
-    """The first utterances that fit into so many seconds, at least one."""
+    """The first utterances, at least one, of at most `seconds` in all."""
     total, kept = 0.0, []
     for utterance in utterances:
         total += _seconds(utterance, part)
@@ -141,17 +144,15 @@ def _seconds(utterance: str, part: CorpusSet) -> float:
         return float(end) - float(start)
     audio = part.wavs[utterance]
     if audio.endswith("|"):
-        raise InputError(
-            f"utterance {utterance!r} is a command, whose length is not known: take max_utterances instead"
-        )
+        raise InputError(f"utterance {utterance!r} is a command of unknown length: use max_utterances instead")
     return audio_seconds(audio)
 
 
 def _lists(pool: Path, entry: PoolEntry, part: CorpusSet, options: ListOptions) -> dict[str, Trials]:
-    """A test set's lists by kind, with the ids of the pool; the first is the main one."""
+    """The lists of a test set by kind, with ids of the pool. The first is the main list."""
     found = [pool / path for path in entry.trials] or trial_files(pool / entry.folder)
     if found and (entry.max_utterances or entry.max_seconds):
-        raise InputError(f"{found[0]}: a set with a limit of utterances or seconds cannot have trials that are given")
+        raise InputError(f"{found[0]}: a set with max_utterances or max_seconds cannot have given trials")
     if len({path.name for path in found}) < len(found):
         raise InputError(f"{entry.folder}: two trial lists have one name; rename one")
     lists = {}
@@ -185,7 +186,7 @@ def make_pool_lists(pool: str | Path, config: str | Path, data: str | Path, opti
     """Write `data/{train,test}`, `data/trials/<list>_<set>`, and `data/test_sets`: lines `set list`, main lists first.
 
     Raises:
-        InputError: as `read_pool` does; where `data` has a set of an earlier pool that this one does not have.
+        InputError: as `read_pool`, or if `data` has a set of an earlier pool that this pool does not have.
     """
     data = Path(data)
     sets, lists = read_pool(pool, config, options)
@@ -196,7 +197,7 @@ def make_pool_lists(pool: str | Path, config: str | Path, data: str | Path, opti
         write_data_dir(data / name, part)
     named = {name: trials for of_set in lists.values() for name, trials in of_set.items()}
     earlier = (data / SETS).read_text().split()[1::2] if (data / SETS).exists() else []
-    for name in set(earlier) - set(named):  # of sets that the pool had, whose utterances are gone
+    for name in set(earlier) - set(named):  # lists of sets that are no longer in the pool
         (data / "trials" / name).unlink(missing_ok=True)
     write_lists(data / "trials", named, options.seed)
     write_text(data / SETS, "".join(f"{name} {one}\n" for name, of_set in lists.items() for one in of_set))

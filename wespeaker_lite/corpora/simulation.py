@@ -1,8 +1,8 @@
 """Simulated speakers: a source-filter model of the voice, in sessions that differ by channel, room, noise and level.
 
-The parts follow the acoustic theory of speech production (Fant 1960): a glottal source, a vocal tract of moving
-resonances, noise sources for fricatives and bursts. What makes a speaker is anatomy and habit (tract length, formants,
-larynx, speaking rate); what makes a session is the equipment, the room and the mood of a day.
+The model follows the acoustic theory of speech production (Fant 1960): a glottal source, a vocal tract of moving
+resonances, and noise sources for fricatives and bursts. Speakers differ in anatomy and habits: tract length, formants,
+larynx, speaking rate. Sessions differ in equipment, room and the voice of the day.
 """
 
 import json
@@ -29,9 +29,9 @@ from wespeaker_lite.kaldi.tables import write_table
 log = logging.getLogger(__name__)
 
 SAMPLE_RATE = 16000
-HOP = 80  # samples between two shapes of the vocal tract: 5 ms
+HOP = 80  # samples between two states of the vocal tract: 5 ms
 FFT_SIZE = 800  # window of 2 hops and 40 ms of ringing, in which a resonance of 60 Hz bandwidth falls by 65 dB
-RECIPE = 1  # raised when the same seed no longer gives the same audio
+RECIPE = 1  # to be increased when the same seed gives other audio
 OPTIONS_FILE = "simulation.json"
 MAX_TEST_SPEAKERS = 10_000
 
@@ -83,7 +83,7 @@ CONSONANTS = (
 
 @dataclass(frozen=True)
 class SimulationOptions:
-    """Size and seed of a simulated corpus; a speaker is the same in a small and in a large one."""
+    """Size and seed of a simulated corpus. A speaker does not depend on the size."""
 
     train_speakers: int = 60
     test_speakers: int = 24
@@ -111,33 +111,33 @@ class Speaker:
     open_quotient: float  # share of the period
     closing_share: float  # of the open phase
     tilt: float  # corner of the source's low-pass, Hz
-    breath: float  # aspiration noise against voicing
-    rate: float  # ratio to the mean durations
+    breath: float  # aspiration noise relative to voicing
+    rate: float  # speaking rate relative to the mean durations
     formants: np.ndarray  # (parts, 5) targets, Hz
     bandwidths: np.ndarray  # (5,), Hz
-    hiss: float  # ratio by which the bands of fricatives are moved
+    hiss: float  # scale of the frequencies of frication
     nasal_zero: float  # Hz
     nasal_pole: float  # Hz
 
 
 @dataclass(frozen=True)
 class Session:
-    """One recording occasion: how the speaker talks that day, and what lies between mouth and file."""
+    """One recording occasion: changes of the speaker's voice, room, channel, noise and level."""
 
     f0_ratio: float
     rate_ratio: float
     tilt_ratio: float
     breath_ratio: float
-    impulse_response: np.ndarray  # room and channel together
+    impulse_response: np.ndarray  # of room and channel together
     noise_response: np.ndarray  # filter that colours white noise
-    hum: float  # amplitude of mains hum within the noise
+    hum: float  # amplitude of mains hum in the noise
     snr_db: float
     level_db: float
 
 
 @dataclass(frozen=True)
-class Score:
-    """What the articulators do, frame by frame (5 ms)."""
+class Tracks:
+    """The parameters of synthesis, by frame (5 ms)."""
 
     formants: np.ndarray  # (frames, 5), Hz
     f0: np.ndarray  # (frames,), Hz
@@ -149,10 +149,10 @@ class Score:
 
 
 def make_speaker(seed: int, number: int) -> Speaker:
-    """Draw speaker `number`; even ones are women, odd ones men.
+    """Draw speaker `number`. Even numbers are women, odd ones are men.
 
-    Means of f0 and of tract length are rough values after Peterson & Barney (1952); open quotient, tilt and breath vary
-    as in Klatt & Klatt (1990). Formants differ between speakers by tract length, by cavity, and by sound.
+    Means of f0 and of tract length are rough values after Peterson & Barney (1952). Open quotient, tilt and breath vary
+    as in Klatt & Klatt (1990). Formants differ between speakers by tract length, by formant, and by phone.
     """
     rng = np.random.default_rng([seed, 1, number])
     sex = "fm"[number % 2]
@@ -180,7 +180,7 @@ def make_speaker(seed: int, number: int) -> Speaker:
 
 
 def make_session(rng: np.random.Generator) -> Session:
-    """Draw a session: mood, room, channel, noise and level."""
+    """Draw a session: changes of the voice, room, channel, noise and level."""
     room = _room(rng)
     channel = _channel(rng)
     return Session(
@@ -210,7 +210,7 @@ def _room(rng: np.random.Generator) -> np.ndarray:
 
 
 def _channel(rng: np.random.Generator) -> np.ndarray:
-    """Microphone and line: band limits, a tilt, and an uneven response."""
+    """Impulse response of microphone and line: band limits, a tilt, and an uneven response."""
     low, high = rng.uniform(50, 250), rng.uniform(4000, 7900)
     frequency = np.maximum(fft.rfftfreq(512, 1 / SAMPLE_RATE), 1.0)
     limits = -10 * np.log10(1 + (low / frequency) ** 4) - 10 * np.log10(1 + (frequency / high) ** 8)
@@ -218,7 +218,7 @@ def _channel(rng: np.random.Generator) -> np.ndarray:
 
 
 def _smooth_filter(tilt: float, knots: np.ndarray, more: np.ndarray | float = 0.0) -> np.ndarray:
-    """FIR filter (512 taps, linear phase) of a tilt (dB per octave about 1 kHz) and knots (dB) even in mel to 8 kHz."""
+    """FIR filter (512 taps, linear phase): a tilt (dB per octave, 0 at 1 kHz) and knots (dB) at equal mel distances."""
     frequency = np.maximum(fft.rfftfreq(512, 1 / SAMPLE_RATE), 50.0)
     mel = np.log1p(frequency / 700)
     decibels = tilt * np.log2(frequency / 1000) + np.interp(mel, np.linspace(0, mel[-1], len(knots)), knots) + more
@@ -227,18 +227,18 @@ def _smooth_filter(tilt: float, knots: np.ndarray, more: np.ndarray | float = 0.
 
 
 def simulate_utterance(speaker: Speaker, session: Session, rng: np.random.Generator) -> np.ndarray:
-    """Speak a random phone sequence of 2 to 5 s and record it.
+    """Synthesise a random phone sequence of 2 to 5 s and simulate its recording.
 
     Returns:
         int16 samples at 16 kHz, (samples,).
     """
     seconds = rng.uniform(2.0, 5.0)
-    score = _perform(speaker, session, rng, frames=int(seconds * SAMPLE_RATE / HOP))
-    return _record(_sing(score, speaker, session, rng), session, rng)
+    tracks = _make_tracks(speaker, session, rng, frames=int(seconds * SAMPLE_RATE / HOP))
+    return _record(_synthesise(tracks, speaker, session, rng), session, rng)
 
 
 def _random_parts(rng: np.random.Generator, count: int) -> list[int]:
-    """Syllables of consonant, vowel and sometimes a final consonant, in words, with pauses: at least `count` parts."""
+    """Draw words of syllables (consonant, vowel, sometimes a final consonant) and pauses: at least `count` parts."""
     parts: list[str] = []
     while len(parts) < count:
         for _ in range(rng.integers(1, 4)):
@@ -251,42 +251,42 @@ def _random_parts(rng: np.random.Generator, count: int) -> list[int]:
     return [PART_NUMBER[part] for part in parts]
 
 
-def _perform(speaker: Speaker, session: Session, rng: np.random.Generator, frames: int) -> Score:
-    """Turn a random phone sequence into smooth tracks: targets are approached, not reached (coarticulation)."""
+def _make_tracks(speaker: Speaker, session: Session, rng: np.random.Generator, frames: int) -> Tracks:
+    """Turn a random phone sequence into tracks. Smoothing keeps them from reaching their targets (coarticulation)."""
     parts = np.array(_random_parts(rng, count=frames // 4))
     seconds = PART_TABLE[parts, 9] * np.exp(0.2 * rng.standard_normal(len(parts))) / (speaker.rate * session.rate_ratio)
     repeats = np.maximum(np.rint(seconds * SAMPLE_RATE / HOP).astype(int), 2)
     order = np.repeat(np.arange(len(parts)), repeats)[:frames]
     targets = speaker.formants[parts] * np.exp(0.025 * rng.standard_normal((len(parts), 5)))
-    tracks = PART_TABLE[parts[order]]
+    values = PART_TABLE[parts[order]]
     accents = np.exp(0.25 * rng.standard_normal(len(parts)))[order]
     declination = np.linspace(0.1, -0.1, frames)
     contour = _smooth(rng.standard_normal(len(parts))[order], 41) * 2 * speaker.intonation
-    return Score(
+    return Tracks(
         formants=_smooth(targets[order], 13),
         f0=speaker.f0 * session.f0_ratio * 2 ** (contour + declination),
-        voicing=_smooth(tracks[:, 3] * accents, 7),
-        aspiration=_smooth(tracks[:, 4], 5),
-        frication=_smooth(tracks[:, 5], 3),
-        band=tracks[:, 6:8] * speaker.hiss,
-        nasality=_smooth(tracks[:, 8], 5),
+        voicing=_smooth(values[:, 3] * accents, 7),
+        aspiration=_smooth(values[:, 4], 5),
+        frication=_smooth(values[:, 5], 3),
+        band=values[:, 6:8] * speaker.hiss,
+        nasality=_smooth(values[:, 8], 5),
     )
 
 
 def _smooth(track: np.ndarray, width: int) -> np.ndarray:
-    """Weighted moving average over frames (Hann, odd `width`), the ends held."""
+    """Weighted moving average over frames (Hann, odd `width`). The first and last values are repeated as padding."""
     window = np.hanning(width + 2)[1:-1]
     half = width // 2
     padded = np.concatenate([np.repeat(track[:1], half, axis=0), track, np.repeat(track[-1:], half, axis=0)])
     return np.apply_along_axis(np.convolve, 0, padded, window / window.sum(), "valid")
 
 
-def _glottis(score: Score, speaker: Speaker, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Derivative of the glottal flow with jitter and shimmer, and where the glottis is open; both (samples,).
+def _glottis(tracks: Tracks, speaker: Speaker, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """The derivative of the glottal flow with jitter and shimmer, and whether the glottis is open; both (samples,).
 
-    The pulse is the trigonometric one of Rosenberg (1971); its derivative stands for flow and lip radiation together.
+    The pulse is the trigonometric one of Rosenberg (1971). Its derivative models flow and lip radiation together.
     """
-    f0 = np.interp(np.arange(len(score.f0) * HOP) / HOP, np.arange(len(score.f0)), score.f0)
+    f0 = np.interp(np.arange(len(tracks.f0) * HOP) / HOP, np.arange(len(tracks.f0)), tracks.f0)
     cycle = np.cumsum(f0 / SAMPLE_RATE).astype(int)
     deviation = rng.standard_normal((2, cycle[-1] + 2))
     phase = np.cumsum(f0 * (1 + speaker.jitter * deviation[0, cycle]) / SAMPLE_RATE)
@@ -299,37 +299,37 @@ def _glottis(score: Score, speaker: Speaker, rng: np.random.Generator) -> tuple[
     return pulse * (1 + speaker.shimmer * deviation[1, cycle]), share < speaker.open_quotient
 
 
-def _sing(score: Score, speaker: Speaker, session: Session, rng: np.random.Generator) -> np.ndarray:
-    """Sources through the vocal tract: each frame has its own spectrum, frames are overlapped and added."""
-    pulse, is_open = _glottis(score, speaker, rng)
+def _synthesise(tracks: Tracks, speaker: Speaker, session: Session, rng: np.random.Generator) -> np.ndarray:
+    """Filter the sources by the vocal tract, frame by frame, and overlap-add the frames."""
+    pulse, is_open = _glottis(tracks, speaker, rng)
     noise = rng.standard_normal((2, len(pulse)))
     turbulence = noise[0] * (0.3 + 0.7 * is_open)  # breath is strongest while the glottis is open
-    voicing, aspiration, frication = (np.repeat(x, HOP) for x in (score.voicing, score.aspiration, score.frication))
+    voicing, aspiration, frication = (np.repeat(x, HOP) for x in (tracks.voicing, tracks.aspiration, tracks.frication))
     breath = speaker.breath * session.breath_ratio
     corner = np.exp(-2 * np.pi * speaker.tilt * session.tilt_ratio / SAMPLE_RATE)
     voice = signal.lfilter([1 - corner], [1, -corner], voicing * (pulse + 3 * breath * turbulence))
-    spectra = _frames(voice + 0.3 * aspiration * turbulence) * _vocal_tract(score, speaker)
-    hissing = np.flatnonzero(score.frication > 0)
-    spectra[hissing] += _frames(frication * noise[1], hissing) * _hiss_band(score.band[hissing])
+    spectra = _frames(voice + 0.3 * aspiration * turbulence) * _vocal_tract(tracks, speaker)
+    hissing = np.flatnonzero(tracks.frication > 0)
+    spectra[hissing] += _frames(frication * noise[1], hissing) * _hiss_band(tracks.band[hissing])
     return _overlap_add(spectra)
 
 
 def _frames(source: np.ndarray, which: np.ndarray | slice = slice(None)) -> np.ndarray:
-    """Spectra (frames, bins) of Hann windows of two hops; the windows sum to the source again."""
+    """Spectra (frames, bins) of Hann windows of two hops. The sum of the windows is the source."""
     padded = np.concatenate([source, np.zeros(HOP)]).astype(np.float32)
     windows = np.lib.stride_tricks.sliding_window_view(padded, 2 * HOP)[::HOP][which]
     return fft.rfft(windows * signal.windows.hann(2 * HOP, sym=False).astype(np.float32), FFT_SIZE)
 
 
-def _vocal_tract(score: Score, speaker: Speaker) -> np.ndarray:
+def _vocal_tract(tracks: Tracks, speaker: Speaker) -> np.ndarray:
     """Transfer function (frames, bins) of a cascade of five resonances; nasals add a pole and a zero (Fant 1960)."""
-    poles = _sections(score.formants, speaker.bandwidths)
+    poles = _sections(tracks.formants, speaker.bandwidths)
     tract = (poles.sum(axis=1, keepdims=True) / fft.rfft(poles, FFT_SIZE)).astype(np.complex64)
     zero = fft.rfft(_sections(np.array([[speaker.nasal_zero]]), np.array([120.0])), FFT_SIZE)
     pole = fft.rfft(_sections(np.array([[speaker.nasal_pole]]), np.array([90.0])), FFT_SIZE)
     nose = zero / zero[:, :1] / (pole / pole[:, :1])
-    nasal = np.flatnonzero(score.nasality > 0)
-    tract[nasal] *= 1 + score.nasality[nasal, None] * (nose - 1)
+    nasal = np.flatnonzero(tracks.nasality > 0)
+    tract[nasal] *= 1 + tracks.nasality[nasal, None] * (nose - 1)
     return tract
 
 
@@ -347,14 +347,14 @@ def _sections(frequencies: np.ndarray, bandwidths: np.ndarray) -> np.ndarray:
 
 
 def _hiss_band(band: np.ndarray) -> np.ndarray:
-    """Magnitudes (frames, bins) of the noise of a constriction: a bell about its centre."""
+    """Magnitudes (frames, bins) of frication noise: a Gaussian around its centre frequency."""
     frequency = fft.rfftfreq(FFT_SIZE, 1 / SAMPLE_RATE)
     width = np.maximum(band[:, 1:], 100.0)
     return np.exp(-0.5 * ((frequency - band[:, :1]) / width) ** 2)
 
 
 def _overlap_add(spectra: np.ndarray) -> np.ndarray:
-    """Sum of the frames' responses, one hop apart."""
+    """Sum the responses of frames, one hop apart."""
     responses = fft.irfft(spectra, FFT_SIZE)
     hops, length = FFT_SIZE // HOP, len(responses) * HOP
     output = np.zeros(length + FFT_SIZE)
@@ -364,7 +364,7 @@ def _overlap_add(spectra: np.ndarray) -> np.ndarray:
 
 
 def _record(voice: np.ndarray, session: Session, rng: np.random.Generator) -> np.ndarray:
-    """Carry the voice through room and channel, add noise at the session's SNR, set the level, round to 16 bits."""
+    """Filter the voice by room and channel, add noise at the session's SNR, set the level, round to 16 bits."""
     speech = signal.fftconvolve(voice, session.impulse_response)[: len(voice)]
     noise = signal.fftconvolve(rng.standard_normal(len(voice)), session.noise_response, mode="same")
     if session.hum:
@@ -379,11 +379,11 @@ def _record(voice: np.ndarray, session: Session, rng: np.random.Generator) -> np
 def simulate_corpus(out: str | Path, options: SimulationOptions, jobs: int = 1) -> None:
     """Make `out/{train,test}/speaker/session/utterance.flac` and `out/{train,test}/spk2gender`.
 
-    What is there already is kept, so a run that was cut is completed by the next. The audio does not depend on `jobs`,
-    nor a speaker on how many there are.
+    Existing files are kept, so that an interrupted run is completed by the next. The audio does not depend on `jobs`,
+    and a speaker does not depend on the number of speakers.
 
     Raises:
-        InputError: where `out` holds anything else, or a corpus of other options; when a process of several is killed.
+        InputError: if `out` has other files or a corpus with other options, or if one of several processes is killed.
     """
     out = Path(out)
     _claim(out, options)
@@ -405,7 +405,7 @@ def simulate_corpus(out: str | Path, options: SimulationOptions, jobs: int = 1) 
 
 
 def _end_with_parent() -> None:
-    """Have this process end if the one that made it is killed: it would wait for work for ever, and hold its locks."""
+    """End this process if its parent is killed. Otherwise it would wait for work forever and keep its locks."""
 
     def wait() -> None:
         multiprocessing.parent_process().join()
@@ -416,7 +416,7 @@ def _end_with_parent() -> None:
 
 @dataclass(frozen=True)
 class _Task:
-    """One session of one speaker: the unit of work, so that its room is computed once."""
+    """One session of one speaker. It is one task, so that its room is computed once."""
 
     speaker: int
     session: int
@@ -431,7 +431,7 @@ class _Task:
 
 
 def _claim(out: Path, options: SimulationOptions) -> None:
-    """Check that `out` is new or holds a corpus of these options, and write them down."""
+    """Check that `out` is new or has a corpus with the same options, and write the options to a file."""
     mark = out / OPTIONS_FILE
     record = json.dumps({"recipe": RECIPE, **asdict(options)}, indent=1) + "\n"
     if mark.exists():
@@ -444,7 +444,7 @@ def _claim(out: Path, options: SimulationOptions) -> None:
 
 
 def _speaker_numbers(options: SimulationOptions) -> dict[str, range]:
-    """Both sets have their own range, so that neither changes when the other grows."""
+    """The numbers of speakers in each set. The ranges are separate, so that a larger set does not change the other."""
     return {
         "test": range(options.test_speakers),
         "train": range(MAX_TEST_SPEAKERS, MAX_TEST_SPEAKERS + options.train_speakers),

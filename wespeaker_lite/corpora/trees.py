@@ -10,13 +10,13 @@ from wespeaker_lite.corpora.kaldi_dirs import speaker_table
 
 
 def read_tree(folder: Path) -> CorpusSet:
-    """Read a tree `speaker/[session/]utterance.{wav,flac,ogg,opus,mp3}`, with spk2gender and spk2age where it has them.
+    """Read a tree `speaker/[session/]utterance.{wav,flac,ogg,opus,mp3}`, with spk2gender and spk2age if it has them.
 
-    Ids are `speaker-session-utterance`; spaces become `_`, and so do those characters of a speaker's name that are or
-    sort before the `-`.
+    Ids are `speaker-session-utterance`. Spaces become `_`, and in the name of a speaker also `-` and all characters
+    that sort before it.
 
     Raises:
-        InputError: where the tree is deeper or shallower, a file is empty or of an unreadable kind, a name cannot be an
+        InputError: if the tree is deeper or shallower, a file is empty or of an unreadable format, a name cannot be an
             id, or two files or speakers get the same id.
     """
     wavs: dict[str, str] = {}
@@ -45,12 +45,12 @@ def read_tree(folder: Path) -> CorpusSet:
 
 
 def _safe_speaker(name: str) -> str:
-    """A speaker's name in which all characters sort after `-`, so that utterances sort as their speakers do."""
+    """Replace `-` and all characters that sort before it, so that utterances sort in the order of their speakers."""
     return "".join("_" if character <= "-" else character for character in name)
 
 
 def _tree_files(folder: Path) -> Iterator[tuple[str, str, Path]]:
-    """Speaker, session (or "") and absolute path of every audio file."""
+    """Yield speaker, session (or "") and absolute path of every audio file."""
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder")
     files, speakers = audio_entries(folder.absolute())

@@ -1,7 +1,7 @@
-"""VoxCeleb1 and 2, as published and as they are unpacked, turned into data dirs and the O, E and H lists.
+"""Make data dirs and the trial lists O, E and H from VoxCeleb1 and 2.
 
 Source: Nagrani et al. 2017, "VoxCeleb: a large-scale speaker identification dataset"; Chung et al. 2018, "VoxCeleb2:
-Deep Speaker Recognition"; counts of utterances and trials from the project's pages.
+Deep Speaker Recognition". The numbers of utterances and trials are from the project's pages.
 """
 
 import logging
@@ -29,15 +29,15 @@ KNOWN = {  # corpus, part -> speakers, utterances
     ("vox2", "dev"): (5994, 1092009),
     ("vox2", "test"): (118, 36237),
 }
-VOX1_TEST = frozenset(f"id{number}" for number in range(10270, 10310))  # the names that begin with E
+VOX1_TEST = frozenset(f"id{number}" for number in range(10270, 10310))  # the speakers whose names begin with E
 VOX1_DEV = frozenset(f"id{number}" for number in range(10001, 11252)) - VOX1_TEST
 LISTS = {"O": "veri_test2.txt", "E": "list_test_all2.txt", "H": "list_test_hard2.txt"}  # the cleaned ones
 KNOWN_TRIALS = {"O": 37611, "E": 579818, "H": 550894}
 TRAIN = {"vox2": ("vox2",), "vox1": ("vox1",), "both": ("vox2", "vox1")}
-ENDINGS = (".wav", ".flac", ".m4a", ".aac")  # of several files of an utterance, the first of these is taken
+ENDINGS = (".wav", ".flac", ".m4a", ".aac")  # in order of preference, if an utterance has several files
 READ_BY_FFMPEG = (".m4a", ".aac")
-BESIDE = {"txt", "mp4", "vid"}  # folders of frames and faces, of the same shape as those of audio
-DEPTH = 4  # folders from the one that is named to the speakers, at most
+BESIDE = {"txt", "mp4", "vid"}  # folders of frames and faces, with the same structure as those of audio
+DEPTH = 4  # the most folders between the given one and the speakers
 _SPEAKER = re.compile(r"id\d{5}")
 _VIDEO = re.compile(r"[\w-]+", re.ASCII)
 _UTTERANCE = re.compile(r"\w+", re.ASCII)
@@ -45,12 +45,12 @@ _UTTERANCE = re.compile(r"\w+", re.ASCII)
 
 @dataclass(frozen=True)
 class Options:
-    """What becomes of the corpus: which part to train on, which lists to test with, how m4a is read."""
+    """Options of the corpus: the training set, the trial lists, and how to read m4a."""
 
-    train: str = "vox2"  # a key of TRAIN: the dev part of one or of both
+    train: str = "vox2"  # a key of TRAIN: the dev part of one or both
     trials: tuple[str, ...] = ("O", "E", "H")
-    flac: bool = False  # decode m4a once to FLAC in the data folder, in place of a pipe in wav.scp
-    strict: bool = False  # every difference from what is published is an error
+    flac: bool = False  # decode m4a once to FLAC in the data folder, instead of in a pipe of wav.scp
+    strict: bool = False  # any difference from the published corpus is an error
 
     def __post_init__(self) -> None:
         if self.train not in TRAIN:
@@ -60,12 +60,12 @@ class Options:
 
 
 class Video(NamedTuple):
-    """A folder of utterances, cut from one video of a speaker; or the speaker's own, if files lie there or nothing."""
+    """A folder of the utterances from one video; or the folder of a speaker, if it has files or is empty."""
 
-    part: str  # dev or test, as the folders above it say
+    part: str  # dev or test, by the names of the parent folders
     speaker: str
     folder: str  # its absolute path, which ends with the video's id
-    files: list[tuple[str, int]]  # name and bytes; 0 for a link to nothing
+    files: list[tuple[str, int]]  # name and size in bytes; 0 for a dead link
 
 
 Walk = Callable[[Path], Iterable[Video]]
@@ -78,7 +78,7 @@ def find_tops(folder: Path) -> list[Path]:
     """Find the folders of speakers: `{dev,test}/{wav,aac}`, `vox1_dev_wav/wav`, `wav`, ... or the folder itself.
 
     Raises:
-        InputError: where there is none.
+        InputError: if there is none.
     """
     folder = Path(os.path.realpath(folder))
     if not folder.is_dir():
@@ -103,7 +103,7 @@ def _tops(folder: Path, depth: int) -> Iterator[Path]:
 
 
 def walk(folder: Path) -> Iterator[Video]:
-    """Walk over all videos of a corpus; what is hidden is left out, links to folders are followed."""
+    """Yield all videos of a corpus. Hidden files are ignored, and links to folders are followed."""
     for top in find_tops(folder):
         words = re.split("[^a-z]+", str(top.relative_to(os.path.realpath(folder))).lower())
         part = "test" if "test" in words else "dev"
@@ -128,9 +128,9 @@ def _files(entries: Iterable[os.DirEntry[str]]) -> list[tuple[str, int]]:
 
 
 def read_parts(corpus: str, videos: Iterable[Video], meta: "Meta", differences: list[str]) -> dict[str, CorpusSet]:
-    """Read the dev and the test part of `vox1` or `vox2`; ids are `id10001-1zcIwhmdeo4-00001`.
+    """Read the dev and the test part of `vox1` or `vox2`. Ids are `id10001-1zcIwhmdeo4-00001`.
 
-    What cannot be an utterance, is empty, or appears twice is added to `differences`.
+    Files that are no utterances, are empty, or appear twice are added to `differences`.
     """
     wavs: dict[str, dict[str, str]] = {"dev": {}, "test": {}}
     utt2spk: dict[str, dict[str, str]] = {"dev": {}, "test": {}}
@@ -148,7 +148,7 @@ def read_parts(corpus: str, videos: Iterable[Video], meta: "Meta", differences: 
 
 
 def _part_of(corpus: str, video: Video, meta: "Meta") -> str:
-    if corpus == "vox1":  # whose parts are often unpacked into one folder
+    if corpus == "vox1":  # its parts are often unpacked into one folder
         return "test" if video.speaker in VOX1_TEST else "dev"
     return meta.parts.get(video.speaker, video.part)
 
@@ -158,7 +158,7 @@ def _preference(path: str) -> tuple[int, str]:
 
 
 def _utterances(video: Video, differences: list[str]) -> Iterator[tuple[str, str]]:
-    """Ids and paths of the files of a video that are utterances."""
+    """Yield ids and paths of the utterances of a video."""
     name = os.path.basename(video.folder)
     in_order = _SPEAKER.fullmatch(video.speaker) and _VIDEO.fullmatch(name) and name != video.speaker
     if not video.files:
@@ -177,22 +177,22 @@ def _utterances(video: Video, differences: list[str]) -> Iterator[tuple[str, str
 
 
 class Meta(NamedTuple):
-    """What the published tables know: sex and part of speakers, and how many utterances they have."""
+    """The published tables: sex and part of speakers, and their numbers of utterances."""
 
     genders: dict[str, str]
     parts: dict[str, str]
     utterances: Counter[str]
 
     def of(self, utt2spk: Mapping[str, str]) -> dict[str, str]:
-        """Sexes of these speakers, as far as they are known."""
+        """The known sexes of these speakers."""
         return {speaker: self.genders[speaker] for speaker in set(utt2spk.values()) if speaker in self.genders}
 
 
 def read_meta(corpus: str, folders: Iterable[Path]) -> Meta:
-    """Read `vox1_meta.csv` (or `vox2_meta.csv`) and, of Vox1, `iden_split.txt`, from the first folder that has them.
+    """Read `vox1_meta.csv` or `vox2_meta.csv`, and for Vox1 `iden_split.txt`, from the first folder that has them.
 
     Raises:
-        InputError: naming file and line, where a line has another form.
+        InputError: naming file and line, if a line has another format.
     """
     folders = list(folders)
     table, split = _find(f"{corpus}_meta.csv", folders), _find("iden_split.txt", folders)
@@ -206,7 +206,7 @@ def read_meta(corpus: str, folders: Iterable[Path]) -> Meta:
 
 
 def _meta_rows(path: Path) -> Iterator[tuple[str, str, str]]:
-    """Speaker, sex and part; columns are separated by tabs in one file and by commas in the other."""
+    """Yield speaker, sex and part. One of the files separates columns by tabs, the other by commas."""
     for number, line in enumerate(_lines(path), start=1):
         fields = [field.strip() for field in re.split("[\t,]", line)]
         if number == 1 and not _SPEAKER.fullmatch(fields[0]):
@@ -228,11 +228,11 @@ def _find(name: str, folders: Iterable[Path]) -> Path | None:
     return next((folder / name for folder in folders if (folder / name).is_file()), None)
 
 
-# --- Comparing with what is published ---
+# --- Comparing with the published corpus ---
 
 
 def compare(corpus: str, part: str, found: CorpusSet, meta: Meta, differences: list[str]) -> None:
-    """Add to `differences` how a part differs from what is published: speakers and, where known, their utterances."""
+    """Add the differences from the published corpus: speakers and, if known, their numbers of utterances."""
     counts = Counter(found.utt2spk.values())
     expected = _expected_speakers(corpus, part, meta)
     sizes = zip(("speakers", "utterances"), (len(counts), counts.total()), KNOWN[corpus, part], strict=True)
@@ -253,7 +253,7 @@ def compare(corpus: str, part: str, found: CorpusSet, meta: Meta, differences: l
 
 
 def _expected_speakers(corpus: str, part: str, meta: Meta) -> set[str]:
-    """The speakers of a part; none where they are not known, as those of Vox2 are only from its table."""
+    """The speakers of a part; empty if unknown. Those of Vox2 are known only from its table."""
     if corpus == "vox1":
         return set(VOX1_TEST if part == "test" else VOX1_DEV)
     return {speaker for speaker, its_part in meta.parts.items() if its_part == part}
@@ -263,13 +263,13 @@ def _expected_speakers(corpus: str, part: str, meta: Meta) -> set[str]:
 
 
 def get(corpus: Path, options: Options, meta_url: str) -> None:
-    """Look at what stage 1 will read, and download the lists that are in none of the folders.
+    """Check the inputs of stage 1, and download the lists that are in none of the folders.
 
-    `corpus` holds vox1 and (to train on it) vox2, and may hold lists/, with the lists and tables in it.
+    `corpus` has vox1 and, for training on it, vox2. It may have lists/, with the lists and tables.
 
     Raises:
-        InputError: where a corpus is not there or is of another layout, m4a is in it but no ffmpeg here, or a list
-            cannot be had.
+        InputError: if a corpus is missing or has another layout, has m4a and ffmpeg is missing, or a list cannot be
+            downloaded.
     """
     for name in _corpora(corpus):
         tops = find_tops(corpus / name)
@@ -283,28 +283,28 @@ def get(corpus: Path, options: Options, meta_url: str) -> None:
 
 def _corpora(corpus: Path) -> list[str]:
     if not (corpus / "vox1").is_dir():
-        raise InputError("VoxCeleb1 is missing, which all trials are of: name its folder by --vox1-dir")
+        raise InputError("VoxCeleb1 is missing, and all trials need it: name its folder by --vox1-dir")
     return [name for name in ("vox1", "vox2") if (corpus / name).is_dir()]
 
 
 def _folders(corpus: Path) -> list[Path]:
-    """Where lists and tables may be, the first one first."""
+    """The folders that may have lists and tables, in order of preference."""
     return [corpus / name for name in ("lists", "vox1", "vox1/meta", "vox2", "vox2/meta", "meta")]
 
 
 def _has_m4a(top: Path) -> bool:
-    """Whether the first video has m4a; all are of a kind."""
+    """Whether the first video has m4a. All have the same format."""
     videos = (video for speaker in _visible(top) if speaker.is_dir() for video in _visible(speaker.path))
     first = next((video for video in videos if video.is_dir()), None)
     return first is not None and any(name.lower().endswith(READ_BY_FFMPEG) for name, _ in _files(_visible(first.path)))
 
 
 def prepare(corpus: Path, data: Path, options: Options, walk: Walk = walk) -> None:
-    """Write `data/{train,test}`, `data/trials/trials_{O,E,H}`, and to `data/differences.txt` what is not as published.
+    """Write `data/{train,test}`, `data/trials/trials_{O,E,H}`, and `data/differences.txt` from the published corpus.
 
     Raises:
-        InputError: where a trial's utterance is missing, a speaker is in train and in test, a list cannot be read, or,
-            if `strict`, anything is not as published.
+        InputError: if an utterance of a trial is missing, a speaker is in train and in test, a list cannot be read, or,
+            with `strict`, there is any difference.
     """
     differences: list[str] = []
     parts = {name: _read(corpus, name, walk, differences) for name in _corpora(corpus)}
@@ -332,7 +332,7 @@ def _read(corpus: Path, name: str, walk: Walk, differences: list[str]) -> dict[s
     meta = read_meta(name, _folders(corpus))
     parts = read_parts(name, walk(corpus / name), meta, differences)
     for part, found in parts.items():
-        if found.wavs or (name, part) != ("vox2", "test"):  # which nothing needs
+        if found.wavs or (name, part) != ("vox2", "test"):  # nothing needs the test part of vox2
             compare(name, part, found, meta, differences)
     return parts
 
@@ -379,7 +379,7 @@ def _check_apart(train: CorpusSet, test: CorpusSet, name: str) -> None:
 
 
 def _write(data: Path, sets: Mapping[str, CorpusSet], flac: bool) -> None:
-    """Write the data dirs, with m4a as pipes or, if `flac`, as files in flac/ that are to be made from decode.scp."""
+    """Write the data dirs, with m4a as pipes, or, if `flac`, as files in flac/ that stage 1 makes from decode.scp."""
     decoded: dict[str, str] = {}
     for name, part in sets.items():
         to_decode = {key: path for key, path in part.wavs.items() if path.lower().endswith(READ_BY_FFMPEG)}

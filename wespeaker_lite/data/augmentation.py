@@ -1,4 +1,4 @@
-"""Augmentation: copies of a training set, SpecAugment on crops, and the random draws that crops are made with."""
+"""Augmentation: options of augmented copies, SpecAugment on crops, and the random numbers for crops."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -14,9 +14,9 @@ _MASK = (1 << 64) - 1
 def uniforms(seed: int, epoch: int, indices: np.ndarray, count: int) -> np.ndarray:
     """Draw `count` numbers in [0, 1) for every index: (len(indices), count) float64.
 
-    A row depends on (seed, epoch, index) alone, not on its neighbours, so that a crop is the same whatever worker,
-    batch or resumed run makes it. One call serves a batch, where a numpy generator for each crop would cost more than
-    the reading. The bits are SplitMix64's (Steele et al., OOPSLA 2014), as a hash of the counters.
+    A row depends only on (seed, epoch, index), so that a crop is the same in any worker, batch or resumed run. One call
+    serves a batch: a numpy generator for each crop would take longer than reading it. The random bits are SplitMix64's
+    (Steele et al., OOPSLA 2014), as a hash of the counters.
     """
     stream = np.array([seed & _MASK], dtype=np.uint64)
     for counter in (np.array([epoch]), indices[:, None], np.arange(count)[None, :]):
@@ -58,25 +58,26 @@ class SpecAugmentConfig:
 
     @property
     def num_draws(self) -> int:
-        """Draws that a crop needs: width and place of each mask, and whether it is of a narrow band."""
+        """Random numbers per crop: width and place of each mask, and one for `narrow_band`."""
         return 2 * (self.freq_masks + self.time_masks) + (self.narrow_band > 0)
 
 
 def spec_augment(draws: np.ndarray, frames: int, mels: int, config: SpecAugmentConfig) -> tuple[np.ndarray, np.ndarray]:
-    """Choose what is masked of crops: frames (B, frames) and mel bands (B, mels), bool.
+    """Choose the masks of crops: frames (B, frames) and mel bands (B, mels), bool.
 
-    Widths are uniform in [0, width]; `draws` is (B, config.num_draws) in [0, 1). What is masked is to take the mean of
-    the crop in its band. Source: Park et al., SpecAugment, Interspeech 2019, section 2, without the warp.
+    Widths are uniform in [0, width]. `draws` is (B, config.num_draws) in [0, 1). The caller replaces masked values by
+    the mean of the crop in that band. Source: Park et al., SpecAugment, Interspeech 2019, section 2, without the time
+    warp.
     """
     time, freq, narrow = np.split(draws, np.cumsum([2 * config.time_masks, 2 * config.freq_masks]), axis=1)
-    bands = _stretches(freq, mels, config.freq_width)
+    bands = _masks(freq, mels, config.freq_width)
     if config.narrow_band > 0:
         bands |= (narrow < config.narrow_band) & (np.arange(mels) >= mels - config.narrow_band_width)
-    return _stretches(time, frames, config.time_width), bands
+    return _masks(time, frames, config.time_width), bands
 
 
-def _stretches(draws: np.ndarray, size: int, width: int) -> np.ndarray:
-    """Stretches of [0, size) for each row, from two draws a stretch: its width and its place."""
+def _masks(draws: np.ndarray, size: int, width: int) -> np.ndarray:
+    """Masks over [0, size) for each row, from two draws per mask: its width and its place."""
     widths = pick(draws[:, 0::2, None], min(width, size) + 1)
     starts = pick(draws[:, 1::2, None], size - widths + 1)
     places = np.arange(size)
@@ -85,13 +86,13 @@ def _stretches(draws: np.ndarray, size: int, width: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class AugmentConfig:
-    """Copies of the training set that stage 2 makes.
+    """Augmented copies of the training set, which stage 2 makes.
 
     Attributes:
         speeds: a copy is made at each speed, such as 0.9 and 1.1. Its speakers count as new speakers.
-        copies: a copy of each kind is made at each speed, 1 included. Its speakers are those of the original.
-        share: the share of the utterances that each of `copies` has.
-        seed: of what is drawn for `copies`. The seed of the experiment has no effect on them.
+        copies: a copy of each kind is made at each speed, including 1. Its speakers are those of the original.
+        share: share of the utterances in each of `copies`.
+        seed: seed of the random choices for `copies`. The seed of the experiment has no effect on them.
     """
 
     speeds: tuple[float, ...] = bounded((), 0.1, 10)

@@ -1,4 +1,4 @@
-"""Crops for training, read straight from memory-mapped arks, and the order in which an epoch takes them."""
+"""Crops for training, read from memory-mapped arks, and their order in an epoch."""
 
 import functools
 import logging
@@ -37,7 +37,7 @@ from wespeaker_lite.kaldi.block_table import BlockTable, decimals, numbered, rea
 
 log = logging.getLogger(__name__)
 
-_BLOCK = 32  # crops that are decoded at a time on a CPU: as many as stay in its cache
+_BLOCK = 32  # crops that are decoded at a time on a CPU: they fit into its cache
 
 
 @dataclass(frozen=True)
@@ -71,12 +71,12 @@ class CropConfig:
 
     @property
     def num_draws(self) -> int:
-        """Draws that a crop needs: its start, its masks, and what distorts it."""
+        """Random numbers per crop: for its start, its masks, and noise or reverberation."""
         return 1 + self.spec_augment.num_draws + (NUM_DRAWS if self.distorted else 0)
 
 
 class Request(NamedTuple):
-    """The crops of a batch: the epoch, and the number of each, which is its utterance + pass * utterances in all."""
+    """The crops of a batch: the epoch, and the crop numbers, which are pass * number of utterances + utterance."""
 
     epoch: int
     numbers: np.ndarray
@@ -84,17 +84,17 @@ class Request(NamedTuple):
 
 @dataclass
 class Batch(Tensors):
-    """A batch of crops: indices of their utterances (B,) int64, labels (B,) int64, and features, still as bytes.
+    """A batch of crops: indices of their utterances (B,) int64, labels (B,) int64, and features as bytes.
 
-    A worker hands over bytes, a quarter of the memory; they become features where they are used, on a GPU after `to`.
-    The first crops are the reverberant ones, then come those with noise: each kind is worked on as a block.
+    Workers send bytes, which need a quarter of the memory. `feats` decodes them, on a GPU after `to`. The reverberant
+    crops are first, then those with noise, so that each kind is processed as a block.
     """
 
     indices: torch.Tensor
     labels: torch.Tensor
     raw: torch.Tensor  # (B, T, F) uint8
-    low: torch.Tensor  # (B, 1, 1) float32, as step: a value is low + step * byte
-    step: torch.Tensor
+    low: torch.Tensor  # (B, 1, 1) float32; a value is low + step * byte
+    step: torch.Tensor  # (B, 1, 1) float32
     frames: torch.Tensor | None  # (B, T, 1) and (B, 1, F) float32: 0 where frames and bands are masked, 1 elsewhere
     bands: torch.Tensor | None
     cmn: bool
@@ -103,7 +103,7 @@ class Batch(Tensors):
 
     @functools.cached_property
     def feats(self) -> torch.Tensor:
-        """The features (B, T, F) float32: distorted, decoded, masked, and without the mean of each crop if `cmn`."""
+        """The features (B, T, F) float32: with noise or reverberation, masks and, if `cmn`, mean subtraction."""
         feats = torch.empty(self.raw.shape, device=self.raw.device)
         size = _BLOCK if self.raw.device.type == "cpu" else len(self.raw)
         for distortion, begin, end in self._parts():
@@ -113,7 +113,7 @@ class Batch(Tensors):
         return feats
 
     def _parts(self) -> Iterator[tuple[Reverb | Noise | None, int, int]]:
-        """The reverberant crops, those with noise, the others: where each kind begins and ends."""
+        """The ranges of the reverberant crops, the crops with noise, and the others."""
         reverberant = len(self.reverb.decay) if self.reverb else 0
         noisy = reverberant + (len(self.noise.raw) if self.noise else 0)
         yield from ((self.reverb, 0, reverberant), (self.noise, reverberant, noisy), (None, noisy, len(self.raw)))
@@ -126,7 +126,7 @@ class Batch(Tensors):
             energies = distortion.add_to(energies_of(self.raw[block], low, step), rows)
             feats.copy_(energies.view(torch.int32))
             low, step = torch.full_like(low, LOG_OF_BITS_0), torch.full_like(step, 1 / NAT)
-        means = feats.mean(dim=1, keepdim=True)  # sums of bytes are exact in float32: no crop depends on its batch
+        means = feats.mean(dim=1, keepdim=True)  # sums of bytes are exact in float32, whatever the batch
         scale = step if self.bands is None else step * self.bands[block]
         torch.addcmul(-means * scale, feats, scale, out=feats)
         if self.frames is not None:
@@ -144,7 +144,7 @@ class Batch(Tensors):
 
 
 class Names(Sequence[str]):
-    """Millions of ids in one block of bytes, which forked workers share as a list of str is not."""
+    """Millions of ids in one block of bytes. Forked workers share it, unlike a list of str."""
 
     def __init__(self, names: np.ndarray) -> None:
         self._names = names  # (n,) S
@@ -157,18 +157,18 @@ class Names(Sequence[str]):
 
 
 class CropDataset(torch.utils.data.Dataset):
-    """Crops of the utterances of a data directory; an item is a whole `Batch`, asked for by a `Request`.
+    """Crops of the utterances of a data directory. An item is a whole `Batch`, and its index is a `Request`.
 
-    Made for `DataLoader(dataset, sampler=EpochSampler(...), batch_size=None)`. `utterances` are the ids, `classes` the
-    speakers in byte order; `num_frames` and `labels` hold a number for each utterance. Where a crop begins and what is
-    masked depend on seed, epoch and number alone, as do noise and reverberation. An utterance shorter than a crop is
-    repeated to its length. What is held per utterance are elements of arrays, which forked workers share.
+    Used as `DataLoader(dataset, sampler=EpochSampler(...), batch_size=None)`. `utterances` are the ids, and `classes`
+    the speakers in byte order. `num_frames` and `labels` have a number for each utterance. All random choices for a
+    crop depend only on seed, epoch and crop number. An utterance shorter than a crop is repeated to its length. The
+    data of utterances are in arrays, which forked workers share.
 
-    `noise` is such a directory of noise clips, whose speakers are the kinds of noise.
+    `noise` is a data directory of noise clips, whose speakers are the kinds of noise.
 
     Raises:
-        InputError: where feats.scp, utt2num_frames and utt2spk do not list the same utterances or an ark is missing, or
-            the config asks for noise, or a kind of it, that is not given.
+        InputError: if feats.scp, utt2num_frames and utt2spk do not list the same utterances, an ark is missing, or the
+            config needs noise, or a kind of it, that is not given.
     """
 
     def __init__(
@@ -191,7 +191,7 @@ class CropDataset(torch.utils.data.Dataset):
             self._open_noise(noise)
 
     def _open_noise(self, directory: str | Path | None) -> None:
-        """Open the clips that noise is drawn from, those of the kinds that the config names."""
+        """Open the noise clips of the kinds in the config."""
         config = self.config.noise
         if not directory:
             raise InputError("crop.noise: no features of noise are given; stage 2 makes them, with --musan-dir DIR")
@@ -208,8 +208,8 @@ class CropDataset(torch.utils.data.Dataset):
         self._noise_kinds = kind_of[self._noise_clips]
 
     def _read_tables(self, directory: Path) -> None:
-        """Read the tables into arrays; they are sorted alike, so that no dict of millions is needed."""
-        utt2spk, feats, num_frames = _alike(directory, ("utt2spk", "feats.scp", "utt2num_frames"))
+        """Read the tables into arrays. They have the same order, so that no dict is needed."""
+        utt2spk, feats, num_frames = _same_keys(directory, ("utt2spk", "feats.scp", "utt2num_frames"))
         self.num_frames = decimals(num_frames.column())
         bad = np.flatnonzero(self.num_frames < 1)
         if len(bad):
@@ -220,13 +220,13 @@ class CropDataset(torch.utils.data.Dataset):
         self.utterances = Names(utt2spk.keys)
 
     def groups(self, sampling: str) -> np.ndarray | None:
-        """What `EpochSampler` shares crops over: of each utterance its speaker or corpus, (n,) int64; None: utterances.
+        """The groups of `EpochSampler`: speaker or corpus of each utterance, (n,) int64, or None for `utterance`.
 
-        A speaker's copies at another speed are a speaker of their own. The corpus is what stands before the first `-`
-        in a speaker's id, without `spX-` of a copy at another speed.
+        A speaker at another speed is another speaker. The corpus is the part of a speaker's id before the first `-`,
+        without the prefix of a copy at another speed.
 
         Raises:
-            InputError: where crops are to be shared over corpora, and a speaker's id names none.
+            InputError: if `sampling` is `corpus` and a speaker's id has none.
         """
         if sampling == "utterance":
             return None
@@ -242,7 +242,7 @@ class CropDataset(torch.utils.data.Dataset):
         return len(self.labels)
 
     def _map(self, ark: int) -> MatrixArk:
-        """The memory map of an ark, made when a process first reads from it."""
+        """The memory map of an ark. Each process makes it at the first use."""
         if ark not in self._maps:
             self._maps[ark] = MatrixArk(self._arks[ark])
         return self._maps[ark]
@@ -268,7 +268,7 @@ class CropDataset(torch.utils.data.Dataset):
         return Batch(torch.from_numpy(utterances), labels, raw, low, step, frames, bands, config.cmn, reverb, noise)
 
     def _distortions(self, draws: np.ndarray) -> tuple[np.ndarray, Reverb | None, Noise | None]:
-        """Choose by draws (B, NUM_DRAWS) what is added to crops: the batch's order, its reverberation and its noise."""
+        """Choose from draws (B, NUM_DRAWS): the order of the batch, its reverberation and its noise."""
         config = self.config
         # 0 reverberation, 1 noise, 2 neither
         kinds = np.digitize(draws[:, 0], [config.reverb.probability, config.distorted])
@@ -278,7 +278,7 @@ class CropDataset(torch.utils.data.Dataset):
         return order, reverb, self._draw_noise(noisy) if len(noisy) else None
 
     def _draw_noise(self, draws: np.ndarray) -> Noise:
-        """Stretches of noise by draws (N, 3), of the length of a crop; a clip that is shorter is repeated."""
+        """Noise of the length of a crop from draws (N, 3). A shorter clip is repeated."""
         drawn = pick(draws[:, 0], len(self._noise_clips))
         clips = self._noise_clips[drawn]
         starts = pick(draws[:, 1], np.maximum(self._noise.num_frames[clips] - self.config.frames, 0) + 1)
@@ -289,7 +289,7 @@ class CropDataset(torch.utils.data.Dataset):
         return Noise(raw, low, step, snr, weights)
 
     def _read(self, utterances: np.ndarray, starts: np.ndarray) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """The bytes of a batch of crops: (B, T, F) uint8, and the low and the step of each crop, (B, 1, 1)."""
+        """Read the bytes of a batch of crops, (B, T, F) uint8, and low and step of each crop, (B, 1, 1)."""
         frames, mels = self.config.frames, self.num_mels
         if self._resident is not None:
             return self._resident.read(utterances, starts, frames)
@@ -303,7 +303,7 @@ class CropDataset(torch.utils.data.Dataset):
         return torch.from_numpy(raw).view(-1, frames, mels), low, step
 
     def _matrices(self, utterances: np.ndarray) -> Iterator[ByteMatrix]:
-        """Find utterances in their arks, and check that their sizes are those of the tables."""
+        """Find utterances in their arks, and compare their sizes with the tables."""
         wanted = (utterances, self._ark_of[utterances], self._offsets[utterances], self.num_frames[utterances])
         for utterance, ark, offset, rows in zip(*map(np.ndarray.tolist, wanted), strict=True):
             matrix = self._map(ark).matrix(self.utterances[utterance], offset)
@@ -317,24 +317,24 @@ class CropDataset(torch.utils.data.Dataset):
 
     @property
     def num_bytes(self) -> int:
-        """The bytes of all features, those of noise included."""
+        """The number of bytes of all features, including noise."""
         return int(self.num_frames.sum()) * self.num_mels + (self._noise.num_bytes if self._noise else 0)
 
     @property
     def is_resident(self) -> bool:
-        """Whether crops are cut on a device, by this process."""
+        """Whether the features are in the memory of a device, and this process makes the crops there."""
         return self._resident is not None
 
     def make_resident(self, device: torch.device) -> None:
-        """Copy all features to a device and cut the same crops there from now on; worker processes cannot."""
+        """Copy all features to a device, and make the same crops there from now on. Not for worker processes."""
         matrices = self._matrices(np.arange(len(self)))
         self._resident = ResidentFeatures(matrices, self.num_frames, self.num_mels, device)
         if self._noise is not None:
             self._noise.make_resident(device)
 
 
-def _alike(directory: Path, names: Sequence[str]) -> list[BlockTable]:
-    """Read tables that must list the same utterances."""
+def _same_keys(directory: Path, names: Sequence[str]) -> list[BlockTable]:
+    """Read tables and check that they list the same utterances."""
     tables = [read_block_table(directory / name) for name in names]
     if any(not np.array_equal(table.keys, tables[0].keys) for table in tables):
         columns = ([*(key.decode() for key in table.keys.tolist()), "the end"] for table in tables)
@@ -348,10 +348,10 @@ def _alike(directory: Path, names: Sequence[str]) -> list[BlockTable]:
 
 
 def _locations(path: Path, feats: BlockTable) -> tuple[list[str], np.ndarray, np.ndarray]:
-    """Where features are: the arks, and of each utterance the number of its ark and the offset in it."""
+    """Locate the features: the arks, and for each utterance the index of its ark and the offset."""
     column, offsets = feats.located()
     if (offsets < 0).any():
-        locations = [location for _, _, location in iter_scp(path)]  # which names a pipe or a range
+        locations = [location for _, _, location in iter_scp(path)]  # raises for a pipe or a range
         column = np.array([location.ark.encode() for location in locations])
         offsets = np.array([location.offset for location in locations])
     arks, ark_of = numbered(column)
@@ -363,14 +363,15 @@ def _locations(path: Path, feats: BlockTable) -> tuple[list[str], np.ndarray, np
 
 
 class EpochSampler(torch.utils.data.Sampler[Request]):
-    """The requests of an epoch for one rank: its share of each global batch, in an order given by seed and epoch alone.
+    """The requests of an epoch for one rank: its share of each global batch. Seed and epoch determine the order.
 
-    batch_size is that of all ranks together; the epoch has num_batches of them, by default as many as the utterances
-    fill, and begins at start_batch where it was broken off. With groups, the numbers (num_utts,) from 0 on of each
-    utterance's speaker or corpus, all groups get as many crops, but for one; a group takes its utterances in turn.
+    `batch_size` is that of all ranks together. The epoch has `num_batches` batches, by default as many as the
+    utterances fill, and a resumed epoch begins at `start_batch`. `groups` (num_utts,) has the index of each utterance's
+    speaker or corpus. With it, the numbers of crops of two groups differ by at most one, and the utterances of a group
+    take turns.
 
     Raises:
-        InputError: where the ranks cannot share a batch evenly, or the utterances do not fill one.
+        InputError: if the ranks cannot share a batch evenly, or the utterances do not fill one.
     """
 
     def __init__(
@@ -395,9 +396,9 @@ class EpochSampler(torch.utils.data.Sampler[Request]):
             yield Request(self.epoch, numbers[self.rank :: self.world_size])
 
     def _order(self) -> np.ndarray:
-        """The crop numbers of the epoch: pass after pass over the utterances, each in an order of its own.
+        """The crop numbers of the epoch: passes over the utterances, each in another order.
 
-        Each pass has numbers of its own too, since crops of the same number are the same.
+        Each pass has other numbers, because crops with the same number are the same.
         """
         rng = np.random.default_rng((self.seed, self.epoch))
         crops = self.num_batches * self.batch_size
@@ -408,14 +409,14 @@ class EpochSampler(torch.utils.data.Sampler[Request]):
 
 
 def _in_turn(groups: np.ndarray, crops: int, rng: np.random.Generator) -> np.ndarray:
-    """Crop numbers (crops,): rounds over the groups, each in an order of its own; a group's utterances take turns.
+    """Crop numbers (crops,): rounds over the groups, each in another order. The utterances of a group take turns.
 
-    An utterance that has its second turn gets the number of a second pass, as in an epoch by utterance.
+    The second crop of an utterance gets the number of a second pass, as in an epoch without groups.
     """
     sizes = np.bincount(groups)
     rounds = -(-crops // len(sizes))
     members = rng.permutation(len(groups))
-    members = members[np.argsort(groups[members], kind="stable")]  # group after group, each in a random order
+    members = members[np.argsort(groups[members], kind="stable")]  # sorted by group, in random order within it
     first = np.cumsum(sizes) - sizes
     drawn = np.concatenate([rng.permutation(len(sizes)) for _ in range(rounds)])[:crops]
     turn = np.repeat(np.arange(rounds), len(sizes))[:crops]

@@ -1,10 +1,10 @@
-"""Noise and reverberation of crops, worked on the energies of their mel bands: no audio is touched.
+"""Noise and reverberation on crops, computed from the energies of mel bands, without audio.
 
-Powers of independent sounds add, so that noise is mixed as log(exp(x) + g exp(n)), and reverberation is a tail of
-decaying energies. The bits of a float32, read as an integer, are its logarithm but for 0.086 bits at most (Mitchell
-1962), and the way back is Schraudolph's exponential (1999): bytes become energies by one integer product, and energies
-logs by none. What this errs by cancels on the way to and fro where one sound is alone, and is at most 0.06 nats where
-two are alike, less than the step of the bytes; exact exponentials and logarithms would cost four times as much.
+The powers of independent signals add: noise is mixed as log(exp(x) + g exp(n)), and reverberation adds decaying
+energies of earlier frames. The bits of a float32, read as an integer, approximate its logarithm with an error of at
+most 0.086 bits (Mitchell 1962). The inverse is Schraudolph's exponential (1999). So an energy needs one integer product
+per byte, and a logarithm none. The errors of both cancel where one signal dominates. They are at most 0.06 nats where
+two signals are equal, which is less than the step of a byte. Exact functions would take four times as long.
 """
 
 import math
@@ -18,18 +18,18 @@ import torch
 from wespeaker_lite.core.config import bounded
 
 NOISE_KINDS = ("noise", "music", "speech")  # as MUSAN's folders are called
-NUM_DRAWS = 4  # which distortion; of noise clip, start and ratio; of reverberation its time and its ratio
+NUM_DRAWS = 4  # one for the kind; then clip, start and ratio of noise, or T60 and ratio of reverberation
 
-NAT = 2**23 / math.log(2)  # a nat, in steps of the bits of a float32
+NAT = 2**23 / math.log(2)  # a nat, in units of the integer that is a float32's bits
 LOG_OF_BITS_0 = -127 * math.log(2)
 _ONE = 127 << 23  # the bits of 1.0
-_QUIET = 1e4  # power of the least sound that 16 bits hold: what is less is silence, which no gain makes a noise
-_FAINT = 1e-4  # of a tail: what has decayed to less is left out
+_QUIET = 1e4  # the smallest power in 16-bit audio: anything below is silence and is not amplified
+_FAINT = 1e-4  # a tail that has decayed to less is omitted
 
 
 @dataclass(frozen=True)
 class SnrConfig:
-    """Ratios of speech to noise; the defaults are wespeaker's.
+    """Ratios of speech to noise. The defaults are wespeaker's.
 
     Attributes:
         noise: lowest and highest ratio for clips of `noise`, in dB.
@@ -51,7 +51,7 @@ class NoiseConfig:
     """Noise that is mixed into crops in the mel domain.
 
     Attributes:
-        probability: that a crop gets noise.
+        probability: probability that a crop gets noise.
         kinds: folders of MUSAN that clips are drawn from, one clip for each crop.
         snr: ratio of speech to noise for each kind.
     """
@@ -73,7 +73,7 @@ class ReverbConfig:
     RIRS_NOISES (1 to 30 m wide, absorption 0.2 to 0.8; Ko et al. 2017).
 
     Attributes:
-        probability: that a crop gets reverberation.
+        probability: probability that a crop gets reverberation.
         t60: lowest and highest reverberation time T60, in seconds.
         drr: lowest and highest ratio of direct to reverberant energy, in dB.
     """
@@ -88,20 +88,20 @@ class ReverbConfig:
 
 
 def check_range(name: str, values: tuple[float, ...]) -> None:
-    """Raise ValueError unless `values` are two rising numbers."""
+    """Raise ValueError unless `values` are two numbers in ascending order."""
     if len(values) != 2 or values[0] > values[1]:
-        raise ValueError(f"{name}: expected two rising numbers, found {list(values)}")
+        raise ValueError(f"{name}: expected two numbers in ascending order, found {list(values)}")
 
 
 class Tensors:
-    """A dataclass of tensors, of such dataclasses, and of values, that moves to a device or a process as a whole."""
+    """A dataclass of tensors, of other such dataclasses and of plain values. It is moved to a device as a whole."""
 
     def with_each(self, change: Callable[[torch.Tensor], torch.Tensor]) -> Self:
-        """The same with every tensor changed."""
+        """A copy with `change` applied to every tensor."""
         return type(self)(**{entry.name: _changed(getattr(self, entry.name), change) for entry in fields(self)})
 
     def __getstate__(self) -> dict[str, object]:
-        """To another process go the bytes in shared memory, and the rest as arrays: a tensor costs a file handle."""
+        """Send bytes in shared memory and the rest as arrays, because each shared tensor costs a file handle."""
         small = self.with_each(lambda tensor: tensor if tensor.dtype == torch.uint8 else tensor.numpy())
         return {entry.name: getattr(small, entry.name) for entry in fields(self)}
 
@@ -117,7 +117,7 @@ def _changed(value: object, change: Callable[[torch.Tensor], torch.Tensor]) -> o
 
 
 def energies_of(raw: torch.Tensor, low: torch.Tensor, step: torch.Tensor) -> torch.Tensor:
-    """exp(low + step * raw), near enough: bytes (B, T, F), low and step (B, 1, 1) -> (B, T, F) float32."""
+    """Approximate exp(low + step * raw): bytes (B, T, F), low and step (B, 1, 1) -> (B, T, F) float32."""
     bits = raw.to(torch.int32).mul_(_in_bits(step)).add_(_in_bits(low) + _ONE)
     return bits.view(torch.float32)
 
@@ -137,10 +137,11 @@ class Noise(Tensors):
     band_weights: torch.Tensor
 
     def add_to(self, energies: torch.Tensor, rows: slice) -> torch.Tensor:
-        """Add the noise of these rows to energies (rows, T, F), in place, scaled to its ratio of mean powers.
+        """Add the noise of these rows to energies (rows, T, F), in place, scaled to its SNR.
 
-        Mean powers are over the crop, as in the waveform way of wespeaker, and over bands by their weights: those of
-        `features.fbank.acoustics_of` undo pre-emphasis, without which a ratio would be up to 15 dB off for speech.
+        The SNR is a ratio of mean powers over the crop, as in wespeaker's mixing of waveforms. Powers are weighted sums
+        over bands: the weights of `audio.fbank.acoustics_of` undo pre-emphasis, without which the SNR of speech would
+        be up to 15 dB off.
         """
         noise = energies_of(self.raw[rows], self.low[rows], self.step[rows])
         ratio = self._power(energies) / self._power(noise).clamp_min(_QUIET)
@@ -154,9 +155,9 @@ class Noise(Tensors):
 
 @dataclass
 class Reverb(Tensors):
-    """Reverberation of crops: decay of energy from frame to frame, and energy of the tail over the direct sound's.
+    """Reverberation of crops: decay of energy per frame, and energy of the tail relative to the direct sound.
 
-    Both are (R, 1, 1); `slowest` is the greatest decay that is ever drawn.
+    Both are (R, 1, 1). `slowest` is the largest decay factor that can be drawn.
     """
 
     decay: torch.Tensor
@@ -166,8 +167,8 @@ class Reverb(Tensors):
     def add_to(self, energies: torch.Tensor, rows: slice) -> torch.Tensor:
         """Add the tails of these rows to energies (rows, T, F): y_t = x_t + level (1 - a) sum_k a^k x_{t-k}, k >= 0.
 
-        The sum over frames is made by doubling: of 2n terms from two sums of n, n frames apart. Source: the energy of a
-        decaying noise as an impulse response (Polack's model), taken by frames.
+        The sum is computed by doubling: a sum of 2n terms is two sums of n terms, n frames apart. Source: Polack's
+        model of an impulse response as decaying noise, by its energy per frame.
         """
         decay = self.decay[rows]
         tail = energies * (self.level[rows] * (1 - decay))
@@ -181,7 +182,7 @@ class Reverb(Tensors):
 
 
 def draw_reverb(draws: np.ndarray, config: ReverbConfig, frame_seconds: float) -> Reverb:
-    """Reverberation of R crops from draws (R, 2) in [0, 1)."""
+    """Draw the reverberation of R crops from random numbers (R, 2) in [0, 1)."""
     t60, drr = _between(draws[:, 0], *config.t60), _between(draws[:, 1], *config.drr)
     columns = 10 ** (-6 * frame_seconds / t60), 10 ** (-drr / 10)
     decay, level = (torch.from_numpy(column).float().view(-1, 1, 1) for column in columns)
@@ -189,7 +190,7 @@ def draw_reverb(draws: np.ndarray, config: ReverbConfig, frame_seconds: float) -
 
 
 def draw_snr(draws: np.ndarray, kinds: np.ndarray, config: SnrConfig) -> torch.Tensor:
-    """Ratios in dB (N, 1, 1) from draws (N,) in [0, 1) and the kinds of noise (N,), as indices of NOISE_KINDS."""
+    """Draw SNRs in dB (N, 1, 1) from random numbers (N,) in [0, 1) and kinds of noise (N,), indices of NOISE_KINDS."""
     low, high = np.array([getattr(config, kind) for kind in NOISE_KINDS])[kinds].T
     return torch.from_numpy(_between(draws, low, high)).float().view(-1, 1, 1)
 

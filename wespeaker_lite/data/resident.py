@@ -1,4 +1,4 @@
-"""Features of a whole corpus in the memory of a device, from which crops are cut there."""
+"""The features of a whole corpus in the memory of a device, where crops are made."""
 
 import logging
 from collections.abc import Iterable
@@ -10,11 +10,11 @@ from wespeaker_lite.kaldi.arks import ByteMatrix
 
 log = logging.getLogger(__name__)
 
-_AT_ONCE = 1 << 26  # bytes that are copied to the device in one piece
+_AT_ONCE = 1 << 26  # bytes per copy to the device
 
 
 class ResidentFeatures:
-    """The bytes of utterances, (frames in all, F) uint8 on a device, with the low and the step of each."""
+    """The bytes of all utterances, (all frames, F) uint8 on a device, and low and step of each utterance."""
 
     def __init__(self, matrices: Iterable[ByteMatrix], num_frames: np.ndarray, mels: int, device: torch.device) -> None:
         """Copy the matrices, one for each of `num_frames` (N,), to the device."""
@@ -35,9 +35,9 @@ class ResidentFeatures:
         log.info("the features, %.1f GB, are in the memory of %s (runtime.resident_gb)", flat.numel() / 1e9, device)
 
     def read(self, utterances: np.ndarray, starts: np.ndarray, frames: int) -> tuple[torch.Tensor, ...]:
-        """Crops of `frames` frames as `CropDataset` reads them: (B, frames, F) uint8, low and step (B, 1, 1).
+        """Make crops as `CropDataset` reads them: (B, frames, F) uint8, low and step (B, 1, 1).
 
-        One of an utterance that is shorter begins at 0 and repeats it.
+        The crop of a shorter utterance begins at 0 and repeats it.
         """
         which, begins = (torch.from_numpy(numbers).to(self.device) for numbers in (utterances, starts))
         places = begins[:, None] + torch.arange(frames, device=self.device)

@@ -1,4 +1,4 @@
-"""Knowledge distillation: one file per term, found by its name, and the teachers that feed them."""
+"""Knowledge distillation: KD terms, one file each and found by name, and teachers."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,7 +16,7 @@ def build_terms(
 ) -> nn.ModuleDict:
     """Build the KD terms of a config, keyed by name, in its order.
 
-    partners: a list of them where there are several teachers, which `config` says how to combine.
+    partners: one, or a list with one for each teacher. `config` has the options to combine several teachers.
 
     Raises:
         InputError: for an unknown term or option, with the nearest match.

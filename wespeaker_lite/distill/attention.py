@@ -1,8 +1,8 @@
-"""KD of self-attention maps: each frame of the student attends to the frames that the teacher's attends to.
+"""KD of self-attention maps: each frame of the student learns to attend to the same frames as in the teacher.
 
-Source: Choi et al., IEEE/ACM TASLP 32 (2024) 4580-4595 (abstract); layers, heads and distances are a reconstruction
-from MiniLM (Wang et al. 2020, arXiv 2002.10957) and TinyBERT (Jiao et al. 2020, arXiv 1909.10351). A map's size depends
-on neither channels nor frequency bins, so networks of different sizes compare.
+Source: Choi et al., IEEE/ACM TASLP 32 (2024) 4580-4595 (abstract). Layers, heads and distances are a reconstruction
+from MiniLM (Wang et al. 2020, arXiv 2002.10957) and TinyBERT (Jiao et al. 2020, arXiv 1909.10351). The size of a map
+depends on neither channels nor frequency bins, so that networks of different sizes can be compared.
 """
 
 from dataclasses import dataclass
@@ -25,12 +25,12 @@ class Config(TermConfig):
     """How self-attention maps are compared.
 
     Attributes:
-        distance: `kl` of the maps' rows. `scores`: the mean squared difference before the softmax. `centred`: the same
-            after the mean of each row, which a softmax does not see, was subtracted. `values`: the kl of value
-            relations softmax(v v^T / sqrt(d)).
+        distance: `kl`: KL divergence of the rows of maps. `scores`: mean squared difference before the softmax.
+            `centred`: the same after subtraction of the mean of each row, to which a softmax is invariant. `values`: KL
+            divergence of the value relations softmax(v v^T / sqrt(d)).
         pairs: `stage`: the last block of each stage. `blocks`: each block of the student with the one at the same
-            relative depth in the teacher's stage. `uniform`: the same, whatever the stages.
-        heads: `match` them one by one, or compare their `mean`.
+            relative depth in the teacher's stage. `uniform`: the same over the whole network instead of each stage.
+        heads: `match`: compare heads one by one. `mean`: compare the means over heads.
     """
 
     distance: Literal["kl", "scores", "centred", "values"] = "kl"
@@ -44,13 +44,13 @@ class Term(Base):
     looks_inside = ("student", "teacher")
 
     def __init__(self, config: Config, partners: Partners) -> None:
-        """Check that the maps of student and teacher compare.
+        """Check that the maps of student and teacher can be compared.
 
         Raises:
-            InputError: where one has none, or stages, heads or frame rates differ.
+            InputError: if one has no maps, or stages, heads or frame rates differ.
         """
         super().__init__(config, partners)
-        by_crop = " (embeddings made once show none: source: crop)"
+        by_crop = " (embeddings computed once have none; set source: crop)"
         for who, outputs, hint in (("student", partners.student, ""), ("teacher", partners.teacher, by_crop)):
             if not outputs.attention:
                 raise InputError(f"distill: the attention term needs attention maps, and the {who} has none{hint}")
@@ -69,7 +69,9 @@ class Term(Base):
 
     def _pairs(self, student: Outputs, teacher: Outputs) -> list[tuple[Attention, Attention]]:
         if self.config.pairs == "uniform":
-            return _spread(*([block for stage in each.attention for block in stage] for each in (student, teacher)))
+            return _matched_by_depth(
+                *([block for stage in each.attention for block in stage] for each in (student, teacher))
+            )
         ours, theirs = len(student.attention), len(teacher.attention)
         if ours != theirs:
             raise InputError(
@@ -78,7 +80,7 @@ class Term(Base):
             )
         stages = zip(student.attention, teacher.attention, strict=True)
         if self.config.pairs == "blocks":
-            return [pair for ours, theirs in stages for pair in _spread(ours, theirs)]
+            return [pair for ours, theirs in stages for pair in _matched_by_depth(ours, theirs)]
         return [(ours[-1], theirs[-1]) for ours, theirs in stages]
 
     def _distance(self, ours: Attention, theirs: Attention) -> Tensor:
@@ -95,15 +97,15 @@ class Term(Base):
         return F.kl_div(log_rows, target_rows, reduction="sum", log_target=True) / rows
 
     def _scores(self, attention: Attention) -> Tensor:
-        """What is compared before the softmax, (B, heads, rows, columns), in float32 at least."""
+        """The scores before the softmax, (B, heads, rows, columns), in float32 or float64."""
         query, key, value = (full_precision(part) for part in (attention.query, attention.key, attention.value))
         if self.config.distance == "values":
             query = key = value
         return Attention(query, key, value).scores()
 
 
-def _spread(ours: list[Attention], theirs: list[Attention]) -> list[tuple[Attention, Attention]]:
-    """Each of our blocks with theirs at the same relative depth; the last go together."""
+def _matched_by_depth(ours: list[Attention], theirs: list[Attention]) -> list[tuple[Attention, Attention]]:
+    """Pair each of our blocks with theirs at the same relative depth. The last ones are a pair."""
     return [(block, theirs[-(-(index + 1) * len(theirs) // len(ours)) - 1]) for index, block in enumerate(ours)]
 
 

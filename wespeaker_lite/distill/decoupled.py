@@ -1,6 +1,6 @@
-"""Decoupled KD at label level: the target speaker and the others are taught apart, so that the others can weigh more.
+"""Decoupled KD at label level: separate losses for the target speaker and the others, which can have a larger weight.
 
-Source: DKD (Zhao et al., CVPR 2022, arXiv 2203.08679), equations 7 and 8; for margin heads and speaker verification
+Source: DKD (Zhao et al., CVPR 2022, arXiv 2203.08679), equations 7 and 8. For margin heads and speaker verification:
 ENSKD (Truong et al., ICASSP 2024, arXiv 2309.14838), which emphasises the non-target speakers.
 """
 
@@ -16,7 +16,7 @@ from wespeaker_lite.distill.logits import LogitsConfig, LogitsTerm
 
 @dataclass(frozen=True)
 class Config(LogitsConfig):
-    """The weights of the two parts; DKD takes 1 and 8 on CIFAR-100.
+    """The weights of the two parts. DKD uses 1 and 8 on CIFAR-100.
 
     Attributes:
         target: weight of the part on the target speaker (alpha in DKD).
@@ -28,24 +28,24 @@ class Config(LogitsConfig):
 
 
 class Term(LogitsTerm):
-    """T^2 * (target * KL of (p, 1 - p) + nontarget * KL of the other classes among themselves), p the labelled class'.
+    """T^2 * (target * KL of (p, 1 - p) + nontarget * KL of the distributions over the other classes).
 
-    In plain label KD the second KL is multiplied by 1 - p of the teacher: the surer the teacher, the less it tells
-    about the other speakers. Here that weight is a constant.
+    p is the probability of the labelled class. In plain label KD, the second KL is multiplied by 1 - p of the teacher:
+    the more certain the teacher, the less the student learns about other speakers. Here the weight is constant.
     """
 
-    def distance(self, taught: Tensor, teaching: Tensor, labels: Tensor) -> Tensor:
+    def distance(self, student_logits: Tensor, teacher_logits: Tensor, labels: Tensor) -> Tensor:
         temperature = self.config.temperature
-        ours, our_others = _split(taught / temperature, labels)
-        theirs, their_others = _split(teaching / temperature, labels)
+        ours, our_others = _split(student_logits / temperature, labels)
+        theirs, their_others = _split(teacher_logits / temperature, labels)
         target = softened_kl(ours, theirs, 1.0)
         nontarget = softened_kl(our_others, their_others, 1.0)
         return temperature**2 * (self.config.target * target + self.config.nontarget * nontarget)
 
 
 def _split(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Logits (B, n) as those of (target, all others together), (B, 2), and those of the others, (B, n - 1)."""
+    """Split logits (B, n) into those of target and all others together, (B, 2), and those of the others, (B, n - 1)."""
     target = labels[:, None]
     places = torch.arange(logits.shape[1] - 1, device=logits.device)
-    others = logits.gather(1, places + (places >= target))  # by place: of a mask's size the host would have to wait
+    others = logits.gather(1, places + (places >= target))  # a mask would make the host wait for its size
     return torch.cat((logits.gather(1, target), others.logsumexp(1, keepdim=True)), dim=1), others

@@ -1,4 +1,4 @@
-"""KD at embedding level: the student's embedding learns to point where the teacher's points."""
+"""KD at embedding level: the student's embedding learns to be close to the teacher's."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -19,7 +19,8 @@ class Config(TermConfig):
 
     Attributes:
         distance: one minus the cosine, or the mean squared difference.
-        projection: a learned map from the student's size to the teacher's, `always` or only where they differ (`auto`).
+        projection: a learned projection from the student's size to the teacher's: `always`, or only if they differ
+            (`auto`).
         depth: layers of this projection.
     """
 

@@ -1,7 +1,7 @@
-"""KD of intermediate maps: what a layer of the student shows resembles what a layer of a pretrained teacher shows.
+"""KD of intermediate maps: a layer of the student learns the output of a layer of a pretrained teacher.
 
 Sources: hints through adaptors, FitNets (Romero et al., ICLR 2015, arXiv 1412.6550); attention transfer (Zagoruyko and
-Komodakis, ICLR 2017, arXiv 1612.03928); channels normalised before they are compared (PKD, arXiv 2207.02039).
+Komodakis, ICLR 2017, arXiv 1612.03928); normalised channels (PKD, arXiv 2207.02039).
 """
 
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ class Config(TermConfig):
     """Which layers are compared, and how.
 
     Attributes:
-        distance: `mse`, or `normalised` (mse after each channel is brought to mean 0 and variance 1), both through a
+        distance: `mse`, or `normalised` (mse after normalisation of each channel to mean 0 and variance 1), both with a
             trained 1x1 adaptor. `attention`: energy maps, without adaptor.
         layers: pairs [layer of the student, layer of the teacher], numbered from 1 in the order of the networks'
             `activations`. Empty for the last of each.
@@ -43,18 +43,18 @@ class Config(TermConfig):
 class Term(Base):
     """The distance of the maps of each pair of layers, a mean over pairs.
 
-    Where both maps have frequency bands, channels are compared; where one is over time alone, channels and bands of the
-    other count as channels. Where strides differ the finer map is averaged down to the coarser, on either axis. The
-    teacher's side is detached; adaptors train with the student and are not deployed.
+    If both maps have frequency bands, channels are compared. If one is over time only, channels and bands of the other
+    count as channels. If strides differ, the finer map is averaged to the size of the coarser, on each axis. The
+    teacher's side is detached. Adaptors are trained with the student and are not deployed.
     """
 
     looks_inside = ("student", "teacher")
 
     def __init__(self, config: Config, partners: Partners) -> None:
-        """Take the sizes from the maps of both.
+        """Build the adaptors for the sizes of the maps.
 
         Raises:
-            InputError: where one shows no maps, or not so many.
+            InputError: if student or teacher has no maps, or fewer than `layers` needs.
         """
         super().__init__(config, partners)
         pairs = self._pairs(partners.student, partners.teacher)
@@ -69,21 +69,24 @@ class Term(Base):
         return torch.stack([distance(adaptor(ours), theirs) for adaptor, (ours, theirs) in pairs]).mean()
 
     def _pairs(self, student: Outputs, teacher: Outputs) -> list[tuple[Tensor, Tensor]]:
-        for who, outputs, why in (("student", student, ""), ("teacher", teacher, "; embeddings made once show none")):
+        for who, outputs, why in (
+            ("student", student, ""),
+            ("teacher", teacher, "; embeddings computed once have none"),
+        ):
             if not outputs.maps:
-                raise InputError(f"distill: the hint term needs maps of layers, and the {who} shows none{why}")
+                raise InputError(f"distill: the hint term needs maps of layers, and the {who} has none{why}")
         layers = self.config.layers or ((len(student.maps), len(teacher.maps)),)
         for ours, theirs in layers:
             if ours > len(student.maps) or theirs > len(teacher.maps):
                 raise InputError(
-                    f"distill: the hint term names layers [{ours}, {theirs}], but the student shows "
+                    f"distill: the hint term names layers [{ours}, {theirs}], but the student has "
                     f"{len(student.maps)} and the teacher {len(teacher.maps)}"
                 )
         return [_aligned(student.maps[ours - 1], teacher.maps[theirs - 1].detach()) for ours, theirs in layers]
 
 
 def _aligned(ours: Tensor, theirs: Tensor) -> tuple[Tensor, Tensor]:
-    """Both maps as planes (B, C, bands, frames) of one size of bands and frames, in float32 at least."""
+    """Both maps as (B, C, bands, frames) with equal bands and frames, in float32 or float64."""
     if ours.dim() != theirs.dim():
         ours, theirs = (maps.flatten(1, -2) for maps in (ours, theirs))
     ours, theirs = (as_planes(full_precision(maps)) for maps in (ours, theirs))

@@ -1,4 +1,4 @@
-"""What the terms share that compare distributions over the training speakers."""
+"""Base of the terms that compare distributions over the training speakers."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -14,11 +14,11 @@ from wespeaker_lite.distill.term import TEMPERATURES, Partners, Term, TermConfig
 
 @dataclass(frozen=True)
 class LogitsConfig(TermConfig):
-    """What every term that compares logits can be told.
+    """The options of all terms that compare logits.
 
     Attributes:
         temperature: divides the logits of both sides before the softmax.
-        logits: scaled cosines without margin, or with the margin (as ENSKD, arXiv 2309.14838).
+        logits: scaled cosines without margin, or with the margin (as in ENSKD, arXiv 2309.14838).
     """
 
     temperature: float = bounded(4.0, *TEMPERATURES)
@@ -28,15 +28,15 @@ class LogitsConfig(TermConfig):
 class LogitsTerm(Term):
     """A distance of the student's and the teacher's softened distributions, averaged over the batch.
 
-    The teacher's side is detached. Where the teacher knows only some of the student's classes (no speed-perturbed
-    speakers, say), distributions are over these, and a crop of another class adds 0.
+    The teacher's side is detached. If the teacher has only some of the student's classes, for example no
+    speed-perturbed speakers, distributions are over these, and the loss of crops of other classes is 0.
     """
 
     def __init__(self, config: LogitsConfig, partners: Partners) -> None:
-        """Check that the teacher has a distribution over speakers.
+        """Check that the teacher has a head.
 
         Raises:
-            InputError: where it has no head.
+            InputError: if it has none.
         """
         super().__init__(config, partners)
         if partners.teacher.cosine_logits is None:
@@ -44,18 +44,18 @@ class LogitsTerm(Term):
 
     def loss(self, student: Outputs, teacher: Outputs, labels: Tensor) -> Tensor:
         field = f"{self.config.logits}_logits"
-        taught, teaching = getattr(student, field), getattr(teacher, field).detach()
+        student_logits, teacher_logits = getattr(student, field), getattr(teacher, field).detach()
         if teacher.classes is not None:
             known = torch.isin(labels, teacher.classes)
-            taught = taught[:, teacher.classes]
-            # Other crops stay in the batch, and are at no distance from themselves: how many there are, only the device
-            # knows, and the host would have to wait for it.
-            taught = torch.where(known[:, None], taught, taught.detach())
-            teaching = torch.where(known[:, None], teaching, taught.detach())
+            student_logits = student_logits[:, teacher.classes]
+            # Crops of other classes are compared with themselves, which gives 0. Removing them from the batch would
+            # make the host wait for their number.
+            student_logits = torch.where(known[:, None], student_logits, student_logits.detach())
+            teacher_logits = torch.where(known[:, None], teacher_logits, student_logits.detach())
             labels = (labels[:, None] == teacher.classes).int().argmax(1)
-        # float32 whatever the autocast: differences of log-probabilities lose all their digits in bf16
-        return self.distance(taught.float(), teaching.float(), labels)
+        # always float32: bf16 is too coarse for differences of log-probabilities
+        return self.distance(student_logits.float(), teacher_logits.float(), labels)
 
-    def distance(self, taught: Tensor, teaching: Tensor, labels: Tensor) -> Tensor:
-        """The mean over the batch for logits (B, n), of which `labels` (B,) are the targets; `teaching` is detached."""
+    def distance(self, student_logits: Tensor, teacher_logits: Tensor, labels: Tensor) -> Tensor:
+        """The mean distance over the batch of logits (B, n) with labels (B,). `teacher_logits` are detached."""
         raise NotImplementedError

@@ -1,4 +1,4 @@
-"""Distances of maps (B, C, bands, frames), shared by the terms that look at them; means over the batch."""
+"""Distances of maps (B, C, bands, frames), averaged over the batch, for the terms that compare maps."""
 
 import torch
 from torch import Tensor
@@ -6,21 +6,22 @@ from torch.nn import functional as F
 
 
 def as_planes(maps: Tensor) -> Tensor:
-    """Maps (B, C, T) as planes of one band (B, C, 1, T), so that one code serves both kinds.
+    """Reshape maps (B, C, T) to one band (B, C, 1, T); leave maps with bands unchanged.
 
-    Channels go innermost: on a CPU max pooling is then 5 times as fast, and norms and convolutions gain too.
+    The memory format is channels-last: on a CPU, max pooling is 5 times as fast, and norms and convolutions are faster.
     """
     planes = maps.unsqueeze(2) if maps.dim() == 3 else maps
     return planes.contiguous(memory_format=torch.channels_last)
 
 
 def attention_transfer(ours: Tensor, theirs: Tensor) -> Tensor:
-    """Squared difference of unit-length energy maps, summed over positions (Zagoruyko and Komodakis, ICLR 2017)."""
+    """Squared difference of energy maps of unit norm, summed over positions (Zagoruyko and Komodakis, ICLR 2017)."""
     return (_energy(ours) - _energy(theirs)).square().sum(dim=1).mean()
 
 
 def _energy(maps: Tensor) -> Tensor:
-    # The length of the channels at a position, squared: one pass over the maps, and the mean's divisor cancels out.
+    # The squared norm over channels needs one pass over the maps. It is proportional to the mean square, so that
+    # normalisation gives the same.
     return F.normalize(torch.linalg.vector_norm(maps, dim=1).square().flatten(1), dim=1)
 
 
@@ -30,10 +31,10 @@ def cosine(ours: Tensor, theirs: Tensor) -> Tensor:
 
 
 def normalised_mse(ours: Tensor, theirs: Tensor) -> Tensor:
-    """Mean squared difference after each channel got mean 0 and variance 1 over batch and positions.
+    """Mean squared difference after normalisation of each channel to mean 0 and variance 1 over batch and positions.
 
-    It is 2 - 2 * Pearson's correlation, a mean over channels; half of it is PKD (Cao et al., NeurIPS 2022, arXiv
-    2207.02039).
+    It equals 2 - 2 * Pearson's correlation, averaged over channels, which is twice the loss of PKD (Cao et al., NeurIPS
+    2022, arXiv 2207.02039).
     """
     return F.mse_loss(_normalised(ours), _normalised(theirs))
 

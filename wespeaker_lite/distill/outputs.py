@@ -1,4 +1,4 @@
-"""What a network and its head give for a batch, as the KD terms see it."""
+"""The outputs of a network and its head for a batch, which are the inputs of KD terms."""
 
 from dataclasses import dataclass, field
 
@@ -10,12 +10,12 @@ from wespeaker_lite.models.activations import Activations, Attention
 
 @dataclass
 class Outputs:
-    """Outputs of a student or a teacher; logits are None where the teacher has no head.
+    """Outputs of a student or a teacher. Logits are None if the teacher has no head.
 
-    embedding: (B, D). cosine_logits: (B, classes), the margin-free scaled cosines. margin_logits: (B, classes), with
-    the margin of the current epoch (a teacher's: of its last) on the labelled class. maps and attention: as in
-    `Activations`, where a term looks inside; empty otherwise. classes: the student's numbers of a teacher's classes,
-    (n,) int64, where its logits are (B, n); None where they are of the very classes of the student.
+    embedding: (B, D). cosine_logits: (B, classes), the scaled cosines without margin. margin_logits: (B, classes), with
+    the margin of the current epoch (for a teacher, of its last one) on the labelled class. maps, attention: as in
+    `Activations`; empty if no term needs them. classes: None if the logits are over the student's classes. Otherwise
+    the logits are (B, n), and `classes` (n,) int64 has the student's indices of the teacher's classes.
     """
 
     embedding: Tensor
@@ -29,27 +29,29 @@ class Outputs:
 def outputs_of(
     network: nn.Module, head: nn.Module | None, feats: Tensor, labels: Tensor, inside: bool = False
 ) -> Outputs:
-    """Bring crops (B, T, F) through a network and its head, if it has one; `inside` asks for maps and attention."""
-    shown = network.activations(feats) if inside else Activations(network(feats))
-    return Outputs(shown.embedding, *logits_of(head, shown.embedding, labels), shown.maps, shown.attention)
+    """Run crops (B, T, F) through a network and its head, if it has one. `inside` adds maps and attention."""
+    activations = network.activations(feats) if inside else Activations(network(feats))
+    return Outputs(
+        activations.embedding, *logits_of(head, activations.embedding, labels), activations.maps, activations.attention
+    )
 
 
 @torch.no_grad()
 def outputs_for_silence(
     network: nn.Module, frames: int, num_mels: int, head: nn.Module | None = None, inside: bool = True
 ) -> Outputs:
-    """What a network shows, in evaluation mode, for one crop without sound: what a term takes its sizes from."""
+    """Run one crop of zeros through a network in evaluation mode. Terms get their sizes from these outputs."""
     training = network.training
     place = next(network.parameters()).device
-    silence, nobody = torch.zeros(1, frames, num_mels, device=place), torch.zeros(1, dtype=torch.long, device=place)
+    silence, label = torch.zeros(1, frames, num_mels, device=place), torch.zeros(1, dtype=torch.long, device=place)
     try:
-        return outputs_of(network.eval(), head, silence, nobody, inside)
+        return outputs_of(network.eval(), head, silence, label, inside)
     finally:
         network.train(training)
 
 
 def logits_of(head: nn.Module | None, embedding: Tensor, labels: Tensor) -> tuple[Tensor | None, Tensor | None]:
-    """Bring an embedding (B, D) through a head, if there is one: margin-free scaled cosines, and logits with margin."""
+    """Run embeddings (B, D) through a head, if there is one: scaled cosines without margin, and logits with margin."""
     if head is None:
         return None, None
     cosines, margin_logits = head.cosines_and_logits(embedding, labels)

@@ -1,4 +1,4 @@
-"""What the terms share that bring the student's embedding to the teacher's width."""
+"""The projection of the student's embedding to the size of the teacher's."""
 
 from itertools import pairwise
 
@@ -8,11 +8,10 @@ from wespeaker_lite.distill.term import Partners
 
 
 def projector(partners: Partners, depth: int, always: bool = False) -> nn.Module:
-    """A learned map from the student's embedding (B, ours) to the teacher's width (B, theirs); not deployed.
+    """Build a learned projection of embeddings, (B, ours) -> (B, theirs). It is not deployed.
 
-    depth: of its linear layers, each but the last followed by batch norm and ReLU at the teacher's width, so that the
-    student need not mimic what a deeper one makes up (Chen et al., NeurIPS 2022, arXiv 2210.15274). One of depth 1 is
-    left out where widths are equal, unless `always`.
+    depth: number of linear layers, with batch norm and ReLU between them (Chen et al., NeurIPS 2022, arXiv 2210.15274).
+    With depth 1 and equal sizes, there is no projection, unless `always`.
     """
     ours, theirs = partners.student.embedding.shape[1], partners.teacher.embedding.shape[1]
     if depth == 1 and ours == theirs and not always:

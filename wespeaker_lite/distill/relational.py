@@ -1,6 +1,6 @@
-"""Relational KD: distances and angles between the embeddings of a batch are as in the teacher's space.
+"""Relational KD: the student learns the distances and angles between the teacher's embeddings of a batch.
 
-Source: RKD (Park et al., CVPR 2019, arXiv 1904.05068), equations 3 to 8. Embeddings of any two widths compare.
+Source: RKD (Park et al., CVPR 2019, arXiv 1904.05068), equations 3 to 8. The sizes of the embeddings may differ.
 """
 
 import math
@@ -15,18 +15,18 @@ from wespeaker_lite.distill.outputs import Outputs
 from wespeaker_lite.distill.term import Term as Base
 from wespeaker_lite.distill.term import TermConfig
 
-# Two embeddings can coincide: the square root of their distance has no gradient at 0.
+# Two embeddings can be equal, and a square root has no gradient at 0.
 SQUARE_FLOOR = 1e-12
 
 
 @dataclass(frozen=True)
 class Config(TermConfig):
-    """The weights of the two parts; RKD-DA takes 25 and 50 for retrieval, with unit vectors.
+    """The weights of the two parts. RKD-DA uses 25 and 50 for retrieval, with unit vectors.
 
     Attributes:
         distances: weight of the distances of pairs.
         angles: weight of the angles of triples.
-        normalise: compare directions of embeddings, as cosine scoring does.
+        normalise: compare embeddings of unit norm, as in cosine scoring.
     """
 
     distances: float = bounded(1.0, 0, 1e6)
@@ -41,14 +41,15 @@ class Config(TermConfig):
 class Term(Base):
     """distances * Huber of all pairs' distances + angles * Huber of all triples' cosines, means over pairs and triples.
 
-    A distance is divided by the mean of its space over the batch; the Huber loss turns linear at 1. The teacher's side
-    is detached. Pairs and triples are of the crops of one process. Angles cost batch^3 numbers: 8 MB at 128 crops.
+    Distances are divided by their mean over the batch, for student and teacher. The Huber loss is linear above 1. The
+    teacher's side is detached. Pairs and triples are of the crops of one process. Angles need batch^3 numbers: 8 MB for
+    128 crops.
     """
 
     def loss(self, student: Outputs, teacher: Outputs, labels: Tensor) -> Tensor:
         ours, theirs = self._points(student.embedding), self._points(teacher.embedding.detach())
         total = ours.new_zeros(())
-        if len(ours) < 3:  # a process's share of a batch may be so small
+        if len(ours) < 3:  # the share of a process can be small
             return total
         if self.config.distances:
             total = total + self.config.distances * F.smooth_l1_loss(_distances(ours), _distances(theirs))
@@ -70,7 +71,7 @@ def _distances(points: Tensor) -> Tensor:
 
 
 def _angles(points: Tensor) -> Tensor:
-    """The cosines of the angles at each point of all triples (B, B, B), 0 where a point stands in one twice."""
+    """The cosines of the angles at each point of all triples (B, B, B); 0 for triples with a repeated point."""
     directions = F.normalize(points[None] - points[:, None], dim=2)  # [j, i] from point j to point i
     cosines = directions @ directions.transpose(1, 2)
     same = torch.eye(len(points), dtype=torch.bool, device=points.device)

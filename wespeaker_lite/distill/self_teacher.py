@@ -1,8 +1,8 @@
-"""SKDFE: the student is taught by a network that refines the student's own maps, in the same pass.
+"""SKDFE: the teacher is a network that refines the student's own maps, in the same pass.
 
-Self-knowledge distillation via feature enhancement (Liu et al., ICASSP 2022, doi 10.1109/icassp43922.2022.9746529), of
-which only the abstract is public: a reconstruction after FRSKD (Ji et al., CVPR 2021, arXiv 2103.08273). Whatever
-network shows maps that get coarser by whole strides can have a self-teacher; none is known here by name.
+Source: self-knowledge distillation via feature enhancement (Liu et al., ICASSP 2022, doi
+10.1109/icassp43922.2022.9746529). Only the abstract is public, so this is a reconstruction after FRSKD (Ji et al., CVPR
+2021, arXiv 2103.08273). It works with any network whose maps get smaller by whole strides.
 """
 
 import copy
@@ -36,22 +36,21 @@ class Config:
     Attributes:
         width: channels of the self-teacher, as a multiple of those of the student's map.
         depth: depthwise convolutions after each fusion.
-        match: `always` put a 1x1 convolution between maps, or only where their channels are `unequal`, which costs
-            less.
-        pooling: of the self-teacher. That of the student is best.
+        match: put a 1x1 convolution between maps `always`, or only if their channels are `unequal`, which is faster.
+        pooling: pooling of the self-teacher. It should be that of the student.
         alpha: weight of the label level: the student learns the self-teacher's distribution over speakers. 0 for none.
         beta: weight of the feature level: the student's maps learn from their refinements. 0 for none.
         ramp_epochs: both weights grow from 0 over this many epochs after `start_epoch`.
-        start_epoch: until then only the self-teacher learns.
-        learning_rate: of the self-teacher, as a multiple of the student's.
-        ema: decay of a moving average of the self-teacher's weights, which teaches in its place and costs one more
-            pass. 0 for none.
-        crops: crops that the label level is taught on. `all`. `right`: those that the self-teacher classifies right.
+        start_epoch: before this epoch, both weights are 0: the student does not learn from the self-teacher yet.
+        learning_rate: learning rate of the self-teacher, as a multiple of the student's.
+        ema: decay of a moving average of the self-teacher's weights. The average then teaches the student, which needs
+            one more pass. 0 for none.
+        crops: crops for the label level. `all`. `right`: those that the self-teacher classifies correctly.
             `confidence`: all, weighted by the self-teacher's probability of the labelled speaker at temperature 1.
         temperature: divides the logits of both sides before the softmax.
-        logits: scaled cosines without margin, or with the margin (as ENSKD, arXiv 2309.14838).
-        distance: of a map from its refinement. `attention`: of energy maps of unit length. `cosine` of the channels at
-            each position, or `mse` of all values, both through a trained 1x1 adaptor.
+        logits: scaled cosines without margin, or with the margin (as in ENSKD, arXiv 2309.14838).
+        distance: distance of a map from its refinement. `attention`: of energy maps of unit norm. `cosine` of the
+            channels at each position, or `mse` of all values, both with a trained 1x1 adaptor.
     """
 
     width: float = bounded(1.0, 0.01, 100)
@@ -71,25 +70,25 @@ class Config:
 
 
 class Term(Base):
-    """Losses `self_class` (weight 1), `self_label` (alpha) and `self_feature` (beta); a level of weight 0 is not made.
+    """Losses `self_class` (weight 1), `self_label` (alpha) and `self_feature` (beta). A weight of 0 omits the loss.
 
-    Behind the pooling comes a batch norm, as in ECAPA-TDNN: without it the self-teacher lags further behind its student
+    self_class: the self-teacher's own classification. Its gradient also trains the student through the maps.
+    self_label: T^2 * KL(self-teacher || student), as `softened_kl`. self_feature: the distance of each map and its
+    refinement, summed over maps. In the last two, the self-teacher's side is detached. self_accuracy, for the log only:
+    the share of the batch that the self-teacher (or its average) classifies correctly, by cosines without margin.
+
+    The pooling is followed by a batch norm, as in ECAPA-TDNN. Without it, the self-teacher is less accurate
     (reconstruction).
-
-    self_class: the self-teacher's own classification, which also reaches the student through its maps. self_label:
-    T^2 * KL(self-teacher || student), as `softened_kl`. self_feature: the distance of each map and its refinement,
-    summed over maps. In the last two the self-teacher's side is detached. self_accuracy, for the log alone: the share
-    of the batch that the self-teacher (or its average) classifies right, by margin-free cosines, as for the student.
     """
 
     needs_teacher = False
     looks_inside = ("student",)
 
     def __init__(self, config: Config, partners: Partners) -> None:
-        """Take the sizes from the student's maps.
+        """Build the self-teacher for the sizes of the student's maps.
 
         Raises:
-            InputError: for fewer than two maps, or maps that do not nest; naming their sizes.
+            InputError: naming the sizes, if there are fewer than two maps, or they do not get smaller by whole strides.
         """
         super().__init__(config, partners)
         maps = [as_planes(m) for m in partners.student.maps]
@@ -111,17 +110,17 @@ class Term(Base):
         )
 
     def forward(self, student: Outputs, teacher: Outputs | None, labels: Tensor) -> dict[str, Tensor]:
-        """Return the losses that the config asks for; a pretrained teacher, if there is one, has no part in them."""
+        """Return the losses of the config. A pretrained teacher is not used."""
         maps = [as_planes(m) for m in student.maps]
         refined, cosine_logits, margin_logits = refine(self, maps, labels)
         losses = {"self_class": F.cross_entropy(margin_logits.float(), labels)}
         if self.average is not None:
             refined, cosine_logits, margin_logits = self._averaged(maps, labels)
         if self.config.alpha > 0:
-            taught = getattr(student, f"{self.config.logits}_logits")
-            teaching = cosine_logits if self.config.logits == "cosine" else margin_logits
+            student_logits = getattr(student, f"{self.config.logits}_logits")
+            teacher_logits = cosine_logits if self.config.logits == "cosine" else margin_logits
             weights = self._crop_weights(cosine_logits.detach(), labels)
-            losses["self_label"] = softened_kl(taught, teaching, self.config.temperature, weights)
+            losses["self_label"] = softened_kl(student_logits, teacher_logits, self.config.temperature, weights)
         if self.config.beta > 0:
             losses["self_feature"] = self._feature_distance(maps, refined)
         return {**losses, "self_accuracy": _is_right(cosine_logits.detach(), labels).mean()}
@@ -138,7 +137,7 @@ class Term(Base):
 
     @torch.no_grad()
     def _averaged(self, maps: Sequence[Tensor], labels: Tensor) -> tuple[list[Tensor], Tensor, Tensor]:
-        """What the moving average of the self-teacher makes of the maps, after it followed by a step in training."""
+        """Refine the maps by the moving average of the self-teacher. In training, update the average first."""
         if self.training:
             for name in PARTS:
                 pairs = zip(self.average[name].parameters(), getattr(self, name).parameters(), strict=True)
@@ -164,22 +163,22 @@ class Term(Base):
 
 
 def refine(parts: nn.Module, maps: Sequence[Tensor], labels: Tensor) -> tuple[list[Tensor], Tensor, Tensor]:
-    """Bring maps through a self-teacher, which has PARTS: its refinements, its cosine and its margin logits."""
+    """Run maps through a self-teacher, a module with PARTS: its refinements, its cosine and its margin logits."""
     refined = parts.enhancement(maps)
     embedding = parts.embedding(parts.norm(parts.pooling(refined[-1])))
     return refined, *logits_of(parts.head, embedding, labels)
 
 
 def _is_right(logits: Tensor, labels: Tensor) -> Tensor:
-    """1 for each crop (B,) whose largest logit is the label's, 0 for the others."""
+    """Whether the largest logit is that of the label: (B,), 1 or 0."""
     return (logits.argmax(1) == labels).float()
 
 
 class Enhancement(nn.Module):
-    """Maps F_i, (B, channels[i], bands, frames) from shallow to deep, to refinements R_i of width * channels[i].
+    """Maps (B, channels[i], bands, frames), from shallow to deep, -> refinements R_i with width * channels[i] channels.
 
-    Reconstruction: P_n = L_n and P_i = join(L_i, P_{i+1}) from deep to shallow; then R_1 = P_1 and
-    R_i = join(L'_i, P_i, R_{i-1}) back again. L and L' are two sets of 1x1 laterals.
+    Reconstruction: from deep to shallow, P_n = L_n and P_i = join(L_i, P_{i+1}). Then from shallow to deep, R_1 = P_1
+    and R_i = join(L'_i, P_i, R_{i-1}). L and L' are two sets of lateral 1x1 convolutions of the maps.
     """
 
     def __init__(self, channels: Sequence[int], kernel: tuple[int, int], config: Config) -> None:
@@ -203,10 +202,9 @@ class Enhancement(nn.Module):
 
 
 class Join(nn.Module):
-    """A neighbour's map, brought to size and channels of `own` maps, is fused with them and refined.
+    """Resize a neighbour's map to size and channels of `own` maps, fuse it with them, and refine the result.
 
-    The learned weights of the fusion are a softmax: they sum to 1 exactly, and none can die, as one that a ReLU holds
-    at 0 would.
+    The learned weights of the fusion are a softmax. They sum to 1, and, unlike with a ReLU, none can get stuck at 0.
     """
 
     def __init__(
@@ -221,7 +219,7 @@ class Join(nn.Module):
     def forward(self, neighbour: Tensor, *own: Tensor) -> Tensor:
         size = own[0].shape[2:]
         first, *weights = torch.softmax(self.scores, dim=0)
-        # All that is done to the neighbour alone is done where it is small: behind pooling, before interpolation.
+        # The neighbour is processed where it is small: after pooling, before interpolation.
         fused = enlarge(first * self.match(shrink(neighbour, size)), size)
         for weight, m in zip(weights, own, strict=True):
             fused = torch.addcmul(fused, weight, m)
@@ -236,7 +234,7 @@ def pointwise(in_channels: int, out_channels: int) -> nn.Sequential:
 
 
 def depthwise(channels: int, kernel: tuple[int, int], depth: int) -> nn.Sequential:
-    """`depth` times depthwise convolution, 1x1 convolution and batch norm, with ReLU between."""
+    """`depth` blocks of depthwise convolution, 1x1 convolution and batch norm, with ReLU between blocks."""
     padding = (kernel[0] // 2, kernel[1] // 2)
     layers: list[nn.Module] = []
     for _ in range(depth):
@@ -250,7 +248,7 @@ def depthwise(channels: int, kernel: tuple[int, int], depth: int) -> nn.Sequenti
 
 
 def shrink(maps: Tensor, size: Sequence[int]) -> Tensor:
-    """Max pooling down to `size`, kernel 3 and padding 1 on each axis that gets smaller; a map no larger is kept."""
+    """Max pooling to `size`, with kernel 3 and padding 1 on each axis that gets smaller. Smaller maps are unchanged."""
     strides = [-(-a // b) for a, b in zip(maps.shape[2:], size, strict=True)]
     if max(strides) == 1:
         return maps
@@ -259,13 +257,14 @@ def shrink(maps: Tensor, size: Sequence[int]) -> Tensor:
 
 
 def enlarge(maps: Tensor, size: Sequence[int]) -> Tensor:
-    """Repeat each value until the map has `size`; one of that size is kept."""
+    """Repeat values until the map has `size`. A map of that size is unchanged."""
     return maps if maps.shape[2:] == size else F.interpolate(maps, size)
 
 
-# Of maps (B, C, bands, frames) in float32, the student's and its refinement; means over the batch. None grows with the
-# number of positions: attention maps have unit length, the others are means. In these the student's map goes through a
-# trained 1x1 adaptor: it may have fewer channels than its refinement, and ends in a ReLU where that ends in a norm.
+# Distances of the student's map and its refinement, (B, C, bands, frames) in float32, averaged over the batch. None
+# grows with the number of positions: attention maps have unit norm, the others are means. For `cosine` and `mse`, the
+# student's map needs a trained 1x1 adaptor: it may have fewer channels, and it is the output of a ReLU, while its
+# refinement is that of a norm.
 DISTANCES = {"attention": attention_transfer, "cosine": cosine, "mse": F.mse_loss}
 
 
@@ -273,7 +272,7 @@ def _check_sizes(maps: Sequence[Tensor]) -> None:
     sizes = [tuple(m.shape[2:]) for m in maps]
     named = ", ".join("x".join(map(str, size)) for size in sizes) or "none"
     if len(maps) < 2:
-        raise InputError(f"self_teacher: the student must show two maps or more (bands x frames); it shows {named}")
+        raise InputError(f"self_teacher: the student must have two maps or more (bands x frames); it has {named}")
     for fine, coarse in pairwise(sizes):
         if any(-(-a // -(-a // b)) != b for a, b in zip(fine, coarse, strict=True)):
             raise InputError(

@@ -1,4 +1,4 @@
-"""Several pretrained teachers at once: a KD term for each of them, and one loss of all."""
+"""Several pretrained teachers: a KD term for each, combined into one loss."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
@@ -10,17 +10,17 @@ from wespeaker_lite.distill.outputs import Outputs
 
 
 class Teachers(nn.ModuleList):
-    """Teachers that all see the same batch; their outputs come as a list."""
+    """Teachers of the same batch. Their outputs are a list."""
 
     def forward(self, feats: Tensor, labels: Tensor, indices: Tensor, inside: bool = False) -> list[Outputs]:
         return [teacher(feats, labels, indices, inside) for teacher in self]
 
 
 class Several(nn.Module):
-    """A term with one loss, built for each teacher: adaptors and projections are each teacher's own.
+    """A term with one loss, built for each teacher, so that each has its own adaptors and projections.
 
-    combine: `mean` of the losses by the teachers' weights (none: alike); `best`, of each batch the lowest loss, that of
-    the teacher that the student is nearest to. With `best` only that teacher's adaptor is trained by a batch.
+    combine: `mean` of the losses, weighted by `weights` (none: equal weights), or `best`: the lowest loss for each
+    batch. With `best`, a batch trains only the adaptor of that teacher.
     """
 
     def __init__(
@@ -39,5 +39,5 @@ class Several(nn.Module):
         return {self.name: losses.min() if self.combine == "best" else (self.shares * losses).sum()}
 
     def weights(self, epoch: float) -> Mapping[str, Any]:
-        """As of the term that is built for each."""
+        """The weights of the term."""
         return self.each[0].weights(epoch)

@@ -1,4 +1,4 @@
-"""Frozen teachers: a trained network that sees the student's crops, or embeddings that were made once per utterance."""
+"""Frozen teachers: a trained network that gets the student's crops, or embeddings computed once per utterance."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -25,13 +25,13 @@ log = logging.getLogger(__name__)
 
 
 class NetworkTeacher(nn.Module):
-    """A trained network and, where it has one, its head; frozen, in evaluation mode, without gradients."""
+    """A trained network and its head, if it has one: frozen, in evaluation mode, without gradients."""
 
     def __init__(self, path: str | Path, config: Mapping[str, Any] | None, classes: Sequence[str]) -> None:
-        """Load the teacher; `config` is that of the student whose crops it will see, or None where it will see none.
+        """Load the teacher. `config` is that of the student, or None if the teacher gets no crops of the student.
 
         Raises:
-            InputError: where its features are not the student's, or its head was trained on other speakers.
+            InputError: if its features differ from the student's, or its head was trained on other speakers.
         """
         super().__init__()
         trained = trained_model.load(path)
@@ -43,14 +43,14 @@ class NetworkTeacher(nn.Module):
 
     @torch.no_grad()
     def forward(self, feats: Tensor, labels: Tensor, indices: Tensor, inside: bool = False) -> Outputs:
-        """Crops (B, T, F) and labels (B,) to the teacher's outputs; the indices of utterances are not needed."""
+        """Compute the teacher's outputs for crops (B, T, F) and labels (B,). The indices are not used."""
         outputs = outputs_of(self.model, self.head, feats, labels, inside)
         outputs.classes = self.head.classes if self.head is not None else None
         return outputs
 
 
 def check_features(path: str | Path, teacher: Mapping[str, Any], student: Mapping[str, Any]) -> None:
-    """Check that crops of a student's config are what a teacher's network reads; `path` is where its config is from.
+    """Check that the teacher's network reads the features of the student. `path` is the file of the teacher.
 
     Raises:
         InputError: naming what differs.
@@ -62,7 +62,7 @@ def check_features(path: str | Path, teacher: Mapping[str, Any], student: Mappin
 
 
 class ArkTeacher(nn.Module):
-    """Embeddings of whole utterances, read once; with a head where the network that made them is at hand."""
+    """Embeddings of whole utterances, read once, with a head if the network that made them is available."""
 
     def __init__(self, scp: str | Path, utterances: Sequence[str], head: "TeacherHead | None" = None) -> None:
         """Read the embeddings of all training utterances, (N, D) float32.
@@ -81,27 +81,27 @@ class ArkTeacher(nn.Module):
         self.embed_dim = table.shape[1]
 
     def classify_by_centroids(self, labels: Tensor, classes: int, config: HeadConfig) -> None:
-        """Take the speakers' centroids for a head; `labels` (N,) are of the utterances, `config` is the student's."""
+        """Use the centroids of speakers as a head. `labels` (N,) are of the utterances, `config` is the student's."""
         self.head = CentroidHead(self.table, labels, classes, config).requires_grad_(False).eval()
 
     @torch.no_grad()
     def forward(self, feats: Tensor, labels: Tensor, indices: Tensor, inside: bool = False) -> Outputs:
-        """Indices of utterances (B,) and labels (B,) to the teacher's outputs; there is no inside to look at."""
+        """Return the outputs for indices of utterances (B,) and labels (B,). There are no maps and no attention."""
         embedding = self.table[indices]
         classes = self.head.classes if self.head is not None else None
         return Outputs(embedding, *logits_of(self.head, embedding, labels), classes=classes)
 
 
 class CentroidHead(nn.Module):
-    """A head whose class weights are the means of the speakers' unit-length embeddings, so that KD needs no other.
+    """A head whose class weights are the means of the speakers' embeddings, normalised to unit norm.
 
-    Scale and margin are those of the student's head; a softmax head lends its scale, and has the margin 0.
+    Scale and margin are those of the student's head. If that is a softmax head, the margin is 0.
     """
 
     classes = None
 
     def __init__(self, table: Tensor, labels: Tensor, classes: int, config: HeadConfig) -> None:
-        """Make it of embeddings (N, D) with labels (N,)."""
+        """Compute the centroids of embeddings (N, D) with labels (N,)."""
         super().__init__()
         if config.name == "softmax":
             config = replace(config, name="am", margin=0.0)
@@ -111,21 +111,22 @@ class CentroidHead(nn.Module):
         self.head.weight.data.copy_(F.normalize(sums, dim=1)[None])
 
     def cosines_and_logits(self, embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """As a margin head's."""
+        """As in `MarginHead`."""
         return self.head.cosines_and_logits(embeddings, labels)
 
 
 class TeacherHead(nn.Module):
-    """A teacher's head over the classes that the student knows as well: not all, where one knows speed-perturbed ones.
+    """A teacher's head over the classes that the student has too. Speed-perturbed speakers may be only in one of them.
 
-    classes: the student's numbers of these, (n,) int64, or None where they are all of both. Its logits are (B, n).
+    The logits are (B, n). classes: the student's indices of these n classes, (n,) int64, or None if both have the same
+    classes.
     """
 
     def __init__(self, path: str | Path, trained: TrainedModel, classes: Sequence[str]) -> None:
-        """Take the head of the trained model in `path`, for a student of these classes.
+        """Take the head of the trained model in `path`, for a student with these classes.
 
         Raises:
-            InputError: where they are trained on other speakers, speed-perturbed ones aside.
+            InputError: if teacher and student have other speakers. Speed-perturbed speakers may differ.
         """
         super().__init__()
         self.head, self.scale = trained.head, trained.head.scale
@@ -145,14 +146,14 @@ class TeacherHead(nn.Module):
         )  # fmt: skip
 
     def cosines_and_logits(self, embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """As a margin head's; rows of crops whose class is not shared have the margin on some other class."""
+        """As in `MarginHead`. For crops of a class that the teacher lacks, the margin is on an arbitrary class."""
         return self.head.cosines_and_logits(embeddings, labels if self.place is None else self.place[labels])
 
 
 def _check_speakers(path: str | Path, theirs: Sequence[str], ours: Sequence[str]) -> None:
     different = {unperturbed(name) for name in theirs} ^ {unperturbed(name) for name in ours}
     if different or not set(theirs) & set(ours):
-        example = f" (such as {min(different)})" if different else ", for they are played at other speeds"
+        example = f" (such as {min(different)})" if different else ": they are at other speeds"
         raise InputError(
             f"{path}: the teacher's head knows {len(theirs)} speakers, the student {len(ours)}, and they are not the "
             f"same{example}; train the teacher on this training set"

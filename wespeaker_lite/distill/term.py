@@ -1,4 +1,4 @@
-"""What every KD term is: losses by name, and their weights during training."""
+"""The base of KD terms: losses by name, and their weights during training."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -13,10 +13,10 @@ from wespeaker_lite.models.margin import HeadConfig
 
 @dataclass(frozen=True)
 class Partners:
-    """Whom a term is built for: outputs of student and teacher for a crop without sound, from which it takes its sizes.
+    """Student and teacher of a term. Their outputs for a crop of zeros give the term its sizes.
 
-    head, classes: of the student's head, for a term that has one of its own. frames: of that crop. bank: the teacher's
-    embeddings of the training utterances, (N, D), where they are made once.
+    head, classes: options and number of classes of the student's head, for a term with a head. frames: length of the
+    crop. bank: the teacher's embeddings of the training utterances, (N, D), if they are computed once.
     """
 
     student: Outputs
@@ -27,16 +27,16 @@ class Partners:
     bank: Tensor | None = None
 
 
-TEMPERATURES = (0.01, 1000)  # lowest and highest: of a lower one, squares and exponentials overflow
+TEMPERATURES = (0.01, 1000)  # lowest and highest; below, squares and exponentials overflow
 
 
 @dataclass(frozen=True)
 class TermConfig:
-    """What every term with one loss can be told.
+    """The options of all terms with one loss.
 
     Attributes:
         weight: factor of the loss.
-        ramp_epochs: the weight grows from 0 over the first epochs, this many.
+        ramp_epochs: the weight grows from 0 over the first `ramp_epochs` epochs.
     """
 
     weight: float = bounded(1.0, 0, 1e6)
@@ -44,10 +44,10 @@ class TermConfig:
 
 
 class Term(nn.Module):
-    """A KD term, called after its file. What it learns is trained with the student and never deployed.
+    """A KD term, named after its file. Its parameters are trained with the student and not deployed.
 
-    needs_teacher: whether it is of no use without a pretrained teacher. looks_inside: whose maps and attention it asks
-    for besides embedding and logits, `student` or `teacher`. learning_rate: of its own parameters, as a multiple of the
+    needs_teacher: whether it needs a pretrained teacher. looks_inside: `student`, `teacher` or both, if it needs their
+    maps and attention besides embedding and logits. learning_rate: that of its parameters, as a multiple of the
     student's.
     """
 
@@ -61,27 +61,23 @@ class Term(nn.Module):
         self.name = type(self).__module__.rpartition(".")[2]
 
     def forward(self, student: Outputs, teacher: Outputs | None, labels: Tensor) -> dict[str, Tensor]:
-        """Losses by name, each a scalar, before weighting; labels (B,) are those of the batch.
+        """Compute the losses by name, each a scalar, before weighting. labels: (B,).
 
-        What `weights` gives no weight is a figure for the log, and no loss.
-
-        Here: of a term with one loss, called as the term is, and computed without autocast.
+        A value without a weight in `weights` is only logged. This implementation is for a term with one loss, which has
+        the name of the term and is computed without autocast.
 
         Raises:
-            InputError: where the outputs lack what the term needs.
+            InputError: if the outputs lack what the term needs.
         """
         with torch.autocast(student.embedding.device.type, enabled=False):
             return {self.name: self.loss(student, teacher, labels)}
 
     def loss(self, student: Outputs, teacher: Outputs | None, labels: Tensor) -> Tensor:
-        """The loss of a term that has only one, a scalar; outputs may come in half precision, see `full_precision`."""
+        """The loss of a term with one loss, a scalar. Outputs may be in half precision, see `full_precision`."""
         raise NotImplementedError
 
     def weights(self, epoch: float) -> dict[str, float]:
-        """The weight of each loss, by the same names, at a place in training such as epoch 2.5.
-
-        Here: of a term with one loss, called as the term is.
-        """
+        """The weight of each loss by name, at a fractional epoch such as 2.5. Here for a term with one loss."""
         return {self.name: self.config.weight * ramp(epoch, self.config.ramp_epochs)}
 
 

@@ -1,1 +1,1 @@
-"""Embeddings: extraction from features, sets of them in memory."""
+"""Embeddings: extraction from features, and sets of them in memory."""

@@ -1,4 +1,4 @@
-"""Embeddings as one matrix with a row for each utterance, and the cohort they are compared with."""
+"""Sets of embeddings as one matrix, and cohorts."""
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from wespeaker_lite.kaldi.tables import iter_counts, sorted_keys
 
 @dataclass(frozen=True)
 class Embeddings:
-    """Embeddings of utterances: `vectors` (N, D) float32, each utterance's row in them, its `frames` (N,) if known."""
+    """Embeddings: `vectors` (N, D) float32, `index` utterance -> row, and, if known, lengths `frames` (N,)."""
 
     vectors: np.ndarray
     index: Mapping[str, int]
@@ -31,7 +31,7 @@ class Embeddings:
             raise InputError(f"utterance {error.args[0]!r} has no embedding; run stage 5 again for its set") from None
 
     def select(self, utterances: list[str]) -> "Embeddings":
-        """The embeddings of some utterances only, in their order.
+        """The embeddings of some utterances, in this order.
 
         Raises:
             InputError: as `rows`.
@@ -41,10 +41,11 @@ class Embeddings:
         return Embeddings(self.vectors[rows], {key: row for row, key in enumerate(utterances)}, frames)
 
     def unit(self, mean: np.ndarray | None = None) -> "Embeddings":
-        """Embeddings less `mean`, (D,) or of each (N, D), scaled to length 1; cosine scores are their plain products.
+        """Subtract `mean`, (D,) or (N, D), and scale to unit norm. Cosine scores are dot products of the results.
 
         Raises:
-            InputError: naming an utterance whose embedding is not finite, or zero once centred; or where sizes differ.
+            InputError: naming an utterance whose embedding is not finite, or zero after subtraction; or if sizes
+                differ.
         """
         if mean is not None and mean.shape[-1:] != self.vectors.shape[1:]:
             raise InputError(f"embeddings have {self.vectors.shape[1]} values, the cohort's have {mean.shape[-1]}")
@@ -60,7 +61,7 @@ class Embeddings:
 
 @dataclass(frozen=True)
 class Cohort:
-    """Impostors: `embeddings`, a row for each speaker or utterance, and the `mean` (D,) of all their utterances."""
+    """A cohort: `embeddings` of speakers or utterances, and the `mean` (D,) over all their utterances."""
 
     embeddings: Embeddings
     mean: np.ndarray
@@ -69,20 +70,20 @@ class Cohort:
 def read_embeddings(
     scp: str | Path, utt2num_frames: str | Path | None = None, only: Collection[str] | None = None
 ) -> Embeddings:
-    """Read the embeddings that an scp file lists, or those of the utterances in `only`, and their lengths in frames.
+    """Read the embeddings of an scp file, or those of the utterances in `only`, with lengths in frames.
 
     Raises:
         InputError: naming an utterance whose vector is missing, cut, or of another size than the first, or whose length
-            is not known.
+            is unknown.
     """
     index: dict[str, int] = {}
-    values, size = bytearray(), 0  # grows in place, where a list of arrays would take the memory twice
+    values, size = bytearray(), 0  # grows in place; a list of arrays would need twice the memory
     for row, (utterance, vector) in enumerate(_vectors(scp, only)):
         index[utterance] = row
         values += vector.data
         size = vector.size
     if not index:
-        raise InputError(f"{scp}: none of the utterances asked for is in it")
+        raise InputError(f"{scp}: has none of the requested utterances")
     frames = _read_frames(utt2num_frames, index) if utt2num_frames else None
     return Embeddings(np.frombuffer(values, np.float32).reshape(-1, size), index, frames)
 
@@ -99,9 +100,9 @@ def _read_frames(path: str | Path, index: Mapping[str, int]) -> np.ndarray:
 
 
 def read_cohort(scp: str | Path, utt2spk: Mapping[str, str] | None) -> Cohort:
-    """Read a cohort: the mean embedding of each speaker, as wespeaker has it, or with no `utt2spk` every utterance's.
+    """Read a cohort: the mean embedding of each speaker, as in wespeaker, or without `utt2spk` every utterance.
 
-    Speakers are summed while reading, so that a cohort of a million utterances takes no more memory than its speakers.
+    Embeddings are summed per speaker while reading, so that the memory depends on the number of speakers only.
 
     Raises:
         InputError: naming an utterance that has no speaker, or whose vector cannot be read.
@@ -110,7 +111,7 @@ def read_cohort(scp: str | Path, utt2spk: Mapping[str, str] | None) -> Cohort:
 
 
 def cohort_of(vectors: Iterable[tuple[str, np.ndarray]], utt2spk: Mapping[str, str] | None) -> Cohort:
-    """The same of utterances and their vectors (D,), one by one.
+    """Build a cohort, as `read_cohort`, from pairs of utterance and vector (D,).
 
     Raises:
         InputError: naming an utterance that has no speaker.
@@ -132,7 +133,7 @@ def cohort_of(vectors: Iterable[tuple[str, np.ndarray]], utt2spk: Mapping[str, s
 
 
 def _vectors(scp: str | Path, only: Collection[str] | None = None) -> Iterator[tuple[str, np.ndarray]]:
-    """Yield utterance and vector (D,) float32, one by one, all of one size."""
+    """Yield utterance and vector (D,) float32, and check that all have the same size."""
     size = None
     for number, utterance, vector in iter_vectors(scp, only):
         size = size or vector.size

@@ -1,4 +1,4 @@
-"""Embeddings of whole utterances, in batches of like length; batching changes no embedding (1e-5)."""
+"""Embeddings of whole utterances, in batches of similar length. An embedding does not depend on its batch (1e-5)."""
 
 import logging
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from wespeaker_lite.core.devices import device_of, memory_full_said
+from wespeaker_lite.core.devices import device_of, explain_out_of_memory
 from wespeaker_lite.core.errors import InputError
 from wespeaker_lite.core.progress import with_progress
 from wespeaker_lite.kaldi.arks import ArkWriter, Location, read_array, read_scp
@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Batching:
-    """`frames`: of a batch, padding included. `padding`: the largest share of a batch that may be padding."""
+    """frames: frames of a batch, including padding. padding: the largest share of padding in a batch."""
 
     frames: int = 6000
     padding: float = 0.1
@@ -30,12 +30,12 @@ class Batching:
 def extract(
     model: str | Path, data: Path, prefix: str | Path, batching: Batching, device: str = "cpu", config: str = ""
 ) -> None:
-    """Write PREFIX.ark and PREFIX.scp with an embedding, float32, of every utterance of a data dir.
+    """Write PREFIX.ark and PREFIX.scp with a float32 embedding of every utterance of a data dir.
 
-    config: the resolved config that the model must have been trained with; empty for any.
+    config: the resolved config that the model must have; empty for any.
 
     Raises:
-        InputError: where model or features are missing, do not fit each other or the config, or an embedding is not
+        InputError: if model or features are missing, do not fit each other or the config, or an embedding is not
             finite.
     """
     trained = trained_model.load(model)
@@ -61,21 +61,21 @@ def extract(
 
 @torch.inference_mode()
 def embed(network: nn.Module, feats: list[Tensor], device: str | torch.device = "cpu") -> Tensor:
-    """Features (T_i, F), mean-subtracted, to embeddings (B, D) on the CPU; unlike lengths are padded and masked.
+    """Compute embeddings (B, D), on the CPU, of features (T_i, F) after mean subtraction, which are padded and masked.
 
     Raises:
-        InputError: where memory does not suffice.
+        InputError: if memory does not suffice.
     """
     lengths = torch.tensor([len(feat) for feat in feats])
-    unlike = bool((lengths != lengths[0]).any())
+    padding_needed = bool((lengths != lengths[0]).any())
     batch = f"{len(feats)} utterances of up to {int(lengths.max())} frames"
-    with memory_full_said(batch, "take smaller batches (--batch-frames), or cut long recordings"):
+    with explain_out_of_memory(batch, "take smaller batches (--batch-frames), or cut long recordings"):
         padded = nn.utils.rnn.pad_sequence(feats, batch_first=True).to(device)
-        return network(padded, lengths.to(device) if unlike else None).float().cpu()
+        return network(padded, lengths.to(device) if padding_needed else None).float().cpu()
 
 
 def batches_of_like_length(frames: dict[str, int], batching: Batching) -> Iterator[list[str]]:
-    """Group utterances, by falling length, so that no batch exceeds its frames or its share of padding."""
+    """Group utterances in descending length, so that no batch exceeds the limits of frames and padding."""
     batch: list[str] = []
     filled = 0
     for utterance in sorted(frames, key=lambda key: (-frames[key], key)):
@@ -102,10 +102,10 @@ def _check_config(model: str | Path, trained: trained_model.TrainedModel, config
 
 
 def read_features(utterance: str, place: Location, trained: trained_model.TrainedModel) -> Tensor:
-    """The features (T, F) of a whole utterance as a trained model wants them, mean-subtracted if it was so trained.
+    """Read the features (T, F) of a whole utterance for a model, with mean subtraction if the model was trained so.
 
     Raises:
-        InputError: naming the utterance, where its mel bins are not those that the model reads, or it cannot be read.
+        InputError: naming the utterance, if its number of mel bins differs from the model's, or it cannot be read.
     """
     feats = torch.from_numpy(read_array(utterance, place))
     if feats.shape[1] != trained.num_mels:

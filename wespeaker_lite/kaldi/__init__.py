@@ -1,1 +1,1 @@
-"""Kaldi's formats: tables, arks, data directories, trial lists."""
+"""Kaldi formats: tables, arks, data directories, trial lists."""

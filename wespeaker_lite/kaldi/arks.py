@@ -1,4 +1,4 @@
-"""Kaldi archives: matrices of one byte per value that are read by rows from a memory map, and everything else."""
+"""Kaldi archives. Matrices of one byte per value are memory-mapped and read by rows; others are read whole."""
 
 import hashlib
 import io
@@ -29,7 +29,7 @@ _MARK = b"\0BCM3 "
 _HEADER = struct.Struct("<6sffii")  # mark, minimum, range, rows, columns; rows * columns bytes follow
 _VECTOR = struct.Struct("<5sBi")  # mark, bytes in a size, size; that many floats follow
 _OFFSET = re.compile(r"\d{1,18}", re.ASCII)
-_LAYOUTS = {  # mark -> header (mark and sizes), bytes of a value, bytes that precede them for each column
+_LAYOUTS = {  # mark -> header (mark and sizes), bytes per value, extra bytes per column
     b"\0BFV ": (struct.Struct("<5sxi"), 4, 0),
     b"\0BDV ": (struct.Struct("<5sxi"), 8, 0),
     b"\0BFM ": (struct.Struct("<5sxixi"), 4, 0),
@@ -41,7 +41,7 @@ _LAYOUTS = {  # mark -> header (mark and sizes), bytes of a value, bytes that pr
 
 
 class Location(NamedTuple):
-    """Where the value of a key begins: an ark and a byte offset in it."""
+    """Where the value of a key begins: an ark and a byte offset."""
 
     ark: str
     offset: int
@@ -50,14 +50,13 @@ class Location(NamedTuple):
 class ArkWriter:
     """Write `prefix`.ark and `prefix`.scp: matrices with one byte per value, vectors as float32.
 
-    A context manager: both files appear when the block ends well, and nothing is left when it does not. The scp names
-    the ark by its absolute path and is sorted by key, whatever the order of writing. `sum` tells what has been written,
-    in whatever order: the SHA-256 of all entries, as numbers, added up; sums of several arks may be added too. `digest`
-    is the SHA-256 of the ark as a file.
+    A context manager: both files appear if the block succeeds, and none if it fails. The scp has the absolute path of
+    the ark and is sorted by key. `sum` adds up the SHA-256 of all entries, as integers. It does not depend on their
+    order, and the sums of several arks can be added. `digest` is the SHA-256 of the ark file.
 
     Raises:
-        InputError: where a key is written twice, or an array is empty or not finite.
-        OSError: naming the file, where the disk is full.
+        InputError: if a key is written twice, or an array is empty or not finite.
+        OSError: naming the file, if the disk is full.
     """
 
     def __init__(self, prefix: str | Path) -> None:
@@ -84,10 +83,10 @@ class ArkWriter:
         self._append(key, [entry.getbuffer()])
 
     def write_blocks(self, key: str, blocks: Iterable[np.ndarray]) -> int:
-        """Append a matrix whose rows come in blocks (rows, columns), of which one is in memory; return how many rows.
+        """Append a matrix that comes in blocks (rows, columns); return its number of rows.
 
-        The bytes are those of `write`. All the range of the values is known at the end only: until then the blocks
-        lie in a file beside the ark. What `blocks` raises leaves nothing in the ark.
+        The bytes are those of `write`, but only one block is in memory. The blocks go to a temporary file first,
+        because the range of the values is known only at the end. If `blocks` raises, nothing is added to the ark.
         """
         blocks = iter(blocks)
         first = list(itertools.islice(blocks, 2))
@@ -112,7 +111,7 @@ class ArkWriter:
             raise InputError(f"{self.ark}: the array of {key!r} is empty or holds values that are not finite")
 
     def _append(self, key: str, entry: Iterable[bytes | memoryview]) -> None:
-        """Write the parts of an entry, which begins with the key."""
+        """Write the parts of an entry. The first part begins with the key."""
         self._offsets[key] = self._file.tell() + len(key.encode()) + 1
         digest = hashlib.sha256()
         for part in entry:
@@ -123,7 +122,7 @@ class ArkWriter:
 
 
 def _compressed(key: str, file: BinaryIO, sizes: list[tuple[int, int]], ends: np.ndarray) -> Iterator[bytes]:
-    """The entry of a matrix whose rows lie in a file, in blocks of these sizes; `ends` (1, 2): its range of values."""
+    """The entry of a matrix. `file` has its rows in blocks of `sizes`; `ends` (1, 2) is the range of its values."""
     header = GlobalHeader.compute(ends, ONE_BYTE)
     header.rows, header.cols = sum(rows for rows, _ in sizes), sizes[0][1]
     head = io.BytesIO()
@@ -135,7 +134,7 @@ def _compressed(key: str, file: BinaryIO, sizes: list[tuple[int, int]], ends: np
 
 
 def as_in_ark(matrix: np.ndarray) -> np.ndarray:
-    """A matrix (rows, columns) as it is read back from an ark, one byte per value: float32 of the same shape."""
+    """Round a matrix (rows, columns) as an ark with one byte per value does: float32 of the same shape."""
     entry = io.BytesIO()
     kaldiio.save_ark(entry, {"x": matrix.astype(np.float32, copy=False)}, compression_method=ONE_BYTE)
     entry.seek(len(b"x "))
@@ -144,24 +143,23 @@ def as_in_ark(matrix: np.ndarray) -> np.ndarray:
 
 @contextmanager
 def _ark_and_scp(ark: str, scp: str, offsets: dict[str, int]) -> Iterator:
-    """Open both files; at the end write the scp from `offsets` and put both in place."""
+    """Open both files. At the end, write the scp from `offsets` and move both into place."""
     with replacing(scp) as scp_file, replacing(ark) as ark_file:
         yield ark_file
         scp_file.writelines(f"{key} {ark}:{offsets[key]}\n".encode() for key in sorted_keys(offsets))
-        for file in (ark_file, scp_file):  # a full disk must show before anything old is touched
+        for file in (ark_file, scp_file):  # if the disk is full, fail before the old files change
             file.flush()
             os.fsync(file.fileno())
-        Path(scp).unlink(missing_ok=True)  # an old scp must never stand beside a new ark
+        Path(scp).unlink(missing_ok=True)  # an old scp has wrong offsets for the new ark
 
 
 def merge(parts: Sequence[str | Path], prefix: str | Path, table: str | Path = "") -> None:
-    """Join the arks of several jobs, given by their prefixes, into `prefix`.ark and `prefix`.scp; the parts stay.
+    """Join the arks of several jobs, given by prefix, into `prefix`.ark and `prefix`.scp. The parts are kept.
 
-    table: whose keys they must have together, if any.
+    table: a table that must have the same keys as the parts together, if any.
 
     Raises:
-        InputError: where two parts hold the same key, a part's ark is missing or cut, or a key of `table` is missing or
-            one more is there.
+        InputError: if two parts have the same key, a part's ark is missing or cut, or the keys differ from `table`.
     """
     ark, scp = os.path.abspath(f"{prefix}.ark"), os.path.abspath(f"{prefix}.scp")
     offsets: dict[str, int] = {}
@@ -203,7 +201,7 @@ def iter_scp(path: str | Path) -> Iterator[tuple[int, str, Location]]:
     """Yield line number, key and location of every entry of an scp file.
 
     Raises:
-        InputError: naming file and line, as `iter_table`, and for pipes and ranges, which have no place in memory.
+        InputError: naming file and line, as `iter_table`, and for pipes and ranges, which have no offset.
     """
     for number, key, value in iter_table(path):
         ark, _, offset = value.rpartition(":")
@@ -222,10 +220,10 @@ def read_scp(path: str | Path) -> dict[str, Location]:
 
 
 def read_array(key: str, location: Location) -> np.ndarray:
-    """Read a whole matrix or vector of any of Kaldi's binary formats, as float32.
+    """Read a matrix or vector in any of Kaldi's binary formats, as float32.
 
     Raises:
-        InputError: naming utterance and ark, where the ark is missing, cut, or holds something else there.
+        InputError: naming utterance and ark, if the ark is missing or cut, or has no array at this offset.
     """
     _check_offset(key, *location)
     with open(location.ark, "rb") as file:
@@ -233,7 +231,7 @@ def read_array(key: str, location: Location) -> np.ndarray:
 
 
 def _read_array(file: BinaryIO, end: int, key: str, location: Location) -> np.ndarray:
-    """Show kaldiio the bytes of one array: of a name or a file it would also take a command or a pickle, and run it."""
+    """Pass the bytes of one array to kaldiio. Given a name or a file, it would also run a command or a pickle."""
     file.seek(location.offset)
     size = _size(file.read(_HEADER.size))
     if location.offset + size > end:
@@ -250,7 +248,7 @@ def _read_array(file: BinaryIO, end: int, key: str, location: Location) -> np.nd
 
 
 def _size(head: bytes) -> int:
-    """How many bytes an array takes whose first ones are `head`; 0 where no array, or an empty one, begins so."""
+    """The size in bytes of the array that begins with `head`; 0 if it is no array or an empty one."""
     header, value, column = _LAYOUTS.get(head[: head.find(b" ") + 1], (_HEADER, 0, 0))
     if not value or len(head) < header.size:
         return 0
@@ -259,10 +257,10 @@ def _size(head: bytes) -> int:
 
 
 def iter_vectors(scp: str | Path, only: Collection[str] | None = None) -> Iterator[tuple[int, str, np.ndarray]]:
-    """Yield line number, key and array, float32, of every entry of an scp file, or of those whose key is in `only`.
+    """Yield line number, key and float32 array of every entry of an scp file, or of those with a key in `only`.
 
-    Float vectors are read straight from the ark, which is kept open from one entry to the next: ten times faster than
-    `read_array`, which serves for whatever else stands there.
+    The ark stays open between entries, and float vectors are read from it directly. This is ten times faster than
+    `read_array`, which reads all other formats.
 
     Raises:
         InputError: as `iter_scp` and `read_array`.
@@ -294,22 +292,22 @@ def _read_vector(file: BinaryIO, end: int, key: str, location: Location) -> np.n
 
 
 class ByteMatrix(NamedTuple):
-    """A matrix of one byte per value where it lies in a memory map: value = low + step * byte."""
+    """A memory-mapped matrix of one byte per value: value = low + step * byte."""
 
     low: float
     step: float
     rows: int
     columns: int
-    data: np.ndarray  # (rows * columns,) uint8, a view: nothing is read until it is used
+    data: np.ndarray  # (rows * columns,) uint8, a view of the map, not yet read
 
 
 class MatrixArk:
-    """Random access to the matrices of an ark through a memory map; only the rows asked for are read.
+    """Random access to the matrices of an ark by a memory map. Only the requested rows are read.
 
-    The layout is that of Kaldi's CompressedMatrix with one byte per value (token CM3).
+    The format is Kaldi's CompressedMatrix with one byte per value (token CM3).
 
     Raises:
-        InputError: where the ark is missing or empty.
+        InputError: if the ark is missing or empty.
     """
 
     def __init__(self, ark: str | Path) -> None:
@@ -319,7 +317,7 @@ class MatrixArk:
                 self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         except FileNotFoundError:
             raise InputError(f"{ark}: no such ark; run the feature stage again") from None
-        except ValueError as error:  # a file of no bytes cannot be mapped
+        except ValueError as error:  # an empty file cannot be mapped
             raise InputError(f"{ark}: the ark is empty; run the feature stage again") from error
         self._bytes = np.frombuffer(self._map, dtype=np.uint8)
 
@@ -327,7 +325,7 @@ class MatrixArk:
         """Find the matrix of `key` at `offset`.
 
         Raises:
-            InputError: where the ark ends before it does, or something else lies there.
+            InputError: if the ark ends too early, or has no such matrix at `offset`.
         """
         begin = offset + _HEADER.size
         if begin > len(self._bytes):
@@ -344,15 +342,15 @@ class MatrixArk:
         return ByteMatrix(low, span / 255.0, rows, columns, self._bytes[begin:end])
 
     def rows(self, key: str, offset: int, start: int = 0, count: int | None = None) -> np.ndarray:
-        """Decode rows [start, start + count), by default all from `start`, to float32 (count, columns).
+        """Decode rows [start, start + count), by default all from `start` on, to float32 (count, columns).
 
         Raises:
-            InputError: as `matrix`, and where the matrix has fewer rows.
+            InputError: as `matrix`, and if the matrix has fewer rows.
         """
         low, step, rows, columns, data = self.matrix(key, offset)
         stop = rows if count is None else start + count
         if not 0 <= start <= stop <= rows:
-            raise InputError(f"{self.ark}: utterance {key!r} has {rows} frames, [{start}, {stop}) were asked for")
+            raise InputError(f"{self.ark}: utterance {key!r} has {rows} frames, [{start}, {stop}) were requested")
         values = data[start * columns : stop * columns].reshape(-1, columns).astype(np.float32)
         values *= np.float32(step)
         values += np.float32(low)

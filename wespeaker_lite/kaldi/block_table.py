@@ -1,4 +1,4 @@
-"""Large tables as one block of bytes: checked, compared, merged and cut by numpy, with no Python object for a line."""
+"""Large tables as one block of bytes, which numpy checks, compares, merges and splits without Python objects."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,14 +9,14 @@ import numpy as np
 
 from wespeaker_lite.kaldi.tables import iter_table
 
-_BLOCK = 1 << 16  # lines that are worked on at a time
-_PADDING = 1 << 12  # zeros behind the last byte: a window over a column may reach beyond it
-_NEWLINE, _SPACE, _COLON, _ZERO = b"\n :0"  # as numbers
+_BLOCK = 1 << 16  # lines per step
+_PADDING = 1 << 12  # zeros after the last byte, because a window over a column may go beyond it
+_NEWLINE, _SPACE, _COLON, _ZERO = b"\n :0"  # as integers
 
 
 @dataclass(frozen=True)
 class BlockTable:
-    """A table: line n is `data[starts[n] : starts[n + 1]]`, its value begins at `values[n]`; keys are (n,) bytes."""
+    """A table. Line n is `data[starts[n] : starts[n + 1]]`, and its value begins at `values[n]`."""
 
     data: np.ndarray  # uint8, with padding
     starts: np.ndarray  # (n + 1,) int64
@@ -35,12 +35,12 @@ class BlockTable:
         return self.data[self.values[number] : self.starts[number + 1] - 1].tobytes().decode()
 
     def runs(self, numbers: np.ndarray) -> Iterator[memoryview]:
-        """The bytes of some lines (sorted numbers), as few pieces as there are gaps between them."""
+        """Yield the bytes of some lines (sorted numbers), in one piece for each run of consecutive lines."""
         for first, last in _runs(numbers):
             yield self.data[self.starts[first] : self.starts[last + 1]].data
 
     def located(self) -> tuple[np.ndarray, np.ndarray]:
-        """Values of the form `ark:offset`: the arks (n,) S, and the offsets (n,) int64, -1 where there is none."""
+        """Split values of the form `ark:offset`: arks (n,) S and offsets (n,) int64, -1 if there is none."""
         colons = np.flatnonzero(self.data == _COLON)
         ends = self.starts[1:] - 1
         places = np.searchsorted(colons, ends) - 1
@@ -52,10 +52,10 @@ class BlockTable:
 
 
 def read_block_table(path: str | Path) -> BlockTable:
-    """Read a table; one that is not plain (ASCII, a space between key and value) takes longer, and is made plain.
+    """Read a table. One that is not plain (ASCII, one space between key and value) is converted, which takes longer.
 
     Raises:
-        InputError: as `iter_table`, which then reads the file and finds the fault.
+        InputError: as `iter_table`, which reads a table that is not plain.
     """
     path = Path(path)
     if path.exists():
@@ -69,7 +69,7 @@ def read_block_table(path: str | Path) -> BlockTable:
 
 
 def _split(content: np.ndarray) -> BlockTable:
-    """Find lines, and in each the first space; where there is none, key and value are not what they should be."""
+    """Split content at newlines, and each line at its first space. `_is_plain` rejects lines without a space."""
     data = np.zeros(len(content) + _PADDING, dtype=np.uint8)
     data[: len(content)] = content
     newlines = np.flatnonzero(content == _NEWLINE)
@@ -80,7 +80,7 @@ def _split(content: np.ndarray) -> BlockTable:
 
 
 def _is_plain(lines: BlockTable, content: np.ndarray) -> bool:
-    """Whether each line is a key, a space and a value, all printable ASCII, and keys are in order and different."""
+    """Whether each line is a key, a space and a value in printable ASCII, and the keys are sorted and unique."""
     first_and_last = lines.data[[lines.values, lines.starts[1:] - 2]]
     return bool(
         content.max() <= ord("~")
@@ -93,7 +93,7 @@ def _is_plain(lines: BlockTable, content: np.ndarray) -> bool:
 
 
 def _column(data: np.ndarray, begins: np.ndarray, ends: np.ndarray) -> np.ndarray:
-    """Cut pieces of bytes out of the data: (n,) S, as wide as the longest."""
+    """Copy the pieces data[begins : ends] into an array (n,) S, as wide as the longest piece."""
     sizes = ends - begins
     width = max(1, int(sizes.max()))
     if width > _PADDING:
@@ -107,7 +107,7 @@ def _column(data: np.ndarray, begins: np.ndarray, ends: np.ndarray) -> np.ndarra
 
 
 def decimals(column: np.ndarray) -> np.ndarray:
-    """Whole numbers from text (n,) S: int64, -1 where it is no decimal number or one of more than 18 digits."""
+    """Parse text (n,) S as int64; -1 for anything but 1 to 18 decimal digits."""
     digits = column.view(np.uint8).reshape(len(column), -1)
     numbers = np.zeros(len(column), dtype=np.int64)
     bad = (digits[:, 0] == 0) | (digits[:, 18:] != 0).any(axis=1)
@@ -120,31 +120,31 @@ def decimals(column: np.ndarray) -> np.ndarray:
 
 
 def groups(column: np.ndarray) -> np.ndarray:
-    """Where runs of equal values begin in a column, and at last its length."""
+    """The start of each run of equal values in a column, and finally the length of the column."""
     changes = np.flatnonzero(column[1:] != column[:-1]) + 1
     return np.concatenate([[0], changes, [len(column)]])
 
 
 def numbered(column: np.ndarray) -> tuple[list[str], np.ndarray]:
-    """The different values of a column in byte order, and for each line the number of its own, (n,) int64."""
+    """The unique values of a column in byte order, and for each line the index of its value, (n,) int64."""
     starts = groups(column)
     values, numbers = np.unique(column[starts[:-1]], return_inverse=True)
     return [value.decode() for value in values.tolist()], np.repeat(numbers, np.diff(starts))
 
 
 def merged(sources: list[BlockTable]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Bring the lines of tables into one order: their keys (n,) S, the number of their source, and their number in it,
-    (n,) int64 each.
+    """Merge sorted tables. Returns the sorted keys (n,) S and, for each line, the index of its table and its index in
+    that table, (n,) int64 each.
     """
     keys = np.concatenate([lines.keys for lines in sources])
-    order = np.argsort(keys, kind="stable")  # which merges sorted runs
+    order = np.argsort(keys, kind="stable")  # fast on sorted runs
     firsts = np.cumsum([0, *(len(lines) for lines in sources)])
     source = np.searchsorted(firsts, order, side="right") - 1
     return keys[order], source, order - firsts[source]
 
 
 def pieces(sources: list[BlockTable], source: np.ndarray, number: np.ndarray) -> Iterator[memoryview]:
-    """The bytes of merged lines, in as few pieces as may be."""
+    """Yield the bytes of merged lines, in as few pieces as possible."""
     bounds = groups(source)
     for first, end in pairwise(bounds.tolist()):
         yield from sources[source[first]].runs(number[first:end])

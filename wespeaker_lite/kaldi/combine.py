@@ -19,11 +19,11 @@ log = logging.getLogger(__name__)
 
 
 def combine(out: str | Path, directories: Sequence[str | Path]) -> int:
-    """Join data directories into `out`, and return the number of utterances; tables that one lacks are left out.
+    """Join data directories into `out` and return the number of utterances. Tables that one of them lacks are omitted.
 
     Raises:
-        InputError: where an utterance is in two of them, a speaker or a recording has different values, or only some
-            have segments.
+        InputError: if two of them have the same utterance, or different values for a speaker or a recording, or only
+            some have segments.
     """
     sources = [Path(directory) for directory in directories]
     tables = [tables_of(source) for source in sources]

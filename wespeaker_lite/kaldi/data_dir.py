@@ -1,6 +1,6 @@
-"""Kaldi data directories: their tables, and how a part of one is written.
+"""Kaldi data directories: reading their tables and writing parts of them.
 
-Tables are held as blocks of bytes (`kaldi.block_table`), which does for VoxCeleb2 and two speed-perturbed copies
+Tables are held as blocks of bytes (`kaldi.block_table`), which is enough for VoxCeleb2 and two speed-perturbed copies
 of it (3.3 million utterances).
 """
 
@@ -25,12 +25,12 @@ _BY_SPEAKER = re.compile(r"spk2(?!utt$)\w+")
 
 
 def tables_of(directory: str | Path) -> dict[str, str]:
-    """Find the tables of a data directory: name -> what it is keyed by: utterance, speaker or recording.
+    """Find the tables of a data directory: name -> kind of its keys (utterance, speaker or recording).
 
-    spk2utt, which is derived, is not among them.
+    spk2utt is not included, because it is derived from utt2spk.
 
     Raises:
-        InputError: where there is no utt2spk.
+        InputError: if there is no utt2spk.
     """
     directory = Path(directory)
     if not (directory / "utt2spk").exists():
@@ -51,7 +51,7 @@ def read_utt2spk(directory: str | Path) -> dict[str, str]:
     """Read utterance -> speaker.
 
     Raises:
-        InputError: as `iter_table`, and naming the line of a speaker of more than one word.
+        InputError: as `iter_table`, and naming the line if a speaker is more than one word.
     """
     return speaker_by_utterance(read_speakers(directory))
 
@@ -66,7 +66,7 @@ def read_speakers(directory: str | Path) -> BlockTable:
     """Read utt2spk as a block.
 
     Raises:
-        InputError: as `read_block_table`, and naming the line of a speaker of more than one word.
+        InputError: as `read_block_table`, and naming the line if a speaker is more than one word.
     """
     path = Path(directory) / "utt2spk"
     lines = read_block_table(path)
@@ -79,7 +79,7 @@ def read_speakers(directory: str | Path) -> BlockTable:
 
 
 def first_few(keys: Iterable[str]) -> str:
-    """The first three keys, as words."""
+    """The first three keys, for a message."""
     words = [key for key, _ in zip(keys, range(4), strict=False)]
     return ", ".join(words[:3]) + (", ..." if len(words) > 3 else "")
 
@@ -94,7 +94,7 @@ def spk2utt_lines(utt2spk: BlockTable) -> Iterator[bytes]:
 
 
 def distribute(directory: Path, utt2spk: BlockTable, part_of: np.ndarray, outs: Sequence[Path]) -> None:
-    """Write to each of `outs` the lines of the utterances whose part (n,) is its number; -1 is none."""
+    """Write utterances to the directories `outs`: `part_of` (n,) has the index in `outs` for each, or -1 for none."""
     check_elsewhere(outs, [directory])
     tables = tables_of(directory)
     owners = {"speaker": utt2spk.column()}
@@ -113,7 +113,7 @@ def distribute(directory: Path, utt2spk: BlockTable, part_of: np.ndarray, outs: 
 
 
 def _part_of_lines(lines: BlockTable, utt2spk: BlockTable, part_of: np.ndarray) -> np.ndarray:
-    """The part of each line of a table by utterance, -1 where its utterance has none."""
+    """The part of each line of a table that is keyed by utterance, -1 for none."""
     if np.array_equal(lines.keys, utt2spk.keys):
         return part_of
     places = np.minimum(np.searchsorted(utt2spk.keys, lines.keys), len(utt2spk) - 1)
@@ -121,7 +121,7 @@ def _part_of_lines(lines: BlockTable, utt2spk: BlockTable, part_of: np.ndarray) 
 
 
 def check_elsewhere(outs: Iterable[Path], sources: Iterable[Path]) -> None:
-    """Check that no folder is written over itself.
+    """Check that no output directory is one of the sources.
 
     Raises:
         InputError: naming it.
@@ -131,7 +131,7 @@ def check_elsewhere(outs: Iterable[Path], sources: Iterable[Path]) -> None:
 
 
 def finish(directory: Path, tables: Collection[str]) -> None:
-    """Make spk2utt, and take away tables that an earlier run left and this one did not write."""
+    """Write spk2utt, and delete tables that an earlier run wrote and this one did not."""
     for name in tables_of(directory).keys() - set(tables):
         (directory / name).unlink()
     write_lines(directory / "spk2utt", spk2utt_lines(read_speakers(directory)))

@@ -1,4 +1,4 @@
-"""Mend a data directory."""
+"""Fix a data directory."""
 
 import filecmp
 import logging
@@ -16,13 +16,13 @@ log = logging.getLogger(__name__)
 
 
 def fix(directory: str | Path) -> dict[str, int]:
-    """Sort the tables, drop what lacks an entry in one of them, make spk2utt again; old files are kept in `.backup/`.
+    """Sort the tables, drop utterances that one of them lacks, and remake spk2utt. Old files go to `.backup/`.
 
     Returns:
-        For each table that was changed, how many lines were dropped.
+        For each changed table, the number of dropped lines.
 
     Raises:
-        InputError: where a key has two values, or nothing would be left; nothing is changed then.
+        InputError: if a key has two values, or nothing would be left. Nothing is changed then.
     """
     directory = Path(directory)
     tables = tables_of(directory)
@@ -41,12 +41,12 @@ def fix(directory: str | Path) -> dict[str, int]:
 
 
 def _keys_to_keep(directory: Path, tables: Mapping[str, str]) -> tuple[dict[str, set[str]], dict[str, int]]:
-    """The utterances that every table has, their speakers and recordings; and the sizes of tables that are in order."""
+    """The utterances that every table has, their speakers and recordings; and the sizes of the sound tables."""
     sound: dict[str, int] = {}
     utt2spk = _read_either_way(directory / "utt2spk", sound)
     for utterance, speaker in utt2spk.items():
         if len(speaker.split()) != 1:
-            raise InputError(f"{directory}/utt2spk: {utterance!r} is of the speaker {speaker!r}: that is not one word")
+            raise InputError(f"{directory}/utt2spk: {utterance!r} has speaker {speaker!r}: expected one word")
     utterances = set(utt2spk)
     for name, kind in tables.items():
         if kind == "utterance" and name != "utt2spk":
@@ -61,7 +61,7 @@ def _keys_to_keep(directory: Path, tables: Mapping[str, str]) -> tuple[dict[str,
 
 
 def _good_segments(directory: Path, utterances: Collection[str]) -> dict[str, str]:
-    """Utterance -> recording of segments that have one and lie in it."""
+    """Utterance -> recording, for well-formed segments of known recordings."""
     known = _read_loosely(directory / "wav.scp") if (directory / "wav.scp").exists() else {}
     rows = _read_loosely(directory / "segments").items()
     segments = (parse_segment(0, *row) for row in rows if row[0] in utterances)
@@ -69,7 +69,7 @@ def _good_segments(directory: Path, utterances: Collection[str]) -> dict[str, st
 
 
 def _read_either_way(path: Path, sound: dict[str, int]) -> dict[str, str]:
-    """Read a table, and note its size in `sound` if it needs no fixing; strict reading is the faster one."""
+    """Read a table. If it needs no fixing, note its size in `sound`. Strict reading is tried first: it is faster."""
     try:
         table = read_table(path)
     except InputError:
@@ -79,7 +79,7 @@ def _read_either_way(path: Path, sound: dict[str, int]) -> dict[str, str]:
 
 
 def _read_loosely(path: Path) -> dict[str, str]:
-    """Read a table in any order; blank lines, keys without value and repeated lines are dropped, the last two said."""
+    """Read an unsorted table. Blank lines, keys without value (with a warning) and repeated lines (too) are dropped."""
     table: dict[str, str] = {}
     dropped = []
     with open(path, "rb") as file:
@@ -97,7 +97,7 @@ def _read_loosely(path: Path) -> dict[str, str]:
 
 
 def _replace(path: Path, lines: Iterable[str]) -> bool:
-    """Write the file again if that changes it, and keep the old one in `.backup/`; say whether it did."""
+    """Replace a file if its content changes, and keep the old one in `.backup/`. Return whether it changed."""
     fixed = path.with_name(f".{path.name}.fixed")
     write_lines(fixed, lines)
     if path.exists() and filecmp.cmp(path, fixed, shallow=False):

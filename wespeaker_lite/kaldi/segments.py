@@ -1,4 +1,4 @@
-"""The segments of recordings: Kaldi's `segments` files."""
+"""Kaldi's `segments` files."""
 
 import re
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from wespeaker_lite.kaldi.tables import (
     iter_table,
 )
 
-SECONDS = r"(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"  # float() would also take 1_0, nan, and digits of other scripts
+SECONDS = r"(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"  # float() would also accept 1_0, nan, and digits of other scripts
 SEGMENT = re.compile(rf"(\S+)\s+({SECONDS})\s+({SECONDS})", re.ASCII)
 
 
@@ -29,7 +29,7 @@ def iter_segments(path: str | Path) -> Iterator[Segment]:
     """Yield the segments of a segments file.
 
     Raises:
-        InputError: as `iter_table`, and naming the line where a time is no number, or the end is not after the start.
+        InputError: as `iter_table`, and naming the line, if a time is no number or the end is not after the start.
     """
     for number, utterance, value in iter_table(path):
         segment = parse_segment(number, utterance, value)
@@ -42,7 +42,7 @@ def iter_segments(path: str | Path) -> Iterator[Segment]:
 
 
 def parse_segment(number: int, utterance: str, value: str) -> Segment | None:
-    """Parse a line of a segments file; None where it is none."""
+    """Parse a line of a segments file; None if it is malformed."""
     fields = SEGMENT.fullmatch(value)
     if not fields:
         return None

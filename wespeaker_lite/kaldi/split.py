@@ -13,13 +13,13 @@ from wespeaker_lite.kaldi.data_dir import distribute, read_speakers
 
 
 def split(directory: str | Path, parts: int, out: str | Path, per_utt: bool = False, at_most: bool = False) -> int:
-    """Split into `out`/1 to `out`/N, in order, of about as many utterances each; `per_utt` may break speakers.
+    """Split into `out`/1 to `out`/N, in order and of about equal size. With `per_utt`, a speaker may be in two parts.
 
     Returns:
-        The number of parts, which is smaller than `parts` where `at_most` allows it and there is less to share.
+        The number of parts. With `at_most`, it is below `parts` if there are fewer speakers (utterances).
 
     Raises:
-        InputError: where there are fewer speakers (utterances) than parts.
+        InputError: if there are fewer speakers (utterances) than parts.
     """
     utt2spk = read_speakers(directory)
     speaker_of = numbered(utt2spk.column())[1]
@@ -36,7 +36,7 @@ def split(directory: str | Path, parts: int, out: str | Path, per_utt: bool = Fa
 
 
 def shares_of(sizes: Sequence[int], parts: int) -> list[int]:
-    """Part (0 to parts - 1) of each of a row of groups: in order, no part empty, of about the same total each."""
+    """Assign consecutive groups of these sizes to parts 0 to parts - 1: none empty, totals about equal."""
     total, before, part, shares = sum(sizes), 0, -1, []
     for place, size in enumerate(sizes):
         middle = int((before + size / 2) * parts / total)

@@ -15,7 +15,7 @@ from wespeaker_lite.kaldi.tables import (
 
 @dataclass(frozen=True)
 class Selection:
-    """What a subset holds: utterances of these lists (files), so many of each speaker, so many in all, by seed."""
+    """Options of a subset: files that list utterances or speakers, utterances per speaker and in all, a seed."""
 
     utts: str = ""
     speakers: str = ""
@@ -25,10 +25,10 @@ class Selection:
 
 
 def subset(directory: str | Path, out: str | Path, selection: Selection) -> int:
-    """Write the utterances that a selection leaves to the data directory `out`, and return their number.
+    """Write the selected utterances to the data directory `out`, and return their number.
 
     Raises:
-        InputError: where a list names something unknown, or there are fewer utterances than asked for.
+        InputError: if a list has an unknown name, or there are too few utterances.
     """
     lines = read_speakers(directory)
     utt2spk = speaker_by_utterance(lines)
@@ -44,7 +44,7 @@ def subset(directory: str | Path, out: str | Path, selection: Selection) -> int:
         by_speaker = spk2utt_of({utterance: utt2spk[utterance] for utterance in chosen}).values()
         chosen = [utts[place] for utts in by_speaker for place in rng.permutation(len(utts))[: selection.per_spk]]
     if selection.num_utts > len(chosen):
-        raise InputError(f"{directory}: {selection.num_utts} utterances were asked for, there are {len(chosen)}")
+        raise InputError(f"{directory}: {selection.num_utts} utterances were requested, there are {len(chosen)}")
     if selection.num_utts:
         chosen = [chosen[place] for place in rng.permutation(len(chosen))[: selection.num_utts]]
     if not chosen:
@@ -56,7 +56,7 @@ def subset(directory: str | Path, out: str | Path, selection: Selection) -> int:
 
 
 def _read_list(path: str, known: Collection[str], directory: str | Path) -> set[str]:
-    """Read the first words of the lines of a file."""
+    """Read the first word of each line."""
     if not Path(path).exists():
         raise InputError(f"{path}: no such file")
     lines = Path(path).read_text(encoding="utf-8").split("\n")

@@ -1,4 +1,4 @@
-"""Kaldi text tables: one record a line, a key, then its value; sorted by key in byte order (LC_ALL=C), keys unique."""
+"""Kaldi text tables: a key and a value per line, sorted by key in byte order (LC_ALL=C), keys unique."""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -11,38 +11,38 @@ _COUNT = re.compile(r"[0-9]{1,18}")
 
 
 def iter_table(path: str | Path) -> Iterator[tuple[int, str, str]]:
-    """Yield line number, key and value of every record, holding one line in memory.
+    """Yield line number, key and value of every record. Only one line is in memory.
 
     Raises:
-        InputError: naming file and line, where a line is blank, has a key without value or a zero byte, a key stands
-            twice, keys are out of order, the file is missing, empty, not UTF-8, or lacks the newline at its end.
+        InputError: naming file and line, if a line is blank, has a key without value or a zero byte, a key is repeated
+            or out of order, or the file is missing, empty, not UTF-8, or lacks the newline at its end.
     """
     path, number, line, previous = Path(path), 0, b"", b""
     if not path.exists():
         raise InputError(f"{path}: no such file")
-    with open(path, "rb") as file:  # bytes: the order asked for is theirs, and only ASCII space separates fields
+    with open(path, "rb") as file:  # as bytes: keys are sorted by bytes, and only ASCII spaces separate fields
         try:
             for number, line in enumerate(file, start=1):
                 key, value = line.split(None, 1)
                 if key <= previous:
                     raise _out_of_order(path, number, key, previous)
-                if b"\0" in line:  # which neither a path nor numpy's bytes can hold
+                if b"\0" in line:  # neither a path nor numpy's bytes can hold it
                     raise _zero_byte(path, number)
                 previous = key
                 yield number, key.decode(), value.rstrip().decode()
         except UnicodeDecodeError as error:
             raise InputError(f"{path}:{number}: not UTF-8 text: {error}") from error
-        except ValueError:  # of split, whose test costs nothing in a good line
+        except ValueError:  # from split: unlike a check, it costs nothing on a good line
             raise _no_record(path, number, line) from None
     if not line.endswith(b"\n"):
         raise _no_record(path, number, line)
 
 
 def key_and_value(path: Path, number: int, line: bytes) -> tuple[str, str]:
-    """The key and the value of a line, or as much as there is: for tables that need not be in order.
+    """Split a line into key and value, either of which may be missing: for tables that are not valid.
 
     Raises:
-        InputError: naming file and line, where it is not UTF-8 or holds a zero byte.
+        InputError: naming file and line, if it is not UTF-8 or holds a zero byte.
     """
     if b"\0" in line:
         raise _zero_byte(path, number)
@@ -88,7 +88,7 @@ def iter_counts(path: str | Path) -> Iterator[tuple[str, int]]:
     """Yield keys and numbers of frames of a utt2num_frames.
 
     Raises:
-        InputError: as `iter_table`, and naming file and line of what is no number above 0.
+        InputError: as `iter_table`, and naming file and line, if a value is not a number above 0.
     """
     for number, key, value in iter_table(path):
         if not _COUNT.fullmatch(value) or int(value) < 1:
@@ -97,15 +97,15 @@ def iter_counts(path: str | Path) -> Iterator[tuple[str, int]]:
 
 
 def sorted_keys(keys: Iterable[str]) -> list[str]:
-    """Keys in byte order, as `LC_ALL=C sort` has them."""
-    return sorted(keys)  # Python compares code points, and UTF-8 keeps their order in its bytes
+    """Keys in byte order, as `LC_ALL=C sort` gives."""
+    return sorted(keys)  # Python compares code points; their order is that of their UTF-8 bytes
 
 
 def write_table(path: str | Path, table: Mapping[str, object]) -> None:
-    """Write a table sorted by key; it appears whole or not at all.
+    """Write a table sorted by key. It appears whole or not at all.
 
     Raises:
-        InputError: where a key or value cannot be written into a table (white space in a key, a line break, no value).
+        InputError: if a table cannot hold a key or value (white space in a key, a line break, no value).
     """
     write_lines(path, (_line(path, key, str(table[key])) for key in sorted_keys(table)))
 

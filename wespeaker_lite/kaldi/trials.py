@@ -1,4 +1,4 @@
-"""Trial lists: pairs of an enroll and a test utterance, and whether one speaker said both."""
+"""Trial lists: pairs of an enrolment and a test utterance, and whether both are of the same speaker."""
 
 import logging
 from collections.abc import Collection, Mapping, Sequence
@@ -16,20 +16,20 @@ log = logging.getLogger(__name__)
 KALDI_LABELS = {"target": True, "nontarget": False}
 VOXCELEB_LABELS = {"1": True, "0": False}
 AUDIO_SUFFIXES = {"wav", "flac", "ogg", "opus", "mp3", "m4a", "aac", "sph"}
-# Besides what joins the parts of an id: what `data.corpora` replaces in a speaker's name.
+# The separators of ids, and the characters that `corpora.pool` replaces in the names of speakers.
 ONE_SEPARATOR = str.maketrans(dict.fromkeys("/_" + "".join(map(chr, range(ord(" "), ord("-")))), "-"))
 CHILD_BELOW, ADULT_FROM = 13, 18  # years: children, youths and adults are three groups
 
 
 @dataclass(frozen=True)
 class Trials:
-    """Trials in the order of their file: line n holds `enroll[n - 1]`, `test[n - 1]` and `labels[n - 1]`."""
+    """Trials in the order of their file: line n has `enroll[n - 1]`, `test[n - 1]` and `labels[n - 1]`."""
 
     enroll: list[str]
     test: list[str]
     labels: np.ndarray  # (trials,), True for a target
-    path: str = ""  # where they were read, for messages
-    duplicates: int = 0  # lines whose pair, in either order, stands on an earlier line
+    path: str = ""  # of the file that they were read from, for messages
+    duplicates: int = 0  # lines that repeat the pair of an earlier line, in either order
     of_itself: int = 0  # lines that compare an utterance with itself
 
     def __len__(self) -> int:
@@ -37,14 +37,14 @@ class Trials:
 
 
 def read_trials(path: str | Path) -> Trials:
-    """Read a list in Kaldi's form, `enroll test target|nontarget`, or in VoxCeleb's, `1|0 enroll test`.
+    """Read a list in Kaldi's format, `enroll test target|nontarget`, or in VoxCeleb's, `1|0 enroll test`.
 
-    The first line tells the form. A trial that stands more than once, or compares an utterance with itself, is kept,
-    counted and warned of.
+    The first line determines the format. Repeated trials and trials of an utterance with itself are kept, counted, and
+    a warning is logged.
 
     Raises:
-        InputError: naming file and line, where a line is of another form or has any other label, a pair is a target and
-            a nontarget, or an utterance and itself a nontarget; for an empty file.
+        InputError: naming file and line, if a line has another format or label, a pair is both a target and a
+            nontarget, or an utterance with itself is a nontarget. Also for an empty file.
     """
     rows = read_rows(path)
     first = rows[0].split()
@@ -78,7 +78,7 @@ def read_trials(path: str | Path) -> Trials:
 
 
 def _count_duplicates(path: str | Path, enroll: Sequence[str], test: Sequence[str], labels: Sequence[str]) -> int:
-    """Count pairs of utterances, in either order, that stand again; check that none is a target and a nontarget."""
+    """Count repeated pairs of utterances, in either order. Check that none is both a target and a nontarget."""
     pairs = [(a, b) if a < b else (b, a) for a, b in zip(enroll, test, strict=True)]
     first = labels[0]
     some = {pair for pair, label in zip(pairs, labels, strict=True) if label == first}
@@ -92,10 +92,10 @@ def _count_duplicates(path: str | Path, enroll: Sequence[str], test: Sequence[st
 
 
 def read_rows(path: str | Path) -> list[str]:
-    """Read the lines of a text, without their ends.
+    """Read the lines of a text file, without newlines.
 
     Raises:
-        InputError: where there is no such file, it is empty, or not UTF-8.
+        InputError: if the file is missing, empty, or not UTF-8.
     """
     try:
         text = Path(path).read_text(encoding="utf-8")
@@ -116,20 +116,20 @@ def _first_bad_line(path: str | Path, rows: Sequence[str], column: int, known: M
 
 
 def write_trials(path: str | Path, trials: Trials) -> None:
-    """Write a list in Kaldi's form, whole or not at all."""
+    """Write a list in Kaldi's format. It appears whole or not at all."""
     names = ("nontarget", "target")
     rows = zip(trials.enroll, trials.test, trials.labels.tolist(), strict=True)
     write_text(path, "".join(f"{enroll} {test} {names[label]}\n" for enroll, test, label in rows))
 
 
 def match_ids(trials: Trials, keys: Collection[str], aliases: Mapping[str, str] | None = None) -> Trials:
-    """Bring the trials' utterance ids to the form of the data's keys; what cannot be matched is left as it is.
+    """Replace the utterance ids of trials by the matching keys of the data. Ids without a match stay as they are.
 
-    `aliases` (other name -> key) comes first; then `id10001/1zcIwhmdeo4/00001.wav`, `id10001/1zcIwhmdeo4/00001` and
-    `id10001-1zcIwhmdeo4-00001` are taken for the same.
+    `aliases` (other name -> key) are tried first. Then `id10001/1zcIwhmdeo4/00001.wav`, `id10001/1zcIwhmdeo4/00001` and
+    `id10001-1zcIwhmdeo4-00001` count as the same.
 
     Raises:
-        InputError: where an id fits several keys.
+        InputError: if an id matches several keys.
     """
     keys, aliases = set(keys), aliases or {}
     mentioned = dict.fromkeys(trials.enroll + trials.test)
@@ -147,7 +147,7 @@ def match_ids(trials: Trials, keys: Collection[str], aliases: Mapping[str, str] 
 
 
 def _plain_form(name: str) -> str:
-    """An id without audio ending, and with one kind of separator."""
+    """An id without the suffix of an audio file, and with one kind of separator."""
     stem, _, suffix = name.rpartition(".")
     return (stem if suffix.lower() in AUDIO_SUFFIXES else name).translate(ONE_SEPARATOR)
 
@@ -179,15 +179,15 @@ def make_trials(
     session_of: Mapping[str, str] | None = None,
     max_targets: int | None = None,
 ) -> dict[str, Trials]:
-    """Make lists by seed: `trials_O` with random nontargets, `trials_H` with nontargets of the same sex and age group.
+    """Make lists from a seed: `trials_O` with random nontargets, `trials_H` with nontargets of the same sex and age.
 
-    Both have the same targets: all pairs of a speaker's utterances, of different sessions where `session_of` is given,
-    or `max_targets` of them at random; and as many nontargets, or all there are. Without `spk2gender` there is no H;
-    without `spk2age` (years) H goes by sex alone; H is also left out, with a warning, where no two speakers are alike.
-    Age groups are below 13, 13 to 17, and from 18.
+    Both have the same targets: all pairs of a speaker's utterances, or `max_targets` random ones. With `session_of`,
+    the two utterances of a target are of different sessions. There are as many nontargets as targets, or all that
+    exist. Without `spk2gender` there is no H. Without `spk2age` (in years), H uses sex only. H is also omitted, with a
+    warning, if no two speakers are alike. The age groups are below 13, 13 to 17, and 18 or more.
 
     Raises:
-        InputError: where there is no target or no nontarget pair, or a speaker's sex or age is not given.
+        InputError: if there is no target or no nontarget pair, or a speaker's sex or age is not given.
     """
     utterances = sorted_keys(utt2spk)
     speakers = [utt2spk[utterance] for utterance in utterances]
@@ -229,10 +229,10 @@ def _group(speaker: str, spk2gender: Mapping[str, str], spk2age: Mapping[str, st
 def _draw_pairs(
     same: Sequence[str], differing: Sequence[str], count: int | None, rng: np.random.Generator
 ) -> np.ndarray:
-    """Draw pairs of positions, (n, 2), with equal `same` and unequal `differing`: `count` different ones, or all.
+    """Draw `count` unique pairs of positions, (n, 2), with equal `same` and unequal `differing`; or all pairs.
 
-    Sorted by (same, differing), the partners behind a position are one range: from the end of its inner to the end of
-    its outer group. So pairs are numbered without being listed, and large sets cost no memory.
+    After sorting by (same, differing), the later partners of a position are one range: from the end of its inner group
+    to the end of its outer group. So pairs can be numbered without a list of them, which saves memory.
     """
     outer, inner = (np.unique(np.array(values), return_inverse=True)[1] for values in (same, differing))
     order = np.lexsort((inner, outer))

@@ -23,18 +23,18 @@ from wespeaker_lite.kaldi.tables import (
     iter_table,
 )
 
-JOINTS = ("-", "/", "")  # after the speaker in an utterance id: sort before letters and digits; or nothing follows
+JOINTS = ("-", "/", "")  # after the speaker in an id: they sort before letters and digits; "" if the id ends there
 MADE_FROM_AUDIO = ("feats.scp", "utt2dur", "utt2num_frames", "vad.scp")
 AUDIO = ("reco2dur", "segments", "wav.scp")
 
 
 def validate(directory: str | Path, feats: bool = True, wav: bool = True) -> tuple[int, int]:
-    """Check a data directory and count its utterances and speakers.
+    """Check a data directory, and return its numbers of utterances and speakers.
 
-    Without `feats`, what is made from audio is neither asked for nor looked at; without `wav`, the audio is not.
+    Without `feats`, tables made from audio are not checked. Without `wav`, tables of audio are not checked.
 
     Raises:
-        InputError: for the first fault: file and line, or the keys that are missing, and the command that fixes it.
+        InputError: for the first fault: file and line, or the missing keys, and the command that fixes it.
     """
     directory = Path(directory)
     tables = tables_of(directory)
@@ -55,13 +55,13 @@ def validate(directory: str | Path, feats: bool = True, wav: bool = True) -> tup
 
 
 def _speakers_of(directory: Path, utt2spk: BlockTable) -> tuple[np.ndarray, np.ndarray]:
-    """The speakers as they come, (s,) S, and where their utterances begin and end, (s + 1,).
+    """The speakers in order of appearance, (s,) S, and the bounds of their utterances, (s + 1,).
 
-    They must be prefixes, and keep together: sorting and splitting rely on it.
+    Speakers must be prefixes of their utterances, and their utterances consecutive: sorting and splitting rely on it.
     """
     column = utt2spk.column()
     sizes = np.char.str_len(column)
-    letters = utt2spk.data[utt2spk.starts[:-1] + sizes]  # behind the speaker; the space, where nothing is
+    letters = utt2spk.data[utt2spk.starts[:-1] + sizes]  # after the speaker; a space if the id ends there
     is_prefix = np.char.startswith(utt2spk.keys, column) & np.isin(letters, [ord(joint or " ") for joint in JOINTS])
     if not is_prefix.all():
         number = int(np.flatnonzero(~is_prefix)[0])
@@ -76,7 +76,7 @@ def _speakers_of(directory: Path, utt2spk: BlockTable) -> tuple[np.ndarray, np.n
         first = next(n for n in range(len(speakers)) if speakers[n] in speakers[:n])
         raise InputError(
             f"{directory}/utt2spk:{bounds[first] + 1}: the utterances of {speakers[first].decode()!r} are separated by "
-            f"those of {speakers[first - 1].decode()!r}, one id being the beginning of the other: "
+            f"those of {speakers[first - 1].decode()!r}, because one id is a prefix of the other: "
             "rename one of the speakers"
         )
     return speakers, bounds
@@ -96,7 +96,7 @@ def _check_spk2utt(directory: Path, utt2spk: BlockTable, speakers: np.ndarray, b
 
 
 def _check_table(path: Path, known: np.ndarray, kind: str) -> None:
-    """Check values, that all keys are known (n,) S, and of a table by utterance that all known ones are there."""
+    """Check the values, and that all keys are `known` (n,) S. A table of utterances must have all known keys."""
     lines = read_block_table(path)
     expected, is_good = _value_check(path.name)
     bad = ~is_good(lines)
@@ -124,7 +124,7 @@ def _check_table(path: Path, known: np.ndarray, kind: str) -> None:
 
 
 def _value_check(name: str) -> tuple[str, Callable[[BlockTable], np.ndarray]]:
-    """What a value of a table should be, and the test of all of them, (n,) bool."""
+    """What a value of this table should be, in words, and a function that checks all of them, (n,) bool."""
     match name:
         case "utt2num_frames":
             return "a positive number of frames", lambda lines: decimals(lines.column()) > 0
@@ -143,7 +143,7 @@ def _are_seconds(lines: BlockTable) -> np.ndarray:
 
 
 def _are_in_arks(lines: BlockTable) -> np.ndarray:
-    """Whether the ark of `ark:offset` exists; every ark is looked for once."""
+    """Whether the ark of `ark:offset` exists. Each ark is looked up once."""
     column, offsets = lines.located()
     arks, numbers = numbered(column)
     return np.array([os.path.exists(ark) for ark in arks])[numbers] & (offsets >= 0)

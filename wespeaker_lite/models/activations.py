@@ -1,4 +1,4 @@
-"""What a network shows of its inside: KD terms look at it in training; what is deployed never makes it."""
+"""Internal activations of a network, for KD terms. A deployed network does not compute them."""
 
 from dataclasses import dataclass, field
 
@@ -7,23 +7,23 @@ from torch import Tensor
 
 @dataclass
 class Attention:
-    """One self-attention over time: query, key and value, each (B, heads, T', width of a head)."""
+    """A self-attention over time: query, key and value, each (B, heads, T', width of a head)."""
 
     query: Tensor
     key: Tensor
     value: Tensor
 
     def scores(self) -> Tensor:
-        """The scaled products whose softmax over the last axis is the attention map: (B, heads, T', T')."""
+        """The scaled dot products: (B, heads, T', T'). Their softmax over the last axis is the attention map."""
         return (self.query * self.query.shape[-1] ** -0.5) @ self.key.transpose(-1, -2)
 
 
 @dataclass
 class Activations:
-    """An embedding (B, D), and what led to it.
+    """An embedding (B, D) with internal activations.
 
-    maps: shallow to deep, each (B, C, T) or (B, C, F, T). attention: that of each block, by stage; empty where a
-    network has none.
+    maps: from shallow to deep, each (B, C, T) or (B, C, F, T). attention: of each block, by stage; empty for networks
+    without self-attention.
     """
 
     embedding: Tensor

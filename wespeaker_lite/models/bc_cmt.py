@@ -1,9 +1,9 @@
 """BC-CMT: a broadcasting convolutional network with self-attention, in any size.
 
-Source: Choi et al., IEEE/ACM TASLP 32 (2024) 4580-4595, of which the abstract is public; every detail here is a
-reconstruction from it and from what it builds on: broadcasted residual learning (Kim et al. 2021, arXiv 2106.04140) and
-CMT blocks (Guo et al., CVPR 2022, arXiv 2107.06263). It has the paper's 271.44 K parameters in the size Tiny, and its
-36.8 % fewer multiply-accumulates than the conventional Tiny (`attention: 2d`; here 36.98 %).
+Source: Choi et al., IEEE/ACM TASLP 32 (2024) 4580-4595. Only its abstract is public, so that every detail is a
+reconstruction. It is based on the abstract, on broadcasted residual learning (Kim et al. 2021, arXiv 2106.04140) and on
+CMT blocks (Guo et al., CVPR 2022, arXiv 2107.06263). The size Tiny has the paper's 271.44 K parameters. It has 36.98 %
+fewer MACs than the conventional Tiny (`attention: 2d`); the paper has 36.8 %.
 """
 
 import math
@@ -32,7 +32,7 @@ from wespeaker_lite.models.pooling import DEVIATION_FLOOR, AttentiveStatisticsPo
 
 @dataclass(frozen=True)
 class Config:
-    """Hyper-parameters; the defaults are the size Tiny.
+    """Hyper-parameters. The defaults are the size Tiny.
 
     Attributes:
         channels: channels of each stage.
@@ -43,14 +43,15 @@ class Config:
         attention: `1d`: self-attention over time. `2d`: over time and frequency, the conventional network that the
             paper compares with.
         heads: heads of the self-attention.
-        scores: what the softmax of the self-attention is taken of. `plain`: products of queries and keys. `scaled`:
-            these times a learned number for each head. `cosine`: cosines of queries and keys times such a number,
-            which sharpens maps. The last two add a parameter for each head and block, and the paper has neither.
+        scores: the scores before the softmax of the self-attention. `plain`: dot products of queries and keys, divided
+            by the root of the head's width. `scaled`: these times a learned scale for each head. `cosine`: cosines
+            times a learned scale, which gives sharper maps. The last two add a parameter for each head and block, and
+            the paper does not have them.
         groups: groups of the 1x1 convolutions around the attention.
-        reduction: with `attention: 2d`, by how much each stage shrinks keys and values on both axes.
-        ffn_ratio: channels inside the feed-forward part, as a multiple of the stage's.
-        bands: bands of sub-spectral normalisation.
-        pool_bottleneck: channels inside the attention of the pooling.
+        reduction: with `attention: 2d`, the factor by which each stage reduces keys and values on both axes.
+        ffn_ratio: hidden channels of the feed-forward network, as a multiple of the stage's channels.
+        bands: sub-bands of sub-spectral normalisation.
+        pool_bottleneck: hidden channels of the attentive pooling.
         embed_dim: size of the embedding.
     """
 
@@ -85,7 +86,7 @@ class Config:
         """Frequency bins of each stage.
 
         Raises:
-            InputError: where a stride or the sub-bands do not divide them.
+            InputError: if a stride or the sub-bands do not divide them.
         """
         bins, result = -(-num_mels // self.stem_stride[0]), []
         for number, stride in enumerate(self.strides, start=1):
@@ -111,7 +112,7 @@ class Stem(nn.Module):
         self.norm2 = nn.BatchNorm2d(channels)
 
     def forward(self, feats: Tensor, mask: Tensor | None) -> Tensor:
-        """`mask` (B, T) is of the input; the padding of what comes back holds anything."""
+        """`mask` (B, T) is of the input. Padding in the output has arbitrary values."""
         maps = apply_mask(feats.transpose(1, 2).unsqueeze(1), mask).contiguous(memory_format=torch.channels_last)
         maps = F.gelu(self.norm1(self.conv1(maps)))
         maps = apply_mask(maps, None if mask is None else mask[:, :: self.time_stride])
@@ -148,7 +149,7 @@ class GroupedLinear(nn.Module):
 
 
 def grouped_products(maps: Tensor, weight: Tensor, bias: Tensor, count: int = 1) -> tuple[Tensor, ...]:
-    """Grouped 1x1 convolutions of the same maps, their weights side by side: (..., in) -> `count` of (..., out)."""
+    """`count` grouped 1x1 convolutions of the same maps, with concatenated weights: (..., in) -> each (..., out)."""
     groups, width, _ = weight.shape
     rows = maps.reshape(-1, groups, width).transpose(0, 1)
     out = torch.baddbmm(bias, rows, weight).unflatten(2, (count, -1))
@@ -161,17 +162,17 @@ def _heads(maps: Tensor, heads: int) -> Tensor:
 
 
 def _attend(attention: Attention, mask: Tensor | None) -> Tensor:
-    """Attention by the fused kernel, (B, N, C); `mask` (B, keys) marks the keys that are speech."""
+    """Compute attention by the fused kernel: (B, N, C). `mask` (B, keys) is true for keys that are not padding."""
     keys = None if mask is None else mask[:, None, None, :]
     out = F.scaled_dot_product_attention(attention.query, attention.key, attention.value, attn_mask=keys)
     return out.transpose(1, 2).flatten(2)
 
 
 class Sharpening(nn.Module):
-    """Queries and keys whose scores are multiplied by a learned number for each head: two of (B, heads, N, width).
+    """Multiply the scores of queries and keys, each (B, heads, N, width), by a learned scale for each head.
 
-    cosine: scores are cosines before that, and the number begins at 10 (query-key normalisation: Henry et al. 2020,
-    arXiv 2010.04245; Liu et al., CVPR 2022, arXiv 2111.09883, section 3.3). It is at most 100.
+    cosine: the scores are cosines, and the scale begins at 10 (query-key normalisation: Henry et al. 2020, arXiv
+    2010.04245; Liu et al., CVPR 2022, arXiv 2111.09883, section 3.3). The scale is at most 100.
     """
 
     def __init__(self, heads: int, cosine: bool) -> None:
@@ -180,18 +181,18 @@ class Sharpening(nn.Module):
         self.log_scale = nn.Parameter(torch.full((heads, 1, 1), math.log(10.0) if cosine else 0.0))
 
     def scale(self) -> Tensor:
-        """By what scores are multiplied, (heads, 1, 1)."""
+        """The scale of the scores, (heads, 1, 1)."""
         return self.log_scale.clamp(max=math.log(100.0)).exp()
 
     def forward(self, query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
         if self.cosine:
-            # Attention divides scores by the root of the width.
+            # Attention divides scores by the root of the width: compensate.
             query, key = F.normalize(query, dim=-1) * query.shape[-1] ** 0.5, F.normalize(key, dim=-1)
         return query * self.scale(), key
 
 
 def sharpening_of(config: Config) -> Sharpening | None:
-    """The layer that `config.scores` asks for."""
+    """The layer for `config.scores`."""
     return None if config.scores == "plain" else Sharpening(config.heads, config.scores == "cosine")
 
 
@@ -202,9 +203,10 @@ def _sharpened(layer: Sharpening | None, attention: Attention) -> Attention:
 
 
 class TimeAttention(FoldedLayer):
-    """BC-MHSA: self-attention over time on the mean over frequency, broadcast back: (F, B, T, C) -> the same.
+    """BC-MHSA: self-attention over time on the mean over frequency, broadcast to all bins: (F, B, T, C) -> the same.
 
-    z = BN(x), a = SSN(DWConv_freq(z)), x + a + broadcast_F(attention(mean_F a)); no position bias, since lengths vary.
+    z = BN(x), a = SSN(DWConv_freq(z)), y = x + a + broadcast_F(attention(mean_F a)). There is no position bias, because
+    lengths vary.
     """
 
     def __init__(self, channels: int, bins: int, config: Config) -> None:
@@ -230,9 +232,9 @@ class TimeAttention(FoldedLayer):
 
 
 class MapAttention(nn.Module):
-    """The conventional self-attention over frequency and time: (F, B, T, C) -> the same. Keys and values are shrunk.
+    """The conventional self-attention over frequency and time, with fewer keys and values: (F, B, T, C) -> the same.
 
-    Guo et al. (arXiv 2107.06263), section 3.2, with grouped 1x1 convolutions; keys and values share one shrunk map.
+    Guo et al. (arXiv 2107.06263), section 3.2, with grouped 1x1 convolutions. Keys and values share one reduced map.
     """
 
     def __init__(self, channels: int, reduction: int, config: Config) -> None:
@@ -258,12 +260,12 @@ class MapAttention(nn.Module):
         return maps + attended.transpose(0, 1), shown
 
     def _shrunk(self, maps: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """The map of keys and values, and which of its tokens (B, F' * T') are speech."""
+        """The reduced map of keys and values, and which of its tokens (B, F' * T') are not padding."""
         bins, _, frames, _ = maps.shape
         if self.reduction == 1:
             return maps, None if mask is None else mask.repeat(1, bins)
         image = apply_mask(maps.permute(1, 3, 0, 2), mask)
-        # A patch counts where it is speech throughout; what is shorter than a patch fills one with zeros.
+        # A patch counts if it has no padding. A map shorter than a patch is filled up with zeros.
         missing = [max(0, self.reduction - size) for size in (frames, bins)]
         shrunk = self.shrink(F.pad(image, (0, missing[0], 0, missing[1]))).permute(2, 0, 3, 1)
         if mask is not None:
@@ -277,7 +279,7 @@ def _tokens(maps: Tensor) -> Tensor:
 
 
 class FeedForward(FoldedLayer):
-    """BC-IRFFN: widen, GELU, broadcasted residual, narrow, and a residual around it all: (F, B, T, C) -> the same."""
+    """BC-IRFFN: widen, GELU, broadcasted residual, narrow, and an outer residual: (F, B, T, C) -> the same."""
 
     def __init__(self, channels: int, bins: int, config: Config) -> None:
         super().__init__()
@@ -299,9 +301,9 @@ class FeedForward(FoldedLayer):
 
 
 class Block(nn.Module):
-    """Local perception unit, self-attention, feed-forward network, each with its residual: (F, B, T, C) -> the same.
+    """Local perception unit, self-attention, feed-forward network, each with a residual: (F, B, T, C) -> the same.
 
-    The local perception unit is broadcasted residual learning, whose own residual is the block's.
+    The local perception unit is broadcasted residual learning, which includes the residual.
     """
 
     def __init__(self, channels: int, bins: int, reduction: int, config: Config) -> None:
@@ -321,9 +323,8 @@ class Block(nn.Module):
 class FrequencyPooling(nn.Module):
     """Attentive mean and standard deviation over frequency: (F, B, T, C) -> (B, 2C, T).
 
-    There is a weight for each bin and channel.
-
-    The first half of FSDASP, which the paper names; the second is attentive statistics over time. Reconstruction.
+    There is a weight for each bin and channel. This is the first half of the paper's FSDASP, a reconstruction. The
+    second half is attentive statistics over time.
     """
 
     def __init__(self, channels: int) -> None:

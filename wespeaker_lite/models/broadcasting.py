@@ -1,8 +1,9 @@
 """Layers of broadcasting networks, on maps (F, B, T, C): frequency outermost, channels innermost.
 
-So laid out a sub-band is one block of memory, a mean over frequency a sum of slabs, a 1x1 convolution one matrix
-product, and a depthwise convolution three products with a vector. In evaluation mode each normalisation is folded into
-the weights beside it. tests/benchmarks/bc_cmt.py times it against nn.Conv2d and nn.BatchNorm2d on (B, C, F, T).
+In this layout, a sub-band is one block of memory. A mean over frequency is a sum of blocks, a 1x1 convolution is one
+matrix product, and a depthwise convolution is three products with a vector. In evaluation mode, each normalisation is
+folded into the adjacent weights. tests/benchmarks/bc_cmt.py compares the time with nn.Conv2d and nn.BatchNorm2d on
+(B, C, F, T).
 """
 
 import itertools
@@ -20,40 +21,40 @@ from wespeaker_lite.models.masking import full_precision
 
 
 class FoldedLayer(nn.Module):
-    """A layer that takes fewer weights in evaluation mode: `fold` makes them, `folded` holds those made before."""
+    """A layer with fewer weights in evaluation mode. `fold` computes them, and `folded` caches them."""
 
     folded: tuple[Tensor, ...] | None = None
 
     def fold(self) -> tuple[Tensor, ...]:
-        """Make the weights of evaluation mode from the parameters and the running statistics."""
+        """Compute the weights of evaluation mode from the parameters and the running statistics."""
         raise NotImplementedError
 
     def constants(self) -> tuple[Tensor, ...]:
-        """The weights of evaluation mode, made now if nobody made them before."""
+        """The weights of evaluation mode, from the cache if they are in it."""
         return self.fold() if self.folded is None else self.folded
 
 
 class Folding:
-    """Keeps the folded weights of a network's layers as long as nothing they were made from has changed.
+    """Caches the folded weights of a network's layers until a parameter or buffer changes.
 
-    Whether it has is read from the tensors and their version counters at each pass, since a forgotten refresh would be
-    a wrong embedding. What is written past the counters (`tensor.data.mul_()`) goes unnoticed.
+    Each pass compares the tensors and their version counters, because an outdated cache would give a wrong embedding.
+    Writes that bypass the counters (`tensor.data.mul_()`) are not detected.
     """
 
     def __init__(self, network: nn.Module) -> None:
-        self.network = (network,)  # a tuple, for the network holds this object
-        self.places: list[dict[str, Any]] = []  # in which its modules keep their parts and tensors
+        self.network = (network,)  # a tuple, because the network refers to this object
+        self.places: list[dict[str, Any]] = []  # the dicts in which its modules keep submodules and tensors
         self.seen: list[Any] = []
         self.versions: list[tuple[int, int]] = []
 
     def refresh(self) -> None:
-        """Bring the layers' folded weights up to date, before each pass; where they cannot be kept, drop them."""
-        # Where gradients are wanted, or a program is being exported, each pass makes its own.
+        """Update the cached weights of all layers, before each pass, or drop them if they must not be cached."""
+        # With gradients, and in an export, each pass must compute its own.
         kept = not torch.is_grad_enabled() and not torch.compiler.is_exporting()
         if kept and self._unchanged():
             return
         (network,) = self.network
-        self.seen = []  # should folding be interrupted
+        self.seen = []  # invalid, in case folding is interrupted
         places = [place for m in network.modules() for place in (m._modules, m._parameters, m._buffers)]
         seen = _contents(places)
         kept = kept and not any(tensor.is_inference() for tensor in _tensors(seen))
@@ -64,7 +65,7 @@ class Folding:
             self.places, self.seen, self.versions = places, seen, _versions(seen)
 
     def _unchanged(self) -> bool:
-        # Of some 600 things, for each utterance: no loop of Python's own but the two in these lists.
+        # This compares some 600 objects for each utterance, so it avoids Python loops.
         now = _contents(self.places)
         same = len(now) == len(self.seen) > 0 and all(map(operator.is_, now, self.seen))
         return same and _versions(now) == self.versions
@@ -83,13 +84,13 @@ def _versions(things: list[Any]) -> list[tuple[int, int]]:
 
 
 def affine_of(norm: "nn.BatchNorm1d | SubSpectralNorm") -> tuple[Tensor, Tensor]:
-    """Scale and shift, shaped as its weight each, that a norm is with its running statistics."""
+    """The scale and shift to which a norm reduces with its running statistics, each of the shape of its weight."""
     scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
     return scale, norm.bias - norm.running_mean * scale
 
 
 def batch_norm(norm: nn.BatchNorm1d, maps: Tensor) -> Tensor:
-    """Normalise the channels of maps (..., C); the flat shape is the one for which torch has a fast kernel."""
+    """Normalise the channels of maps (..., C). torch has a fast kernel for the flattened shape."""
     return norm(maps.reshape(-1, maps.shape[-1])).view_as(maps)
 
 
@@ -97,16 +98,16 @@ def batch_norm(norm: nn.BatchNorm1d, maps: Tensor) -> Tensor:
 
 
 def taps_of(channels: int) -> nn.Parameter:
-    """The weight (3, C) of a depthwise convolution with kernel 3, fresh as nn.Conv2d's."""
+    """A weight (3, C) of a depthwise convolution with kernel 3, initialised as in nn.Conv2d."""
     return nn.Parameter(torch.empty(3, channels).uniform_(-1, 1) / math.sqrt(3))
 
 
 def shifted_products(maps: Tensor, taps: Tensor | Sequence[Tensor], axis: int, start: Tensor | None = None) -> Tensor:
     """Depthwise convolution along an axis: y[i] = start + taps[0] x[i-1] + taps[1] x[i] + taps[2] x[i+1], zero outside.
 
-    maps: (F, B, T, C) or (B, T, C). taps: (3, C); or three that differ by place along the axis: the first holds
-    none for the first place and the last none for the last, where they would meet zeros. torch's own convolution
-    kernels take several times as long for so few taps.
+    maps: (F, B, T, C) or (B, T, C). taps: (3, C), or three tensors that vary along the axis. Then the first omits the
+    first position, and the last omits the last, because they would be multiplied by zero. torch's convolution kernels
+    take several times as long for three taps.
     """
     before, here, after = taps
     count = maps.shape[axis] - 1
@@ -118,7 +119,7 @@ def shifted_products(maps: Tensor, taps: Tensor | Sequence[Tensor], axis: int, s
 
 
 def _tap_gradients(maps: Tensor, grad: Tensor, axis: int) -> Tensor:
-    """The gradients of the taps, (3, C): `grad` times the maps one step before, here, and one step after."""
+    """The gradients of the taps, (3, C): sums of `grad` times the maps, shifted by -1, 0 and 1."""
     count = maps.shape[axis] - 1
     return torch.stack(
         [
@@ -134,7 +135,7 @@ def _dots(left: Tensor, right: Tensor) -> Tensor:
     left, right = left.reshape(-1, left.shape[-1]), right.reshape(-1, right.shape[-1])
     if len(left) == 0:
         return left.new_zeros(left.shape[1])
-    # The gradient of a norm's gain, with mean 0 and standard deviation 1: torch makes this sum in a single pass.
+    # The gradient of a norm's gain with mean 0 and standard deviation 1 is this sum, which torch computes in one pass.
     zeros, ones = left.new_zeros(left.shape[1]), left.new_ones(left.shape[1])
     gradients = torch.ops.aten.native_batch_norm_backward(
         left, right, None, zeros, ones, None, None, False, 0.0, [False, True, False]
@@ -162,7 +163,7 @@ class _ShiftedProducts(torch.autograd.Function):
 
 
 class SubSpectralNorm(nn.Module):
-    """Sub-spectral normalisation: a batch norm for each of S sub-bands. The parameters; `FreqResidual` computes.
+    """Parameters of sub-spectral normalisation: a batch norm for each of S sub-bands. `FreqResidual` computes it.
 
     Source: Chang et al., ICASSP 2021 (arXiv 2103.13620), section 2.
     """
@@ -177,9 +178,9 @@ class SubSpectralNorm(nn.Module):
 
 
 class _FreqResidual(torch.autograd.Function):
-    """x + a and mean_F a with a = SSN(DWConv_freq(z)) by the statistics of the batch.
+    """x + a and mean_F a with a = SSN(DWConv_freq(z)), with the statistics of the batch.
 
-    Normalised sub-band by sub-band, so that what one pass over memory has fetched is in the cache for the next.
+    Each sub-band is processed as a whole before the next one, so that it stays in the CPU cache.
     """
 
     @staticmethod
@@ -206,7 +207,7 @@ class _FreqResidual(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor, grad_mean: Tensor) -> tuple[Tensor | None, ...]:
         inner, filtered, taps, weight, means, variances = ctx.saved_tensors
-        grad = grad.contiguous()  # a loss on maps alone comes in their layout
+        grad = grad.contiguous()  # the gradient of a loss on maps has another layout
         inverse = (variances + ctx.norm.eps).rsqrt()
         grad_weight, grad_bias = torch.empty_like(weight), torch.empty_like(weight)
         through = torch.empty_like(filtered)
@@ -218,11 +219,11 @@ class _FreqResidual(torch.autograd.Function):
                 gradients.view(-1, channels), filtered[bins].view(-1, channels), None, None, None, means[band],
                 inverse[band], True, ctx.norm.eps, [False, True, True],
             )  # fmt: skip
-            # The gradient of a norm is linear in the incoming gradient and in its input: no normalised copy is needed.
+            # The gradient of a norm is linear in the incoming gradient and in its input, so no normalised copy is made.
             gain = weight[band] * inverse[band]
-            slant = -gain * inverse[band] * grad_weight[band] / count
-            level = -gain * grad_bias[band] / count - slant * means[band]
-            torch.addcmul(level, filtered[bins], slant, out=through[bins]).addcmul_(gradients, gain)
+            slope = -gain * inverse[band] * grad_weight[band] / count
+            offset = -gain * grad_bias[band] / count - slope * means[band]
+            torch.addcmul(offset, filtered[bins], slope, out=through[bins]).addcmul_(gradients, gain)
         grad_inner = shifted_products(through, taps.flip(0), axis=0, start=grad if ctx.is_residual else None)
         grad_taps = _tap_gradients(inner, through, axis=0)
         grads = (grad_inner, None) if ctx.is_residual else (grad, grad_inner)
@@ -237,7 +238,7 @@ def _sub_bands(bins: int, norm: SubSpectralNorm) -> list[slice]:
 class FreqResidual(FoldedLayer):
     """x + a and mean_F a, with a = SSN(DWConv_freq(x)): x (F, B, T, C) -> (F, B, T, C) and (B, T, C).
 
-    entry: a batch norm of the layer around this one, that x passes through before a.
+    entry: a batch norm of the enclosing layer. It is applied to x before the convolution.
     """
 
     def __init__(self, channels: int, bins: int, bands: int, entry: nn.BatchNorm1d | None = None) -> None:
@@ -245,13 +246,13 @@ class FreqResidual(FoldedLayer):
         self.bins = bins
         self.taps = taps_of(channels)
         self.norm = SubSpectralNorm(channels, bands)
-        self._entry = (entry,)  # a tuple, for it is the other layer's
+        self._entry = (entry,)  # a tuple, because it is a submodule of the enclosing layer
 
     def forward(self, maps: Tensor) -> tuple[Tensor, Tensor]:
         if self.norm.training:
             (entry,) = self._entry
             inner = maps if entry is None else batch_norm(entry, maps)
-            if type(self.norm) is not SubSpectralNorm:  # one that shares its statistics with other processes
+            if type(self.norm) is not SubSpectralNorm:  # synchronised across processes
                 branch = self.norm(_ShiftedProducts.apply(inner, self.taps, 0))
                 return maps + branch, branch.mean(0)
             return _FreqResidual.apply(maps, inner, self.taps, self.norm.weight, self.norm.bias, self.norm)
@@ -265,7 +266,7 @@ class FreqResidual(FoldedLayer):
         scale, shift = (part.repeat_interleave(self.bins // len(part), 0) for part in affine_of(norm))
         if entry is not None:
             entry_scale, entry_shift = affine_of(entry)
-            # What the entry adds is constant but at the ends, where a tap meets zeros.
+            # The shift of the entry gives a constant, except at the ends, where a tap is multiplied by zero.
             present = torch.ones_like(taps[..., :1])
             present[0, 0] = present[2, -1] = 0
             shift = shift + scale * entry_shift * (taps * present).sum(0)
@@ -280,7 +281,7 @@ class FreqResidual(FoldedLayer):
 
 
 class TimeBranch(FoldedLayer):
-    """The branch without frequency: depthwise convolution over time, batch norm, SiLU: (B, T, C) -> the same."""
+    """The branch over time: depthwise convolution, batch norm, SiLU: (B, T, C) -> the same."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -288,7 +289,7 @@ class TimeBranch(FoldedLayer):
         self.norm = nn.BatchNorm1d(channels)
 
     def forward(self, mean: Tensor, mask: Tensor | None) -> Tensor:
-        """`mean` (B, T, C) is of all bins; `mask` (B, T) marks the frames that the convolution may see."""
+        """`mean` (B, T, C) is over all bins. `mask` (B, T) is true for frames that are not padding."""
         if mask is not None:
             mean = mean.masked_fill(mask.logical_not()[..., None], 0.0)
         if self.norm.training:
@@ -327,7 +328,7 @@ class BroadcastResidual(nn.Module):
 
 
 class _PointwiseNorm(torch.autograd.Function):
-    """1x1 convolution and batch norm of rows (N, in), the statistics taken from mean and covariance of the rows."""
+    """1x1 convolution and batch norm of rows (N, in). The statistics are computed from mean and covariance of rows."""
 
     @staticmethod
     def forward(ctx: Any, rows: Tensor, weight: Tensor, gain: Tensor, bias: Tensor, norm: nn.BatchNorm1d) -> Tensor:
@@ -338,33 +339,33 @@ class _PointwiseNorm(torch.autograd.Function):
         norm.running_mean.lerp_(means, norm.momentum)
         norm.running_var.lerp_(variances * (count / max(count - 1, 1)), norm.momentum)
         norm.num_batches_tracked += 1
-        inverse_deviations = (variances + norm.eps).rsqrt()
-        folded = weight * (gain * inverse_deviations)[:, None]
-        ctx.save_for_backward(rows, weight, gain, mean, gram, means, inverse_deviations, folded)
+        inverse_std = (variances + norm.eps).rsqrt()
+        folded = weight * (gain * inverse_std)[:, None]
+        ctx.save_for_backward(rows, weight, gain, mean, gram, means, inverse_std, folded)
         return torch.addmm(bias - folded @ mean, rows, folded.T)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        rows, weight, gain, mean, gram, means, inverse_deviations, folded = ctx.saved_tensors
+        rows, weight, gain, mean, gram, means, inverse_std, folded = ctx.saved_tensors
         count = len(rows)
         moments, grad_bias = grad.T @ rows, grad.sum(0)
-        grad_gain = inverse_deviations * ((moments * weight).sum(1) - means * grad_bias)
-        # As the gradient of any batch norm: gain times the incoming gradient, a multiple of the input, and a constant.
-        scale = gain * inverse_deviations
-        slant = -scale * inverse_deviations * grad_gain / count
-        level = -scale * grad_bias / count - slant * means
-        grad_weight = scale[:, None] * moments + slant[:, None] * (weight @ gram) + torch.outer(level, mean * count)
-        grad_rows = torch.addmm(level @ weight, rows, weight.T @ (slant[:, None] * weight)).addmm_(grad, folded)
+        grad_gain = inverse_std * ((moments * weight).sum(1) - means * grad_bias)
+        # The gradient of a batch norm is gain times the incoming gradient, plus a multiple of the input and a constant.
+        scale = gain * inverse_std
+        slope = -scale * inverse_std * grad_gain / count
+        offset = -scale * grad_bias / count - slope * means
+        grad_weight = scale[:, None] * moments + slope[:, None] * (weight @ gram) + torch.outer(offset, mean * count)
+        grad_rows = torch.addmm(offset @ weight, rows, weight.T @ (slope[:, None] * weight)).addmm_(grad, folded)
         return grad_rows, grad_weight, grad_gain, grad_bias, None
 
 
 class PointwiseNorm(FoldedLayer):
     """1x1 convolution and batch norm in one product: maps (..., in) -> (..., out).
 
-    In training the statistics of the product come from mean and covariance of its input: after a widening convolution
-    that is a small product in the place of several passes over the widened maps, and the same numbers. It costs digits
-    where means are hundreds of standard deviations from 0, as the maps of a residual network are not.
+    In training, the statistics of the output are computed from mean and covariance of the input. For a widening
+    convolution, this replaces several passes over the wide maps by one small product. Precision is lost only if means
+    are hundreds of standard deviations from 0, which is not so in a residual network.
     """
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
@@ -376,9 +377,9 @@ class PointwiseNorm(FoldedLayer):
     def forward(self, maps: Tensor) -> Tensor:
         if not self.norm.training:
             return F.linear(maps, *self.constants())
-        if type(self.norm) is not nn.BatchNorm1d:  # one that shares its statistics with other processes
+        if type(self.norm) is not nn.BatchNorm1d:  # synchronised across processes
             return batch_norm(self.norm, F.linear(maps, self.weight))
-        with torch.autocast(maps.device.type, enabled=False):  # a covariance in half precision is noise
+        with torch.autocast(maps.device.type, enabled=False):  # half precision is too coarse for a covariance
             rows = full_precision(maps).reshape(-1, maps.shape[-1])
             out = _PointwiseNorm.apply(rows, self.weight, self.norm.weight, self.norm.bias, self.norm)
         return out.view(*maps.shape[:-1], -1)

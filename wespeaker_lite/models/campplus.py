@@ -1,6 +1,6 @@
 """CAM++ (Wang et al., Interspeech 2023, arXiv 2303.00332).
 
-Parameter names, some unusual, are those of the weights that its authors published, so that such a file loads as it is.
+Parameter names are those of the weights that its authors published, so that such a file can be loaded unchanged.
 """
 
 from collections import OrderedDict
@@ -15,13 +15,13 @@ from wespeaker_lite.models.activations import Activations
 from wespeaker_lite.models.masking import apply_mask, full_precision, time_mask
 from wespeaker_lite.models.pooling import statistics
 
-SEGMENT_FRAMES = 100  # of the context pooling, after the time stride: 2 s of speech
+SEGMENT_FRAMES = 100  # in the context pooling, after the time stride: 2 s of speech
 _BLOCKS = ((12, 1), (24, 2), (16, 2))  # dense layers and dilation
 
 
 @dataclass(frozen=True)
 class Config:
-    """Hyper-parameters; the defaults fit the published 6.85 M weights, embed_dim 512 gives the 7.18 M of the paper.
+    """Hyper-parameters. The defaults fit the published weights of 6.85 M; embed_dim 512 gives the 7.18 M of the paper.
 
     Attributes:
         embed_dim: size of the embedding.
@@ -83,7 +83,7 @@ class Head(nn.Module):
 
 
 class ContextMask(nn.Module):
-    """Convolution whose channels are gated by their context (paper, section 2.2): (B, in, T) -> (B, out, T)."""
+    """Convolution with channels gated by their context (paper, section 2.2): (B, in, T) -> (B, out, T)."""
 
     def __init__(self, in_channels: int, out_channels: int, dilation: int) -> None:
         super().__init__()
@@ -101,7 +101,7 @@ class ContextMask(nn.Module):
 def segment_context(maps: Tensor, mask: Tensor | None) -> Tensor:
     """Mean of each 100-frame segment plus the utterance's mean: (B, C, T), zero in the padding -> (B, C, ceil(T/100)).
 
-    The last segment is the mean of the frames it has; one that is all padding holds the utterance's mean alone.
+    The last segment may be shorter. A segment of padding only gets the mean of the utterance.
     """
     frames = maps.shape[-1]
     starts = torch.arange(0, frames, SEGMENT_FRAMES, device=maps.device)
@@ -116,7 +116,7 @@ def segment_context(maps: Tensor, mask: Tensor | None) -> Tensor:
 
 
 class DenseLayer(nn.Module):
-    """One layer of a D-TDNN block, its output appended to its input: (B, C, T) -> (B, C + growth, T)."""
+    """One layer of a D-TDNN block. Its output is appended to its input: (B, C, T) -> (B, C + growth, T)."""
 
     def __init__(self, in_channels: int, growth: int, dilation: int) -> None:
         super().__init__()
@@ -188,7 +188,7 @@ class Model(nn.Module):
         return outputs
 
     def _embed(self, maps: Tensor, mask: Tensor | None) -> Tensor:
-        # Not in place: the maps may be what a caller of `activations` holds.
+        # Not in place: `activations` returns these maps too.
         mask = None if mask is None else mask[:, ::2]
-        mean, deviation = statistics(self.xvector["out_nonlinear"](maps), mask, unbiased=True)
-        return self.xvector["dense"](torch.cat((mean, deviation), dim=1)).squeeze(-1)
+        mean, std = statistics(self.xvector["out_nonlinear"](maps), mask, unbiased=True)
+        return self.xvector["dense"](torch.cat((mean, std), dim=1)).squeeze(-1)

@@ -14,20 +14,20 @@ from wespeaker_lite.models.pooling import build_pooling
 
 @dataclass(frozen=True)
 class Config:
-    """Hyper-parameters; the defaults are the paper's smaller model (C = 512), with 1,536 channels before pooling.
+    """Hyper-parameters. The defaults are the paper's smaller model (C = 512), with 1,536 channels before pooling.
 
     Attributes:
         channels: channels of the three SE-Res2 blocks (C).
         embed_dim: size of the embedding.
         scale: groups of channels in a Res2 convolution.
-        se_bottleneck: channels inside squeeze and excitation.
+        se_bottleneck: hidden channels of squeeze and excitation.
         mfa_channels: channels of the layer that joins the outputs of all blocks.
-        pooling: attentive statistics, or mean and standard deviation alone.
-        attention_bottleneck: channels inside the attention of the pooling.
-        global_context: the attention of the pooling also sees the mean and standard deviation over all frames.
-        blocks_fed: with the sum of all outputs before them, as in the paper, or with the last output alone, as in
-            networks that wespeaker has trained.
-        unbiased: standard deviations are divided by frames - 1, as in networks that wespeaker has trained.
+        pooling: attentive statistics, or mean and standard deviation without attention.
+        attention_bottleneck: hidden channels of the attentive pooling.
+        global_context: the attentive pooling also gets the mean and standard deviation over all frames.
+        blocks_fed: the input of each block: `sum` of all earlier outputs, as in the paper, or only the `last` output,
+            as in networks trained by wespeaker.
+        unbiased: variances are divided by frames - 1, as in networks trained by wespeaker.
     """
 
     channels: int = bounded(512, 1, 16_384)
@@ -59,7 +59,10 @@ class ConvReluNorm(nn.Sequential):
 
 
 class Res2Conv(nn.Module):
-    """Dilated convolutions over channel groups, each fed with the group before it (Res2Net): (B, C, T) -> the same."""
+    """Dilated convolutions over channel groups. Each also gets the output for the group before it (Res2Net).
+
+    (B, C, T) -> the same.
+    """
 
     def __init__(self, channels: int, scale: int, dilation: int) -> None:
         super().__init__()
@@ -77,7 +80,7 @@ class Res2Conv(nn.Module):
 
 
 class SERes2Block(nn.Module):
-    """Squeeze-excited Res2 block with its residual (paper, section 3.2 and figure 1): (B, C, T) -> the same."""
+    """Res2 block with squeeze-excitation and residual (paper, section 3.2 and figure 1): (B, C, T) -> the same."""
 
     def __init__(self, config: Config, dilation: int) -> None:
         super().__init__()
@@ -123,12 +126,12 @@ class Model(nn.Module):
 
     def _block_outputs(self, feats: Tensor, mask: Tensor | None) -> list[Tensor]:
         outputs: list[Tensor] = []
-        # Each block is fed with the sum of all outputs before it, the stem's too (paper, section 3.3).
-        fed = self.stem(apply_mask(feats.transpose(1, 2), mask))
+        # The input of a block is the sum of all outputs before it, including the stem's (paper, section 3.3).
+        inner = self.stem(apply_mask(feats.transpose(1, 2), mask))
         for block in self.blocks:
-            outputs.append(block(fed, mask))
+            outputs.append(block(inner, mask))
             if len(outputs) < len(self.blocks):
-                fed = fed + outputs[-1] if self.sums_outputs else outputs[-1]
+                inner = inner + outputs[-1] if self.sums_outputs else outputs[-1]
         return outputs
 
     def _embed(self, outputs: list[Tensor], mask: Tensor | None) -> Tensor:

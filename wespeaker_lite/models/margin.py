@@ -1,6 +1,6 @@
 """Classification heads for training: softmax, additive margin (AM) and additive angular margin (AAM), with sub-centres.
 
-Angles are computed in float32 under any autocast: near 1 bfloat16 cosines are 0.004 apart, a margin's worth of angle.
+Angles are always computed in float32. Near 1, the step of bfloat16 is 0.004, which as an angle is as large as a margin.
 """
 
 import math
@@ -15,9 +15,9 @@ from torch.nn import functional as F
 from wespeaker_lite.core.config import bounded, from_mapping
 from wespeaker_lite.core.errors import InputError
 
-# Floor of the squared sine: the gradient of the angle stays finite where a cosine is 1 or -1.
+# Floor of the squared sine, so that the gradient of the angle is finite for a cosine of 1 or -1.
 SINE_SQUARE_FLOOR = 1e-6
-LARGEST_MARGIN = 1.57  # an angle is below pi/2
+LARGEST_MARGIN = 1.57  # below pi/2
 
 
 @dataclass(frozen=True)
@@ -28,8 +28,8 @@ class HeadConfig:
         name: `softmax` without margin, `am` (additive margin) or `aam` (additive angular margin).
         scale: factor of the cosines before the softmax, for `am` and `aam`.
         margin: an angle in radians for `aam`, a difference of cosines for `am`. Its schedule is `train.margin`.
-        subcenters: centres of each speaker, of which the nearest counts, for `am` and `aam`.
-        easy_margin: leave targets at more than 90 degrees without margin, for `aam`.
+        subcenters: centres of each speaker, for `am` and `aam`. Only the nearest one is used.
+        easy_margin: apply no margin to targets at more than 90 degrees, for `aam`.
     """
 
     name: Literal["softmax", "am", "aam"] = "aam"
@@ -42,7 +42,7 @@ class HeadConfig:
         if self.name == "softmax" and self.subcenters > 1:
             raise ValueError("softmax has no sub-centres; take am or aam, or set subcenters to 1")
         if self.name != "aam" and self.easy_margin:
-            raise ValueError("easy_margin is an option of aam alone")
+            raise ValueError("easy_margin is an option of aam only")
 
 
 def _check_margin(margin: float) -> None:
@@ -51,7 +51,7 @@ def _check_margin(margin: float) -> None:
 
 
 class MarginHead(nn.Module):
-    """Cosine classifier whose target cosine is made smaller by a margin; `weight` is (subcenters, classes, embed_dim).
+    """Cosine classifier. A margin reduces the cosine of the target. `weight` is (subcenters, classes, embed_dim).
 
     Attributes: `scale` (of the logits), `margin` (0 or more, see `set_margin`).
     Source of the sub-centres: Deng et al., ECCV 2020 (Sub-center ArcFace), section 3.2.
@@ -65,21 +65,21 @@ class MarginHead(nn.Module):
         nn.init.xavier_uniform_(self.weight.view(-1, embed_dim))
 
     def set_margin(self, margin: float) -> None:
-        """Set the margin that the next `forward` takes (a margin schedule calls it each step).
+        """Set the margin. A margin schedule calls it at each step.
 
         Raises:
-            ValueError: outside [0, pi/2).
+            ValueError: if the margin is outside [0, pi/2).
         """
         _check_margin(margin)
         self.margin = margin
 
     @torch.no_grad()
     def adopt(self, other: "MarginHead", ours: Tensor, theirs: Tensor) -> None:
-        """Take over classes from another head of the same kind: its rows `theirs` (n,) become ours at `ours` (n,)."""
+        """Copy the weights of classes from another head of the same kind: its classes `theirs` (n,) to `ours` (n,)."""
         self.weight[:, ours] = other.weight[:, theirs]
 
     def cosine(self, embeddings: Tensor) -> Tensor:
-        """Margin-free cosines to each class's nearest sub-centre: (B, embed_dim) -> (B, classes), float32."""
+        """Cosines to the nearest sub-centre of each class, without margin: (B, embed_dim) -> (B, classes), float32."""
         with torch.autocast(embeddings.device.type, enabled=False):
             weight = F.normalize(self.weight.flatten(0, 1), dim=1)
             cosines = F.linear(F.normalize(embeddings.to(weight.dtype), dim=1), weight)
@@ -88,16 +88,16 @@ class MarginHead(nn.Module):
             return cosines.unflatten(1, self.weight.shape[:2]).amax(dim=1)
 
     def penalise(self, cosines: Tensor, labels: Tensor) -> Tensor:
-        """Scaled logits, the labelled class' with the margin: (B, classes), labels (B,) int64 -> (B, classes)."""
+        """Scaled logits, with the margin for the labels: (B, classes), labels (B,) int64 -> (B, classes)."""
         if self.margin == 0:
             return self.scale * cosines
         labels = labels[:, None]
-        # The margin touches one number a row; the angle of the others is never computed.
+        # The margin changes one value per utterance, so that the other angles need not be computed.
         targets = self._with_margin(cosines.gather(1, labels))
         return (self.scale * cosines).scatter_(1, labels, self.scale * targets)
 
     def cosines_and_logits(self, embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """What `cosine` and `forward` give, for the price of one: two of (B, classes)."""
+        """The outputs of `cosine` and `forward`, each (B, classes), computed together."""
         cosines = self.cosine(embeddings)
         return cosines, self.penalise(cosines, labels)
 
@@ -117,7 +117,7 @@ class AMHead(MarginHead):
 
 
 class AAMHead(MarginHead):
-    """cos(theta + m) (Deng et al., CVPR 2019, equation 3), kept monotonic where theta + m passes pi."""
+    """cos(theta + m) (Deng et al., CVPR 2019, equation 3), and monotonic also for theta + m above pi."""
 
     def __init__(self, config: HeadConfig, embed_dim: int, num_classes: int) -> None:
         super().__init__(config, embed_dim, num_classes)
@@ -128,15 +128,15 @@ class AAMHead(MarginHead):
         shifted = cosines * math.cos(self.margin) - sines * math.sin(self.margin)
         if self.easy_margin:
             return torch.where(cosines > 0, shifted, cosines)
-        # Beyond pi - m the cosine of the sum would rise again; a line of slope 1 continues from -1 instead.
+        # For theta above pi - m, cos(theta + m) would increase again. A line of slope 1 continues from -1 instead.
         turn = math.cos(math.pi - self.margin)
         return torch.where(cosines > turn, shifted, cosines - (1.0 + turn))
 
 
 class SoftmaxHead(MarginHead):
-    """Plain linear classifier with bias, neither normalised nor scaled; its margin is always 0.
+    """Linear classifier with bias, without normalisation or scale. Its margin is always 0.
 
-    `scale` serves those who want the scaled cosines of `cosine`.
+    `scale` is for callers that scale the output of `cosine`.
     """
 
     def __init__(self, config: HeadConfig, embed_dim: int, num_classes: int) -> None:
@@ -145,7 +145,7 @@ class SoftmaxHead(MarginHead):
         self.bias = nn.Parameter(torch.zeros(num_classes))
 
     def set_margin(self, margin: float) -> None:
-        """Without effect: there is no margin here, and a schedule need not know."""
+        """Do nothing: this head has no margin."""
 
     @torch.no_grad()
     def adopt(self, other: MarginHead, ours: Tensor, theirs: Tensor) -> None:
@@ -153,7 +153,7 @@ class SoftmaxHead(MarginHead):
         self.bias[ours] = other.bias[theirs]
 
     def penalise(self, cosines: Tensor, labels: Tensor) -> Tensor:
-        """Not to be had: plain logits depend on the lengths of the embeddings, which cosines have lost."""
+        """Not available: these logits depend on the norms of the embeddings, which cosines do not have."""
         raise NotImplementedError("a softmax head makes logits of embeddings, not of cosines: use cosines_and_logits")
 
     def cosines_and_logits(self, embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -168,7 +168,7 @@ _HEADS: dict[str, type[MarginHead]] = {"softmax": SoftmaxHead, "am": AMHead, "aa
 
 
 def build_head(options: Mapping[str, Any], embed_dim: int, num_classes: int) -> MarginHead:
-    """Build a head for `num_classes` speakers; `options` fill `HeadConfig`.
+    """Build a head for `num_classes` speakers. `options` fill `HeadConfig`.
 
     Raises:
         InputError: for an unknown option (with the nearest match), a value out of range, or no class.

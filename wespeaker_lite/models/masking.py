@@ -1,4 +1,4 @@
-"""Which frames of a padded batch are speech, so that padding changes no embedding (in eval mode, exact to rounding)."""
+"""Masks of padded batches. In eval mode, padding does not change an embedding, except for rounding."""
 
 import torch
 from torch import Tensor
@@ -9,10 +9,10 @@ from wespeaker_lite.core.errors import InputError
 def time_mask(lengths: Tensor, frames: int) -> Tensor:
     """Mark the valid frames: lengths (B,) int64 -> (B, frames) bool, True before each length.
 
-    A convolution of odd kernel, half padding and stride s turns the mask into `mask[:, ::s]`.
+    After a convolution with odd kernel, half padding and stride s, the mask is `mask[:, ::s]`.
 
     Raises:
-        InputError: where a length is below 1 or above `frames`.
+        InputError: if a length is below 1 or above `frames`.
     """
     wrong = (lengths < 1) | (lengths > frames)
     if wrong.any():
@@ -22,9 +22,9 @@ def time_mask(lengths: Tensor, frames: int) -> Tensor:
 
 
 def apply_mask(maps: Tensor, mask: Tensor | None) -> Tensor:
-    """Zero the padding of maps (B, ..., T) by a mask (B, T); without mask the maps come back as they are.
+    """Set the padding of maps (B, ..., T) to zero by a mask (B, T). Without mask, return the maps unchanged.
 
-    Filling instead of multiplying: padding may hold anything, and 0 times infinity is not 0.
+    Padding is filled, not multiplied by 0, because 0 times infinity is not 0.
     """
     if mask is None:
         return maps
@@ -45,5 +45,5 @@ def expand_mask(mask: Tensor, dims: int) -> Tensor:
 
 
 def full_precision(maps: Tensor) -> Tensor:
-    """The maps in float32 where autocast made them shorter, as they are otherwise."""
+    """Convert half-precision maps to float32; return others unchanged."""
     return maps if maps.dtype in (torch.float32, torch.float64) else maps.float()

@@ -17,13 +17,13 @@ _STEM_KERNEL = 4
 
 @dataclass(frozen=True)
 class Config:
-    """Hyper-parameters; the defaults are the paper's mobile size, C = 128 and B = 3.
+    """Hyper-parameters. The defaults are the paper's mobile size, C = 128 and B = 3.
 
     Attributes:
         channels: channels of all blocks (C).
         depth: number of blocks of each stage (B).
         kernels: kernel sizes of the convolutions over time, one for each group of channels.
-        light: NeXt-TDNN-l, whose blocks have one depthwise convolution in place of the multi-scale part.
+        light: NeXt-TDNN-l. Its blocks have one depthwise convolution instead of the multi-scale convolution.
         embed_dim: size of the embedding.
     """
 
@@ -45,7 +45,7 @@ class Config:
 
 
 class TimeConv(nn.Module):
-    """Depthwise convolutions over time, of another kernel for each group of channels: (B, C, T) -> the same."""
+    """Depthwise convolutions over time, with one kernel size for each group of channels: (B, C, T) -> the same."""
 
     def __init__(self, channels: int, kernels: tuple[int, ...]) -> None:
         super().__init__()
@@ -75,7 +75,7 @@ class MultiScale(nn.Module):
 class ResponseNorm(nn.Module):
     """Global response normalisation: x + bias + gain * x * N(x): (B, C, T) -> the same.
 
-    N is the length over time of a channel, divided by its mean over channels. Source: Woo et al., CVPR 2023 (ConvNeXt
+    N is the L2 norm over time of a channel, divided by its mean over channels. Source: Woo et al., CVPR 2023 (ConvNeXt
     V2, arXiv 2301.00808), section 3.2.
     """
 
@@ -85,8 +85,8 @@ class ResponseNorm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(channels, 1))
 
     def forward(self, maps: Tensor, mask: Tensor | None) -> Tensor:
-        lengths = torch.linalg.vector_norm(full_precision(apply_mask(maps, mask)), dim=-1, keepdim=True)
-        response = lengths / (lengths.mean(dim=1, keepdim=True) + 1e-6)
+        norms = torch.linalg.vector_norm(full_precision(apply_mask(maps, mask)), dim=-1, keepdim=True)
+        response = norms / (norms.mean(dim=1, keepdim=True) + 1e-6)
         return torch.addcmul(self.bias, maps, self.gain * response + 1)
 
 
@@ -120,8 +120,9 @@ class Block(nn.Module):
 class Model(nn.Module):
     """NeXt-TDNN: feats (B, T, num_mels), lengths (B,) or None -> embeddings (B, embed_dim).
 
-    The stem is padded, by a frame before and two behind, where the paper's loses three: an utterance of one frame will
-    do, and maps are as long as the features. The attention of the pooling has no batch norm, unlike the authors' code.
+    The stem is padded by one frame before and two after, unlike the paper's, whose output has three frames less. So an
+    utterance may have a single frame, and maps are as long as the features. The attention of the pooling has no batch
+    norm, unlike the authors' code.
     """
 
     def __init__(self, config: Config, num_mels: int) -> None:

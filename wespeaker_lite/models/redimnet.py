@@ -1,7 +1,7 @@
-"""ReDimNet: maps (C, F, T) become sequences (C * F, T) and back (Yakovlev et al., Interspeech 2024, arXiv 2407.18223).
+"""ReDimNet: maps (C, F, T) are reshaped to sequences (C * F, T) and back.
 
-C * F is the same in all stages, so each stage takes a learned mean of the outputs of all before it. The layouts of B0
-and B1 are those that wespeaker trains by these names.
+C * F is the same in all stages, so the input of a stage is a learned mean of all earlier outputs. The sizes B0 and B1
+are those of wespeaker. Source: Yakovlev et al., Interspeech 2024, arXiv 2407.18223.
 """
 
 from dataclasses import dataclass
@@ -18,25 +18,25 @@ from wespeaker_lite.models.channel_norm import ChannelNorm
 from wespeaker_lite.models.masking import apply_mask, time_mask
 from wespeaker_lite.models.pooling import AttentiveStatisticsPooling
 
-_KERNELS = (7, 19, 31, 59)  # over time, of a sequence part
+_KERNELS = (7, 19, 31, 59)  # over time, in a sequence part
 HEADS = 4
 
 
 @dataclass(frozen=True)
 class Config:
-    """Hyper-parameters; the defaults are B0, which takes 60 mels.
+    """Hyper-parameters. The defaults are B0, which needs 60 mels.
 
     Attributes:
-        channels: channels of the stem. Times the number of mels it is the width of the sequences.
+        channels: channels of the stem. The width of the sequences is this times the number of mels.
         strides: stride over frequency at the beginning of each stage.
         depth: number of two-dimensional blocks of each stage.
-        expansion: by how much channels grow inside the two-dimensional blocks of each stage.
-        reduction: by how much the width shrinks inside the one-dimensional part of each stage. 0: no such part.
-        block: kind of the two-dimensional blocks, as in B0 or as in B1.
-        group_width: channels of a group of their convolutions. 1: depthwise.
+        expansion: factor of the channels inside the two-dimensional blocks of each stage.
+        reduction: divisor of the width inside the one-dimensional part of each stage. 0: no such part.
+        block: kind of the two-dimensional blocks: `residual` as in B0, or `convnext` as in B1.
+        group_width: channels per group in the convolutions of the blocks. 1: depthwise.
         embed_dim: size of the embedding.
-        attention_bottleneck: channels inside the attention of the pooling.
-        global_context: the attention of the pooling also sees the mean and standard deviation over all frames.
+        attention_bottleneck: hidden channels of the attentive pooling.
+        global_context: the attentive pooling also gets the mean and standard deviation over all frames.
     """
 
     channels: int = bounded(10, 1, 16_384)
@@ -62,10 +62,10 @@ class Config:
                     raise ValueError(f"{count} channels do not divide into groups of {self.group_width}")
 
     def check(self, num_mels: int) -> None:
-        """See that the mels can be divided as the layout asks.
+        """Check that strides, heads and reductions divide the mels.
 
         Raises:
-            InputError: where a stride does not divide the bands, or heads and reduction the width.
+            InputError: if a stride does not divide the bands, or heads and reduction the width.
         """
         bands, width = num_mels, self.channels * num_mels
         for number, (stride, reduction) in enumerate(zip(self.strides, self.reduction, strict=True), start=1):
@@ -73,13 +73,13 @@ class Config:
                 raise InputError(
                     f"model (redimnet): stage {number} gets {bands} bands of {num_mels} mels; stride {stride} must "
                     f"divide them, and {HEADS} heads times reduction {reduction} the width {width}: change "
-                    "model.strides, model.reduction, or features.num_mels (B0 takes 60, B1 72)"
+                    "model.strides, model.reduction, or features.num_mels (B0 needs 60, B1 72)"
                 )
             bands //= stride
 
 
 def groups_of(channels: int, width: int) -> int:
-    """Groups of `width` channels; one group where there are fewer channels."""
+    """The number of groups of `width` channels, at least 1."""
     return max(1, channels // width)
 
 
@@ -101,7 +101,7 @@ class ConvNext(nn.Module):
 
 
 class Residual(nn.Module):
-    """Twice a grouped and a 1x1 convolution, each pair with its norm, and the residual: (B, C, F, T) -> the same."""
+    """Two pairs of a grouped and a 1x1 convolution, each with a norm, and the residual: (B, C, F, T) -> the same."""
 
     def __init__(self, channels: int, groups: int) -> None:
         super().__init__()
@@ -123,7 +123,7 @@ def _grouped_conv(channels: int, groups: int, bias: bool = True) -> nn.Conv2d:
 
 
 class Transformer(nn.Module):
-    """Self-attention and a feed-forward network, each normalised with its residual: (B, C, T) -> the same."""
+    """Self-attention and a feed-forward network, each with a residual and a norm after it: (B, C, T) -> the same."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -156,7 +156,7 @@ class SequencePart(nn.Module):
         self.widen = nn.Conv1d(inner, width, 1)
 
     def forward(self, sequence: Tensor, mask: Tensor | None) -> Tensor:
-        # Padding may hold anything: attention must not see it as a value, even one of weight 0.
+        # Padding may be infinite, which attention cannot have as a value, even with weight 0.
         inner = apply_mask(self.narrow(sequence), mask)
         for conv in self.convs:
             inner = conv(inner, mask)
@@ -164,7 +164,7 @@ class SequencePart(nn.Module):
 
 
 class Squeeze(nn.Sequential):
-    """From the channels inside a stage's blocks to those of its output: (B, expansion * C, F, T) -> (B, C, F, T)."""
+    """Reduce the channels of a stage's blocks to those of its output: (B, expansion * C, F, T) -> (B, C, F, T)."""
 
     def __init__(self, channels: int, expansion: int, group_width: int) -> None:
         super().__init__(
@@ -214,7 +214,7 @@ def as_sequence(maps: Tensor) -> Tensor:
 
 
 class LearnedMean(nn.Module):
-    """The mean of `count` sequences (B, W, T), its weights learned for each channel, above 0 and of sum 1."""
+    """A weighted mean of `count` sequences (B, W, T). The weights are learned per channel, positive, and sum to 1."""
 
     def __init__(self, count: int, width: int) -> None:
         super().__init__()
@@ -243,7 +243,7 @@ class Model(nn.Module):
         self.means, self.stages = nn.ModuleList(), nn.ModuleList()
         for number, stride in enumerate(config.strides):
             self.stages.append(Stage(config, number, channels, width))
-            self.means.append(LearnedMean(number + 2, width))  # of all so far; for the next stage or the pooling
+            self.means.append(LearnedMean(number + 2, width))  # of all outputs so far
             channels *= stride
         self.pooling = AttentiveStatisticsPooling(width, config.attention_bottleneck, config.global_context)
         self.embedding = nn.Linear(self.pooling.out_dim, config.embed_dim)

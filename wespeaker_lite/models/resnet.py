@@ -1,4 +1,4 @@
-"""ResNet-18 and -34 on log mel maps (He et al. 2016; the speaker layout of Zeinali et al. 2019, arXiv 1910.12592)."""
+"""ResNet-18 and -34 on log mel maps (He et al. 2016; sizes of Zeinali et al. 2019, arXiv 1910.12592)."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -20,12 +20,12 @@ class Config:
 
     Attributes:
         depth: number of layers.
-        width: channels of the first stage. Each of the next three has twice as many as the one before.
+        width: channels of the first stage. Each further stage doubles them.
         embed_dim: size of the embedding.
-        pooling: attentive statistics, or mean and standard deviation alone.
-        attention_bottleneck: channels inside the attention of the pooling.
-        global_context: the attention of the pooling also sees the mean and standard deviation over all frames.
-        unbiased: standard deviations are divided by frames - 1, as in networks that wespeaker has trained.
+        pooling: attentive statistics, or mean and standard deviation without attention.
+        attention_bottleneck: hidden channels of the attentive pooling.
+        global_context: the attentive pooling also gets the mean and standard deviation over all frames.
+        unbiased: variances are divided by frames - 1, as in networks trained by wespeaker.
     """
 
     depth: Literal[18, 34] = 34
@@ -54,7 +54,7 @@ class BasicBlock(nn.Module):
             )
 
     def forward(self, maps: Tensor, mask: Tensor | None) -> Tensor:
-        """`mask` (B, T) is of the input; `maps` are already zero in the padding, and so is what comes back."""
+        """`mask` (B, T) is of the input. Input and output are zero in the padding."""
         inner_mask = None if mask is None else mask[:, :: self.stride]
         inner = apply_mask(torch.relu_(self.norm1(self.conv1(maps))), inner_mask)
         inner = self.norm2(self.conv2(inner)) + self.shortcut(maps)

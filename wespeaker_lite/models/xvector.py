@@ -1,4 +1,4 @@
-"""The x-vector TDNN (Snyder et al., ICASSP 2018), padded so that utterances of any length will do."""
+"""The x-vector TDNN (Snyder et al., ICASSP 2018). It is padded, so that utterances can have any length."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -10,20 +10,20 @@ from wespeaker_lite.models.activations import Activations
 from wespeaker_lite.models.masking import apply_mask, time_mask
 from wespeaker_lite.models.pooling import build_pooling
 
-_CONTEXTS = ((5, 1), (3, 2), (3, 3), (1, 1))  # kernel and dilation of the layers below the last (paper, table 1)
+_CONTEXTS = ((5, 1), (3, 2), (3, 3), (1, 1))  # kernel and dilation of the first four layers (paper, table 1)
 
 
 @dataclass(frozen=True)
 class Config:
-    """Hyper-parameters; the defaults are the paper's.
+    """Hyper-parameters. The defaults are the paper's.
 
     Attributes:
         channels: channels of the first four layers.
         pooling_channels: channels of the fifth layer, which is pooled.
         embed_dim: size of the embedding.
         pooling: mean and standard deviation, or attentive statistics.
-        attention_bottleneck: channels inside the attention of the pooling.
-        global_context: the attention of the pooling also sees the mean and standard deviation over all frames.
+        attention_bottleneck: hidden channels of the attentive pooling.
+        global_context: the attentive pooling also gets the mean and standard deviation over all frames.
     """
 
     channels: int = bounded(512, 1, 16_384)
@@ -47,7 +47,7 @@ class ConvReluNorm(nn.Sequential):
 
 
 class Model(nn.Module):
-    """x-vector: feats (B, T, num_mels), lengths (B,) or None -> embeddings (B, embed_dim), those of its sixth layer."""
+    """x-vector: feats (B, T, num_mels), lengths (B,) or None -> embeddings (B, embed_dim) from the sixth layer."""
 
     def __init__(self, config: Config, num_mels: int) -> None:
         super().__init__()
@@ -68,7 +68,7 @@ class Model(nn.Module):
         return self._embed(self._layer_outputs(feats, mask)[-1], mask)
 
     def activations(self, feats: Tensor) -> Activations:
-        """The embeddings, and the outputs of the four layers below the last, each (B, channels, T)."""
+        """The embeddings, and the outputs of the first four layers, each (B, channels, T)."""
         outputs = self._layer_outputs(feats, None)
         return Activations(self._embed(outputs[-1], None), outputs)
 

@@ -1,1 +1,1 @@
-"""What ties a run together: the experiment's config, stamps, trained models."""
+"""The config of an experiment, stamps of stages, trained models."""

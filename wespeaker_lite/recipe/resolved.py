@@ -1,4 +1,4 @@
-"""The resolved config of an experiment: every key and its value, in the experiment's folder, for all its stages."""
+"""The resolved config: every key and its value, in a file of the experiment's folder, which all stages read."""
 
 import hashlib
 import json
@@ -19,41 +19,43 @@ HEADER = "# Resolved by wespeaker_lite.bin.config; written again when it or what
 
 
 def resolve(conf: str | Path, overrides: str | Path | None, assignments: Iterable[str], out: str | Path) -> None:
-    """Write the resolved config of `conf` to `out`, unless the one there comes from the same conf, overrides and code.
+    """Write the resolved config of `conf` to `out`, unless `out` is from the same conf, overrides and code.
 
     Raises:
-        InputError: for whatever is wrong in the config, see `wespeaker_lite.recipe.experiment.from_given`, and
-            for a file in it that is not there.
+        InputError: for errors in the config, see `wespeaker_lite.recipe.experiment.from_given`, and for a missing file
+            that it names.
     """
     mapping = given(conf, overrides, assignments)
     _check_files(mapping, conf)
     header = f"{HEADER}{_digest(mapping)}"
     if _is_current(Path(out), header):
         return
-    from wespeaker_lite.recipe.experiment import from_given  # here, since it imports torch, and most calls end above
+    from wespeaker_lite.recipe.experiment import (
+        from_given,
+    )  # here, because it imports torch, and most calls return above
 
     write(out, to_mapping(from_given(mapping, str(conf))), header)
 
 
 def _check_files(mapping: Mapping[str, Any], conf: str | Path) -> None:
-    """Look for the files that stages 3 to 6 read, which may be hours from now."""
+    """Check that the files for stages 3 to 6 exist, so that a missing one is an error now, not hours later."""
     for key in ("scoring.calibration.list", "distill.teacher", "distill.teachers", "start_from"):
         found: Any = mapping
         for word in key.split("."):
             found = found.get(word) if isinstance(found, Mapping) else None
         for path in found if isinstance(found, list) else [found]:
-            # A name with a line break is refused by `for_shell`, which shows it on one line.
+            # `for_shell` refuses a name with a line break.
             if isinstance(path, str) and path and path.isprintable() and not Path(path).is_file():
                 raise InputError(f"{conf}: {key}: {path}: no such file")
 
 
 def copy_from_model(model: str | Path, out: str | Path) -> None:
-    """Write the config that a trained model carries, unless the one there is of this very model."""
+    """Write the config of a trained model, unless `out` is from this model already."""
     model = Path(model)
     header = f"{HEADER}{hashlib.sha256(model.read_bytes()).hexdigest()}"
     if _is_current(Path(out), header):
         return
-    from wespeaker_lite.recipe.trained_model import load_record  # here, since it imports torch
+    from wespeaker_lite.recipe.trained_model import load_record  # here, because it imports torch
 
     try:
         write(out, load_record(model)["config"], header)
@@ -63,7 +65,7 @@ def copy_from_model(model: str | Path, out: str | Path) -> None:
 
 
 def write(out: str | Path, resolved: dict[str, Any], header: str = "") -> None:
-    """Write a resolved config as YAML, under a header that also has a digest of the text below it."""
+    """Write a resolved config as YAML. A header gets a digest of the text below it."""
     body = yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True)
     write_text(out, _headed(header, body) if header else body)
 
@@ -73,7 +75,7 @@ def _headed(header: str, body: str) -> str:
 
 
 def _is_current(out: Path, header: str) -> bool:
-    """Whether the file has this header, and is as it was written under it; one that is not is said to be replaced."""
+    """Whether the file has this header and has not been edited. If it was edited, a warning is logged."""
     if not out.exists():
         return False
     content = out.read_bytes()
@@ -82,12 +84,12 @@ def _is_current(out: Path, header: str) -> bool:
     body = content.partition(b"\n")[2].decode(errors="replace")
     if content == _headed(header, body).encode():
         return True
-    log.warning("%s was changed by hand or damaged: it is written again; a conf or --set changes an experiment", out)
+    log.warning("%s was edited or damaged: it is written again; edit the conf or use --set instead", out)
     return False
 
 
 def read(path: str | Path) -> dict[str, Any]:
-    """Read a resolved config as plain mappings, without checking it again."""
+    """Read a resolved config as plain mappings, without checks."""
     return parse_yaml(Path(path).read_text(encoding="utf-8"), str(path))
 
 
@@ -98,10 +100,10 @@ def body(path: str | Path) -> str:
 
 
 def for_shell(path: str | Path) -> Iterator[str]:
-    """Each key, a tab, and its value: text and numbers as they are, lists by words, sections as JSON.
+    """Yield `key<tab>value`: text and numbers unchanged, lists separated by spaces, sections as JSON.
 
     Raises:
-        InputError: where a key is no name, or a value would not stay on its line.
+        InputError: if a key is not an identifier, or a value is not printable on one line.
     """
     sections = [("", read(path))]
     for prefix, section in sections:
@@ -110,7 +112,7 @@ def for_shell(path: str | Path) -> Iterator[str]:
                 sections.append((f"{prefix}{key}.", found))
             text = _as_text(found)
             if not str(key).isidentifier() or not text.isprintable():
-                raise InputError(f"{path}: {prefix}{key}: a line break or the like in {text!r}, or in its name")
+                raise InputError(f"{path}: {prefix}{key}: a line break or control character in {text!r} or its name")
             yield f"{prefix}{key}\t{text}"
 
 
@@ -123,7 +125,7 @@ def _as_text(found: Any) -> str:
 
 
 def _digest(mapping: dict[str, Any]) -> str:
-    """A hash of the given config and of our sources: new code may have new keys and new defaults."""
+    """A digest of the given config and of our source code, which may have new keys and defaults."""
     digest = hashlib.sha256(json.dumps(mapping, sort_keys=True, default=str).encode())
     for source in sorted(Path(__file__).parent.parent.rglob("*.py")):
         digest.update(source.read_bytes())

@@ -1,4 +1,4 @@
-"""Train rows of a corpus, several at a time, until all are done or the time is up."""
+"""Run the experiments of rows.tsv, several at a time, until all are done or the time is up."""
 
 import contextlib
 import json
@@ -16,14 +16,14 @@ from types import FrameType
 
 log = logging.getLogger(__name__)
 
-PATIENCE = 60  # seconds that a row has to write its checkpoint after it was asked to stop
-# What a row is sent, and the seconds that it then has. A second TERM makes run.pl kill its jobs.
+PATIENCE = 60  # seconds for an experiment to write its checkpoint, after the request to stop
+# Signals to an experiment that must stop, and the seconds to wait after each. A second TERM makes run.pl kill its jobs.
 STOPPING = ((signal.SIGTERM, PATIENCE), (signal.SIGTERM, 10), (signal.SIGKILL, 10))
 
 
 @dataclass(frozen=True)
 class Job:
-    """A row to run: its experiment's name and folder, the command, and the experiments that are trained on the way."""
+    """An experiment to run: name, folder, command, and the names of experiments that it may train first."""
 
     name: str
     folder: Path
@@ -38,7 +38,7 @@ class Job:
 
 @dataclass
 class Outcome:
-    """How a job ended: `whole`, `failed`, `stopped` or `not begun`, and the seconds that it took."""
+    """How a job ended: `whole`, `failed`, `stopped` or `not begun`, with its duration in seconds and its exit code."""
 
     job: Job
     state: str = "not begun"
@@ -48,7 +48,7 @@ class Outcome:
 
 @dataclass
 class _Running:
-    """A job's process, and a pipe whose other end is closed once all processes that it started have ended."""
+    """A job's process, and a pipe that is readable when the process and all its children have ended."""
 
     outcome: Outcome
     process: subprocess.Popen
@@ -58,7 +58,7 @@ class _Running:
 
 
 class _Signals:
-    """Within its `with`, a signal that asks this program to stop is noted in `number`."""
+    """A context in which signals that ask this program to stop are stored in `number`."""
 
     NAMES = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
@@ -78,7 +78,7 @@ class _Signals:
 
 
 def environments(parallel: int, one_gpu: bool) -> list[dict[str, str]]:
-    """The environment of each row that runs at a time: with its share of the cores, or with a GPU that it may share."""
+    """The environments of `parallel` experiments: each has its share of the cores, or a GPU that it may share."""
     if parallel == 1:
         return [dict(os.environ)]
     if one_gpu:
@@ -90,7 +90,7 @@ def environments(parallel: int, one_gpu: bool) -> list[dict[str, str]]:
 
 
 def _gpus() -> list[str]:
-    """Names of the GPUs in CUDA_VISIBLE_DEVICES, else of all; MIG instances in place of the GPU that they divide."""
+    """The GPUs in CUDA_VISIBLE_DEVICES, else all GPUs. A GPU with MIG instances is replaced by these."""
     if "CUDA_VISIBLE_DEVICES" in os.environ:
         return [name.strip() for name in os.environ["CUDA_VISIBLE_DEVICES"].split(",") if name.strip()]
     try:
@@ -108,14 +108,14 @@ def _gpus() -> list[str]:
 def run_jobs(
     jobs: Sequence[Job], places: Sequence[Mapping[str, str]], minutes: float = 0.0, cwd: str | Path = "."
 ) -> tuple[list[Outcome], int | None]:
-    """Run jobs in their order, as many at a time as there are `places`, the environments of each.
+    """Run jobs in order. `places` are the environments, and their number is that of parallel jobs.
 
-    A job waits for a running one that trains what it needs: its teacher is trained once. After `minutes` (0: no limit),
-    or when a signal asks for it, running jobs get SIGTERM, on which training writes a checkpoint. A job that fails
-    stops no other.
+    A job waits while another one trains an experiment that it needs, so that a shared teacher is trained once. After
+    `minutes` (0: no limit), or on a signal, running jobs get SIGTERM, on which training writes a checkpoint. A failed
+    job does not stop the others.
 
     Returns:
-        What became of each job, and the signal that ended it all, if any.
+        The outcome of each job, and the signal that stopped this function, if any.
     """
     outcomes = [Outcome(job) for job in jobs]
     waiting, running = list(outcomes), []
@@ -143,7 +143,7 @@ def _cause(number: int | None) -> str:
 
 
 def _next(waiting: Sequence[Outcome], running: Sequence[_Running]) -> Outcome | None:
-    """The first job of which nothing that is still to be trained is in work elsewhere."""
+    """The first waiting job whose untrained experiments are not in training by a running job."""
     busy = {name for one in running for name in (one.outcome.job.name, *one.outcome.job.before)}
     for outcome in waiting:
         job = outcome.job
@@ -168,13 +168,13 @@ def _start(outcome: Outcome, slot: int, environment: Mapping[str, str], cwd: str
 
 
 def _wait(running: Sequence[_Running], seconds: float) -> list[_Running]:
-    """Those whose processes have all ended, after `seconds` at most."""
+    """Wait at most `seconds`; return the jobs whose processes have all ended."""
     ready, _, _ = select.select([one.pipe for one in running], [], [], seconds)
     return [one for one in running if one.pipe in ready]
 
 
 def _stop(running: list[_Running]) -> None:
-    """Ask for an end; who does not come to one is killed."""
+    """Ask all running jobs to stop, and kill those that do not."""
     left = list(running)
     for number, patience in STOPPING:
         for one in left:
@@ -199,7 +199,7 @@ def _settle(ended: _Running, asked: bool) -> None:
 
 
 def progress(folder: str | Path) -> str:
-    """How far the training of an experiment is: `trained`, `epoch N` of its last whole epoch, or an empty string."""
+    """The progress of training: `trained`, `epoch N` for the last finished epoch, or an empty string."""
     folder = Path(folder)
     if (folder / "final.pt").exists():
         return "trained"

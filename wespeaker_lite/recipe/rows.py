@@ -1,4 +1,4 @@
-"""The rows of a corpus' RESULTS.md: `egs/<corpus>/rows.tsv`, one experiment a line, trained with one or more seeds."""
+"""The experiments of a corpus' RESULTS.md: `egs/<corpus>/rows.tsv`, one row each, with one or more seeds."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -14,10 +14,10 @@ DEFAULT_GROUP = "main"
 
 @dataclass(frozen=True)
 class Row:
-    """A line of rows.tsv.
+    """A row of rows.tsv.
 
-    name: of its experiments, with _s<seed> behind it for a seed but 0. conf: in conf/, without .yaml. groups: words
-    that select the row. against: the rows that it is compared with. title: its name in tables. settings: for --set.
+    name: name of its experiments, to which _s<seed> is appended for seeds other than 0. conf: in conf/, without .yaml.
+    groups: words that select the row. against: rows to compare it with. title: its name in tables. settings: for --set.
     """
 
     name: str
@@ -41,11 +41,11 @@ class Row:
 
 
 def read_rows(path: str | Path) -> dict[str, Row]:
-    """Read rows.tsv: columns as in its first line, between tabs; `-` is an empty cell; settings stand between ` | `.
+    """Read rows.tsv. Columns are separated by tabs, `-` is an empty cell, and settings are separated by ` | `.
 
     Raises:
-        InputError: naming the line, for a bad header, a wrong number of columns, a seed that is no number, a row that
-            occurs twice, or one that is compared with an unknown row.
+        InputError: naming the line, for a bad header, a wrong number of columns, a seed that is no number, a repeated
+            row, or an unknown row in `against`.
     """
     path = Path(path)
     lines = path.read_text(encoding="utf-8").splitlines()
@@ -80,10 +80,10 @@ def _parse(line: str, where: str) -> Row:
 
 
 def select(rows: Mapping[str, Row], words: Iterable[str]) -> list[tuple[Row, int]]:
-    """The rows and seeds that words name: ROW (all its seeds), ROW:SEED or a group; each once, in the order of words.
+    """The rows and seeds for words: ROW (all its seeds), ROW:SEED or a group. Each is returned once, in that order.
 
     Raises:
-        InputError: for a word that names nothing.
+        InputError: for a word that is neither a row nor a group.
     """
     groups = {group for row in rows.values() for group in row.groups}
     chosen: dict[tuple[str, int], tuple[Row, int]] = {}
@@ -102,9 +102,9 @@ def select(rows: Mapping[str, Row], words: Iterable[str]) -> list[tuple[Row, int
 
 
 def trained_before(row: Row, seed: int, overrides: str | Path | None) -> set[str]:
-    """The experiments that run.sh trains on the way to this row: teachers, and what training starts from, by name.
+    """The names of experiments that run.sh trains before this row: its teachers, and its `start_from`.
 
-    Confs are relative to the repository's root, which must be the working directory.
+    Confs are relative to the root of the repository, which must be the working directory.
 
     Raises:
         InputError: as `config.given`.
@@ -117,7 +117,7 @@ def _trained_before(mapping: Mapping[str, Any], seed: int, overrides: str | Path
     teachers = distill.get("teachers") or [distill.get("teacher")]
     confs = [(conf, 0) for conf in (*teachers, mapping.get("start_from")) if is_conf(conf)]
     if is_conf(mapping.get("start_from")):
-        confs[-1] = (mapping["start_from"], seed)  # which is trained with the seed of the row, a teacher with 0
+        confs[-1] = (mapping["start_from"], seed)  # trained with the seed of the row; a teacher with 0
     for conf, its_seed in confs:
         yield Path(conf).stem + (f"_s{its_seed}" if its_seed else "")
         yield from _trained_before(given(conf, overrides), its_seed, overrides)

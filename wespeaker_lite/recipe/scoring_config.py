@@ -12,14 +12,15 @@ By = Literal["all", "balanced", "corpus"]
 
 @dataclass(frozen=True)
 class CalibrationOptions:
-    """What calibrations are trained on.
+    """The trials for training calibrations.
 
     Attributes:
-        list: file of trials among the training set's utterances. Empty: trials are drawn.
-        trials: number of trials that are drawn, half of them targets.
-        seed: of this draw.
-        prior: of a target trial, for which the calibration is best. 0.5 is that of Cllr, which wespeaker trains for.
-        max_frames: longer utterances count as this long in quality measures (wespeaker: 20 s).
+        list: a file of trials of the training set. Empty: random trials are drawn.
+        trials: number of random trials, half of them targets.
+        seed: seed of the random trials.
+        prior: the prior of a target trial, for which the calibration is optimised. 0.5 is that of Cllr and of
+            wespeaker.
+        max_frames: limit of an utterance's length in quality measures (wespeaker: 20 s).
     """
 
     list: str = ""
@@ -31,10 +32,10 @@ class CalibrationOptions:
 
 @dataclass(frozen=True)
 class PldaOptions:
-    """How PLDA is trained.
+    """Training of PLDA.
 
     Attributes:
-        lda_dim: dimensions that LDA keeps. null for as many as the number of speakers allows.
+        lda_dim: dimensions after LDA. null for the most that the number of speakers allows.
         iterations: iterations of EM.
     """
 
@@ -47,15 +48,15 @@ class ScoringOptions:
     """How trials are scored.
 
     Attributes:
-        scorings: the scorings to make: a comparison, or a comparison and a calibration, such as `asnorm_qmf`.
-        top_n: size of the adaptive cohort of AS-norm: this many of the highest scores count.
-        mean: what is subtracted from embeddings. `all`: the mean of all training utterances. `balanced`: the mean of
-            the means of the corpora of a pool. `corpus`: the mean of the utterance's own corpus.
-        cohort: whom S-norm and AS-norm compare with. `all`: all training speakers. `balanced`: as many of each corpus
-            of a pool, drawn by a fixed seed. `corpus`: those of the utterance's own corpus.
+        scorings: names of scorings: a comparison, or a comparison and a calibration, such as `asnorm_qmf`.
+        top_n: number of the highest cohort scores that AS-norm uses.
+        mean: the mean that is subtracted from embeddings. `all`: of all training utterances. `balanced`: the mean of
+            the means of a pool's corpora. `corpus`: of the utterance's own corpus.
+        cohort: the cohort of S-norm and AS-norm. `all`: all training speakers. `balanced`: equally many of each corpus
+            of a pool, drawn with a fixed seed. `corpus`: those of the utterance's own corpus.
         block_mb: working memory in megabytes.
-        calibration: what calibrations are trained on.
-        plda: how PLDA is trained.
+        calibration: the trials for training calibrations.
+        plda: training of PLDA.
     """
 
     scorings: tuple[str, ...] = ("cosine", "snorm", "asnorm")
@@ -70,7 +71,7 @@ class ScoringOptions:
         for scoring in self.scorings:
             check_scoring(scoring)
         if not self.scorings:
-            raise InputError(f"no scoring is asked for; known: {', '.join(SCORINGS)}")
+            raise InputError(f"scoring.scorings is empty; known: {', '.join(SCORINGS)}")
         if len(set(self.scorings)) < len(self.scorings):
             raise InputError(f"scoring.scorings: one appears twice in {' '.join(self.scorings)}")
 

@@ -1,7 +1,7 @@
-"""Stamps: small files that say from which inputs a stage made which outputs, so that a second run can skip it.
+"""Stamps: small files with the digests of a stage's inputs and outputs, so that a second run can skip the stage.
 
-A stamp's text depends on the contents of inputs and outputs only. It can therefore be the input of the next stage, in
-the place of arks and checkpoints, which are then compared with it. `<stamp>.seen` remembers digests of files.
+The text of a stamp depends only on the contents of inputs and outputs. So a stamp can be an input of the next stage
+instead of arks and checkpoints, which are then compared with it. `<stamp>.seen` caches the digests of files.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ from wespeaker_lite.recipe import resolved
 
 log = logging.getLogger(__name__)
 
-# The ends of paths and the stages that make them, for the messages about inputs that are gone or damaged.
+# Ends of paths, and the stages that make these files, for messages about missing or damaged inputs.
 MADE_BY = {
     ".get.stamp": "stage 0",
     ".lists.stamp": "stage 1",
@@ -42,12 +42,12 @@ MADE_BY = {
 
 @dataclass(frozen=True)
 class Inputs:
-    """What a stage depends on: files by content, trees by names, sizes and times, the rest by value.
+    """The inputs of a stage: files by content, trees by names, sizes and times, the rest by value.
 
-    `current`: stamps of what the stage reads without an input that tells it all, such as arks. What they say must hold,
-    and their own inputs must be as they were, but their text is no input. Of `folders`, which are trees of a million
-    files, only the folders in them are looked at: their times show files that came, went or were replaced by
-    renaming, but not of one that was written over in its place.
+    `current`: stamps of files that the stage reads and whose digests are not among its inputs, such as arks. Their
+    inputs and outputs must be unchanged, but their text is not an input. `folders`: trees with too many files, of which
+    only the modification times of folders are checked. These change if a file is added, removed or replaced by
+    renaming, but not if a file is overwritten in place.
     """
 
     files: tuple[str, ...] = ()
@@ -59,10 +59,10 @@ class Inputs:
     current: tuple[str, ...] = ()
 
     def digests(self, files: Digests | None = None) -> dict[str, str]:
-        """Name each input and give its SHA-256; `files` remembers those of files.
+        """Map the name of each input to its SHA-256. `files` caches those of files.
 
         Raises:
-            InputError: naming an input that is not there and, where known, the stage that makes it.
+            InputError: naming a missing input and, if known, the stage that makes it.
         """
         of_file = files.of if files else _sha256_of_file
         digests = {f"word {number}": _sha256(word.encode()) for number, word in enumerate(self.words)}
@@ -82,8 +82,8 @@ class Inputs:
 
 @dataclass(frozen=True)
 class Record:
-    """What a stamp says: digests of inputs by name and of outputs by path (of a folder the number of files), and which
-    outputs users may edit."""
+    """The content of a stamp: digests of inputs by name, digests of outputs by path (for a folder, the number of its
+    files), and the outputs that users may edit."""
 
     inputs: dict[str, str]
     outputs: dict[str, str | int]
@@ -91,11 +91,11 @@ class Record:
 
 
 def is_fresh(stamp: str | Path, inputs: Inputs) -> bool:
-    """Tell whether the stamp stands, was made from these very inputs, and its outputs are what was made then.
+    """Whether the stamp exists, has these inputs, and its outputs are unchanged.
 
     Raises:
-        InputError: where an input is missing, or is not what another stamp says that was made; where an output that
-            users may edit was changed, since it is not to be made again over their heads.
+        InputError: if an input is missing or differs from the stamp of the stage that made it. Also if a user changed
+            an editable output, because running the stage would overwrite it.
     """
     seen = Digests(f"{stamp}.seen")
     digests = inputs.digests(seen)
@@ -120,10 +120,10 @@ def is_fresh(stamp: str | Path, inputs: Inputs) -> bool:
 
 
 def write(stamp: str | Path, inputs: Inputs, outputs: Iterable[str], editable: Iterable[str] = ()) -> None:
-    """Leave the stamp of a stage that has just ended well; `editable` are outputs too.
+    """Write the stamp of a stage that has just succeeded. `editable` are outputs too.
 
     Raises:
-        InputError: where an output is missing or empty, although the stage said that it made it.
+        InputError: if an output is missing or empty.
     """
     seen = Digests(f"{stamp}.seen")
     editable = tuple(editable)
@@ -132,10 +132,10 @@ def write(stamp: str | Path, inputs: Inputs, outputs: Iterable[str], editable: I
 
 
 def accept(stamp: str | Path, outputs: Iterable[str]) -> None:
-    """Take outputs as a user has made them since: the stamp then says that its stage made them so.
+    """Accept outputs that a user has changed: write their digests into the stamp.
 
     Raises:
-        InputError: where the stamp cannot be read or does not know an output.
+        InputError: if the stamp cannot be read or has no such output.
     """
     record = _read(stamp)
     seen = Digests(f"{stamp}.seen")
@@ -147,7 +147,7 @@ def accept(stamp: str | Path, outputs: Iterable[str]) -> None:
 
 
 def read(stamp: str | Path) -> Record | None:
-    """Read a stamp; None where there is none, or something else."""
+    """Read a stamp; None if the file is missing or no stamp."""
     try:
         found = json.loads(Path(stamp).read_text(encoding="utf-8"))
         return Record(dict(found["inputs"]), dict(found["outputs"]), tuple(found.get("editable", ())))
@@ -170,14 +170,14 @@ def _write(stamp: str | Path, record: Record, seen: Digests) -> None:
 
 def _made(path: str, seen: Digests) -> str | int:
     if not _size(path):
-        raise InputError(f"{path} was to be made, but is missing or empty")
+        raise InputError(f"{path} was not made: it is missing or empty")
     return _size(path) if os.path.isdir(path) else seen.of(path)
 
 
 def _is_as_made(path: str, made: str | int, seen: Digests) -> bool:
-    """Whether an output is what its stamp says, or else what another stamp beside it says: a later stage may make it
-    again, as stage 2 does with tables of stage 1 from which it drops what cannot be read."""
-    if isinstance(made, int):  # of a folder, or in a stamp of before there were digests
+    """Whether an output matches its stamp, or another stamp in the same folder. Stage 2, for example, rewrites tables
+    of stage 1 when it drops unreadable utterances."""
+    if isinstance(made, int):  # for a folder, or in an old stamp without digests
         return _size(path) == made
     return os.path.isfile(path) and (
         seen.agree(path, made) or any(record.outputs[path] == seen.of(path) for _, record in _stamps_of(path))
@@ -185,7 +185,7 @@ def _is_as_made(path: str, made: str | int, seen: Digests) -> bool:
 
 
 def _stamps_of(path: str) -> Iterator[tuple[Path, Record]]:
-    """The stamps beside a file, or in the folder above, that have it among their outputs."""
+    """The stamps in the folder of a file, or in the folder above, that have the file as an output."""
     for stamp in beside(path, ".*.stamp"):
         record = read(stamp)
         if record and path in record.outputs:
@@ -193,7 +193,7 @@ def _stamps_of(path: str) -> Iterator[tuple[Path, Record]]:
 
 
 def _check_inputs(inputs: Inputs, seen: Digests) -> None:
-    """Compare what a stage reads with what the stamps of the stages say that made it."""
+    """Compare the inputs of a stage with the stamps of the stages that made them."""
     for path in inputs.files:
         if path.endswith(".stamp"):
             _check_stamp(path)
@@ -208,10 +208,10 @@ def _check_inputs(inputs: Inputs, seen: Digests) -> None:
 
 
 def _check_stamp(stamp: str) -> None:
-    """Check that the outputs of a stamp are what it says.
+    """Check that the outputs of a stamp are unchanged.
 
     Raises:
-        InputError: naming the first that is not, and the stage to run again.
+        InputError: naming the first changed one, and the stage to run again.
     """
     record, seen = _read(stamp), Digests(f"{stamp}.seen")
     for path, made in sorted(record.outputs.items()):
@@ -221,19 +221,19 @@ def _check_stamp(stamp: str) -> None:
 
 
 def _fault(path: str, stamp: str | Path, record: Record) -> str:
-    """What to say of an output that is not as it was made."""
+    """The message for an output that is not as it was made."""
     if not _size(path):
         return f"{path} is missing or empty: run {_stage(path)} again"
     if path not in record.editable:
         return f"{path} was damaged or changed after {stamp} was written: run {_stage(path)} again"
     return (
-        f"{path} is not as {_stage(path)} made it. If you changed it, keep that by: "
+        f"{path} is not as {_stage(path)} made it. If you changed it, keep the change by: "
         f"python -m wespeaker_lite.bin.stamp accept {stamp} --outputs {path}; if not, remove it, and it is made again"
     )
 
 
 def _stage(path: str | Path) -> str:
-    """The stage that makes a file, or its stamp: the first one of which a stamp beside the file tells."""
+    """The stage that makes a file, by the last stamp in its folder that has it as an output, or else by its name."""
     stamps = [str(stamp) for stamp, _ in _stamps_of(str(path))]
     names = [stage for known in (*stamps[-1:], str(path)) for end, stage in MADE_BY.items() if known.endswith(end)]
     return next(iter(names), "")
@@ -255,7 +255,7 @@ def _sha256_of_file(path: str) -> str:
 
 
 def _size(path: str) -> int:
-    """Size in bytes; of a folder, the number of files in it; 0 where there is nothing."""
+    """The size in bytes; for a folder, its number of files; 0 if there is nothing."""
     place = Path(path)
     if place.is_dir():
         return sum(1 for _ in place.rglob("*"))
@@ -268,12 +268,12 @@ def _check_is_folder(tree: Path) -> None:
 
 
 def _listing(tree: Path) -> list[str]:
-    """Each file of a tree with its size and time of change; links to folders are followed, once each."""
+    """Each file of a tree with size and modification time. Links to folders are followed, once each."""
     _check_is_folder(tree)
     lines: list[str] = []
     seen: set[str] = set()
     for folder, folders, names in os.walk(tree, followlinks=True):
-        folders[:] = [name for name in folders if not _met(os.path.join(folder, name), seen)]
+        folders[:] = [name for name in folders if not _seen_before(os.path.join(folder, name), seen)]
         for name in names:
             status = os.stat(os.path.join(folder, name))
             lines.append(f"{os.path.relpath(folder, tree)}/{name} {status.st_size} {status.st_mtime_ns}")
@@ -281,10 +281,10 @@ def _listing(tree: Path) -> list[str]:
 
 
 def _folders(tree: str, seen: set[tuple[int, int]]) -> Iterator[str]:
-    """Each folder of a tree with its time of change; links to folders are followed, once each.
+    """Yield each folder of a tree with its modification time. Links to folders are followed, once each.
 
-    A folder of two links (`.` and its name above) has no folder in it but a linked one. Such are not opened if the
-    first of their kind beside them has none of these either: opening the videos of VoxCeleb takes six times as long.
+    A folder with a link count of 2 has no subfolders except links. If the first such folder has no links either, its
+    siblings are not opened: opening all video folders of VoxCeleb would take six times as long.
     """
     with os.scandir(tree) as entries:
         folders = sorted((entry for entry in entries if entry.is_dir()), key=lambda entry: entry.name)
@@ -301,8 +301,8 @@ def _folders(tree: str, seen: set[tuple[int, int]]) -> Iterator[str]:
         leaves_are_empty = leaves_are_empty or (is_leaf and not inside)
 
 
-def _met(folder: str, seen: set[str]) -> bool:
-    """Whether a folder was met before, by whatever name."""
+def _seen_before(folder: str, seen: set[str]) -> bool:
+    """Whether a folder was visited before, under any name."""
     real = os.path.realpath(folder)
     known = real in seen
     seen.add(real)
@@ -311,4 +311,4 @@ def _met(folder: str, seen: set[str]) -> bool:
 
 def _sections(config: str, sections: Iterable[str]) -> dict[str, Any]:
     found = resolved.read(config)
-    return {section: found.get(section) for section in sections}  # that of an older model lacks what came later
+    return {section: found.get(section) for section in sections}  # the config of an older model lacks new sections

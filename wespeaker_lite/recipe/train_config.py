@@ -10,12 +10,12 @@ from wespeaker_lite.models.margin import LARGEST_MARGIN
 
 @dataclass(frozen=True)
 class OptimiserConfig:
-    """The optimiser; the learning rate comes from its schedule.
+    """The optimiser. The learning rate is in its own section.
 
     Attributes:
-        name: `sgd` with Nesterov momentum (wespeaker's choice), or `adamw`.
-        momentum: of SGD, or the first beta of AdamW.
-        weight_decay: of weights. Biases and the gains of normalisation have none.
+        name: `sgd` with Nesterov momentum (as in wespeaker), or `adamw`.
+        momentum: momentum of SGD, or the first beta of AdamW.
+        weight_decay: weight decay of weights. Biases and gains of normalisation have none.
     """
 
     name: Literal["sgd", "adamw"] = "sgd"
@@ -25,11 +25,11 @@ class OptimiserConfig:
 
 @dataclass(frozen=True)
 class LearningRateConfig:
-    """Linear warm-up to `peak`, then a decay to `final` at the end of training; see `learning_rate`.
+    """Linear warm-up to `peak`, then a decay to `final` at the end of training (`training/schedule.py`).
 
     Attributes:
-        name: the form of the decay. `exponential` is wespeaker's. `cosine`: half a cosine. `one_cycle`: as cosine, with
-            a warm-up by half a cosine from a 25th of the peak. `constant`: no decay.
+        name: the form of the decay. `exponential`: as in wespeaker. `cosine`: half a cosine. `one_cycle`: as `cosine`,
+            with a warm-up along half a cosine from a 25th of the peak. `constant`: no decay.
         peak: the largest learning rate.
         final: the learning rate at the end. Not used by `constant`.
         warmup_epochs: length of the warm-up in epochs.
@@ -47,13 +47,13 @@ class LearningRateConfig:
 
 @dataclass(frozen=True)
 class MarginConfig:
-    """The margin on its way to that of the head.
+    """The schedule of the margin, from `initial` to the margin of the head.
 
     Attributes:
-        name: the form of the growth. `exponential` is wespeaker's, fast at first.
+        name: the form of the growth. `exponential` is as in wespeaker: fast at first.
         initial: the margin until `start_epoch`.
-        start_epoch: where the margin begins to grow.
-        end_epoch: where the margin is that of the head. It stays so to the end.
+        start_epoch: the epoch at which the margin begins to grow.
+        end_epoch: the epoch from which on the margin is that of the head.
     """
 
     name: Literal["exponential", "linear"] = "exponential"
@@ -68,22 +68,22 @@ class MarginConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """What the result of training depends on.
+    """Options that change the result of training.
 
     Attributes:
         epochs: number of epochs.
-        batch_size: crops in a batch, of all processes together.
-        crops_per_epoch: number of crops in an epoch. 0 for as many as there are utterances.
-        sampling: what gets equally many crops: each `utterance`, each `speaker`, or each `corpus` of a pool.
+        batch_size: crops in a batch, over all processes.
+        crops_per_epoch: number of crops in an epoch. 0 for the number of utterances.
+        sampling: each `utterance`, each `speaker`, or each `corpus` of a pool gets the same number of crops.
         optimiser: the optimiser.
         learning_rate: the schedule of the learning rate.
         margin: the schedule of the head's margin.
         clip_norm: largest norm of a gradient. Larger ones are scaled down. 0 for no limit.
-        precision: of the forward pass. `auto` is bf16 on GPUs that compute in it, and fp32 elsewhere.
-        average_last: the final weights are the mean over the ends of this many last epochs.
-        batch_norm: statistics where several processes train. `shared`: over all processes, which gives what one process
-            gives. `local`: of each process' own crops, as DistributedDataParallel does, with the running ones averaged.
-            `auto`: shared below 64 crops a process.
+        precision: precision of the forward pass. `auto` is bf16 on GPUs that support it, else fp32.
+        average_last: the final weights are the mean of the weights after each of the last `average_last` epochs.
+        batch_norm: batch statistics with several processes. `shared`: over all processes, as if there were one.
+            `local`: over the crops of each process, as in DistributedDataParallel; running statistics are averaged.
+            `auto`: `shared` below 64 crops per process.
     """
 
     epochs: int = bounded(150, 1, 100_000)
@@ -101,22 +101,23 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class RuntimeConfig:
-    """Where and how training runs. The result does not depend on it, but for the last bits: see `threads` and `device`.
+    """Device, processes and logs of training. They do not change the result, except for rounding (`threads`, `device`).
 
     Attributes:
         device: `auto`, `cpu`, `cuda`, or one GPU such as `cuda:1`.
-        threads: threads of torch on the CPU. 0 leaves it to torch.
+        threads: threads of torch on the CPU. 0 for torch's default.
         workers: processes that read crops. 0 for none. -1 is two for a GPU and none for a CPU.
-        log_every: write a line to train.log and metrics.jsonl every so many batches. 0 for only at the end of an epoch.
-        checkpoint_batches: also write a checkpoint every so many batches. 0 for only at the end of an epoch.
+        log_every: batches between lines in train.log and metrics.jsonl. 0 for one line at the end of an epoch.
+        checkpoint_batches: batches between additional checkpoints. 0 for checkpoints only at the end of an epoch.
         keep: number of checkpoints at the ends of epochs that are kept.
         patience: minutes that one of several processes waits for the others.
-        compile: use torch.compile for networks and KD terms. `auto`: on GPUs, if a trial gives the same loss in less
+        compile: use torch.compile for networks and KD terms. `auto`: on GPUs, if a test gives the same loss in less
             time.
-        resident_gb: features up to this many GB, noise included, are copied to the GPU, and crops are cut there.
-        overlap_gradients: several processes begin to add up gradients before the backward pass ends.
-        log_gradients: every so many batches, log the gradient norm of each loss, and its cosine to that of the
-            classification. 0 for never.
+        resident_gb: if the features, including noise, have at most this many GB, they are copied to the GPU, and crops
+            are made there.
+        overlap_gradients: several processes begin to sum gradients before the backward pass ends.
+        log_gradients: batches between logs of the gradient norm of each loss, and of the cosine between its gradient
+            and that of the classification. 0 for none.
     """
 
     device: str = "auto"

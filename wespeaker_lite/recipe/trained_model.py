@@ -1,4 +1,4 @@
-"""The file that training leaves behind: a network, its margin head, its classes, and the config that made them."""
+"""The file of a trained model: a network, its margin head, its classes, and its config."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -20,7 +20,7 @@ from wespeaker_lite.models import margin
 
 @dataclass
 class TrainedModel:
-    """A network in evaluation mode; `head` is None and `classes` empty where the weights came from outside."""
+    """A network in evaluation mode. For imported weights, `head` is None and `classes` is empty."""
 
     config: dict[str, Any]  # the resolved config, as plain mappings
     model: nn.Module
@@ -34,7 +34,7 @@ class TrainedModel:
 
 
 def save(path: str | Path, trained: TrainedModel) -> None:
-    """Write a trained model; it appears whole or not at all."""
+    """Write a trained model. The file appears whole or not at all."""
     record = {
         "config": trained.config,
         "classes": trained.classes,
@@ -48,7 +48,7 @@ def load(path: str | Path) -> TrainedModel:
     """Read a trained model onto the CPU, in evaluation mode.
 
     Raises:
-        InputError: where the file is missing, cut, or not a trained model.
+        InputError: if the file is missing, cut, or not a trained model.
     """
     record = load_record(path)
     config, classes = record["config"], record["classes"]
@@ -58,7 +58,7 @@ def load(path: str | Path) -> TrainedModel:
         model.load_state_dict(record["model"])
         if head is not None:
             head.load_state_dict(record["head"])
-    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:  # of a file that was tampered with
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:  # the file was manipulated
         raise InputError(f"{path}: the weights do not fit its config: {' '.join(str(error).split())}") from error
     model.eval()
     if head is not None:
@@ -76,18 +76,18 @@ def digest(model: nn.Module) -> str:
 
 
 def build_model(config: Mapping[str, Any]) -> nn.Module:
-    """Build the network of a resolved config, with fresh weights."""
+    """Build the network of a resolved config, with random weights."""
     options = dict(config["model"])
     return models.build(options.pop("name"), options, config["features"]["num_mels"])
 
 
 def build_head(config: Mapping[str, Any], embed_dim: int, num_classes: int) -> nn.Module:
-    """Build the margin head of a resolved config, with fresh weights."""
+    """Build the margin head of a resolved config, with random weights."""
     return margin.build_head(config["head"], embed_dim, num_classes)
 
 
 def shared_classes(ours: Sequence[str], theirs: Sequence[str]) -> tuple[Tensor, Tensor]:
-    """The numbers of the classes that stand in both lists, (n,) int64 each, in the order of the first."""
+    """The indices of the common classes in both lists, (n,) int64 each, in the order of the first."""
     place = {name: number for number, name in enumerate(theirs)}
     pairs = [(number, place[name]) for number, name in enumerate(ours) if name in place]
     first, second = torch.tensor(pairs, dtype=torch.long).reshape(-1, 2).unbind(1)
@@ -95,28 +95,28 @@ def shared_classes(ours: Sequence[str], theirs: Sequence[str]) -> tuple[Tensor, 
 
 
 def load_record(path: str | Path) -> dict[str, Any]:
-    """Read the file as it lies, tensors and plain values only (`weights_only`: no code in it can run)."""
+    """Read the file as a mapping of tensors and plain values (`weights_only`: it cannot run code)."""
     try:
         record = load_tensors(path)
     except InputError as error:
         if not Path(path).exists():
             raise
         raise InputError(
-            f"{error}; remove it: stage 4 (3 for a teacher) makes it again from its checkpoints, where it was trained "
-            "here; else get it again"
+            f"{error}; remove it: if it was trained here, stage 4 (3 for a teacher) makes it again from its "
+            "checkpoints; else get it again"
         ) from error
     missing = {"config", "classes", "model", "head"} - record.keys()
     if missing:
         raise InputError(f"{path}: not a trained model, it lacks {', '.join(sorted(missing))}")
     config, classes = record["config"], record["classes"]
     if not isinstance(config, dict) or not isinstance(classes, list) or not all(isinstance(c, str) for c in classes):
-        raise InputError(f"{path}: not a trained model: its config or its classes are of another kind")
-    _add_younger_options(config)
+        raise InputError(f"{path}: not a trained model: its config or its classes are malformed")
+    _add_new_options(config)
     return record
 
 
-def _add_younger_options(config: dict[str, Any]) -> None:
-    """Give options of the front end and of the network that are younger than the model their defaults."""
+def _add_new_options(config: dict[str, Any]) -> None:
+    """Add the defaults of options of front end and network that are newer than the model."""
     features, network = config.get("features"), config.get("model")
     if isinstance(features, dict):
         config["features"] = to_mapping(FbankConfig()) | features

@@ -1,1 +1,1 @@
-"""What people look at: tables, intervals, plots, comparisons, attention maps."""
+"""Reports: tables, confidence intervals, plots, comparisons, attention maps."""

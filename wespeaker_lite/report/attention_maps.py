@@ -1,4 +1,4 @@
-"""How near the self-attention maps of students are to their teacher's: a picture, and a figure for each stage."""
+"""The distance of students' self-attention maps from their teacher's: a picture, and a number for each stage."""
 
 import json
 import logging
@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Excerpt:
-    """What of a test set is looked at: the first `utterances` by key, and of each at most the first `seconds`."""
+    """The part of a test set to measure: the first `utterances` by key, and at most the first `seconds` of each."""
 
     utterances: int = 20
     seconds: float = 3.0
@@ -36,10 +36,10 @@ class Excerpt:
 
 
 @dataclass(frozen=True)
-class Shown:
-    """What a system shows: the attention maps of each utterance by stage, and of the first its frames and seconds.
+class SystemMaps:
+    """The attention maps of a system, by utterance and stage, and the length of the first utterance.
 
-    entropies: by stage, the mean over utterances, heads and rows of the entropy of a row, in nats.
+    entropies: for each stage, the mean entropy of a row, in nats, over utterances, heads and rows.
     """
 
     name: str
@@ -50,10 +50,10 @@ class Shown:
 
 
 def load_systems(texts: Sequence[str]) -> dict[str, TrainedModel]:
-    """Load `NAME=final.pt` each; the first is the teacher.
+    """Load systems from texts `NAME=final.pt`. The first is the teacher.
 
     Raises:
-        InputError: where a part is missing, a name appears twice, or there are less than two.
+        InputError: if a part is missing, a name is repeated, or there are fewer than two.
     """
     pairs = [text.partition("=") for text in texts]
     names = {name for name, _, _ in pairs}
@@ -65,19 +65,20 @@ def load_systems(texts: Sequence[str]) -> dict[str, TrainedModel]:
 def write_attention(
     systems: Mapping[str, TrainedModel], data: str | Path, picture: str | Path, excerpt: Excerpt
 ) -> dict[str, Any]:
-    """Draw the maps of the first utterance, and write beside the picture, as .json, what is given back.
+    """Draw the maps of the first utterance, and write the measured values to a .json in the same folder.
 
-    `kl` is, by student and stage, the mean over rows and utterances of KL(teacher's row || student's row) in nats, for
-    the maps of the last blocks, averaged over heads; `flat` is that of a student that attends to all alike. `entropy`
-    is, by system and stage, the mean entropy of a row of a head, in nats; the last is that of maps that attend to all
-    alike, the largest there is. Maps that are not over time alone are measured, but not drawn.
+    Returns:
+        The values. `kl`: for each student and stage, KL(teacher's row || student's row) in nats, for the maps of the
+        last block, averaged over heads; a mean over rows and utterances. `flat`: the same for a uniform map. `entropy`:
+        for each system and stage, the mean entropy of a row of a head, in nats. `flat_entropy`: that of a uniform map,
+        which is the maximum. Maps that are not only over time are measured, but not drawn.
 
     Raises:
-        InputError: where a network has no self-attention, its maps have not the size of the teacher's, or features are
+        InputError: if a network has no self-attention, the size of its maps differs from the teacher's, or features are
             missing.
     """
     picture = Path(picture)
-    teacher, *students = (_show(name, trained, Path(data), excerpt) for name, trained in systems.items())
+    teacher, *students = (_measure(name, trained, Path(data), excerpt) for name, trained in systems.items())
     flat = _flat(teacher)
     figures = {
         "teacher": teacher.name,
@@ -95,10 +96,10 @@ def write_attention(
 
 
 def head_maps(name: str, trained: TrainedModel, feats: Tensor) -> list[Tensor]:
-    """The attention maps of each stage's last block for feats (T, F): (heads, T', T') each, float64.
+    """Compute the attention maps of each stage's last block for feats (T, F): (heads, T', T') each, float64.
 
     Raises:
-        InputError: naming the system, where its network has no self-attention.
+        InputError: naming the system, if its network has no self-attention.
     """
     with torch.inference_mode():
         stages = trained.model.activations(feats[None]).attention
@@ -119,27 +120,27 @@ def row_entropies(maps: Tensor) -> Tensor:
     return torch.special.entr(maps).sum(-1)
 
 
-def _show(name: str, trained: TrainedModel, data: Path, excerpt: Excerpt) -> Shown:
-    """The features are cut after their mean is subtracted: it is that of the whole utterance, as in extraction."""
+def _measure(name: str, trained: TrainedModel, data: Path, excerpt: Excerpt) -> SystemMaps:
+    """Compute the maps of a system. Features are cut after subtraction of the whole utterance's mean, as in stage 5."""
     shift = trained.config["features"]["frame_shift_ms"] / 1000
     frames = max(1, round(excerpt.seconds / shift))
     places = list(read_scp(data / "feats.scp").items())[: excerpt.utterances]
     crops = [read_features(*place, trained)[:frames] for place in places]
     by_head = [head_maps(name, trained, crop) for crop in crops]
     maps = [[stage.mean(0) for stage in utterance] for utterance in by_head]
-    return Shown(name, maps, _entropies(by_head), len(crops[0]), len(crops[0]) * shift)
+    return SystemMaps(name, maps, _entropies(by_head), len(crops[0]), len(crops[0]) * shift)
 
 
 def _entropies(maps: Sequence[Sequence[Tensor]]) -> list[float]:
     return np.mean([[float(row_entropies(stage).mean()) for stage in utterance] for utterance in maps], axis=0).tolist()
 
 
-def _flat(system: Shown) -> Shown:
+def _flat(system: SystemMaps) -> SystemMaps:
     maps = [[torch.full_like(stage, 1 / stage.shape[1]) for stage in utterance] for utterance in system.maps]
     return replace(system, name="flat", maps=maps, entropies=_entropies(maps))
 
 
-def _divergences(teacher: Shown, student: Shown) -> list[float]:
+def _divergences(teacher: SystemMaps, student: SystemMaps) -> list[float]:
     sizes = [[tuple(stage.shape) for stage in system.maps[0]] for system in (teacher, student)]
     if sizes[0] != sizes[1]:
         raise InputError(
@@ -151,11 +152,11 @@ def _divergences(teacher: Shown, student: Shown) -> list[float]:
     return np.mean(divergences, axis=0).tolist()
 
 
-def _draw(picture: Path, systems: Sequence[Shown]) -> bool:
-    """Draw the maps of the first utterance, if they are over time alone: no frame of the input asks twice."""
+def _draw(picture: Path, systems: Sequence[SystemMaps]) -> bool:
+    """Draw the maps of the first utterance, if they are over time only."""
     teacher = systems[0]
     if not all(rows == columns <= teacher.frames for rows, columns in (each.shape for each in teacher.maps[0])):
-        log.warning("%s not drawn: the attention of %s is not over time alone", picture, teacher.name)
+        log.warning("%s not drawn: the attention of %s is not only over time", picture, teacher.name)
         return False
     maps = {system.name: [stage.numpy() for stage in system.maps[0]] for system in systems}
     return draw_attention_maps(picture, maps, teacher.seconds)

@@ -23,10 +23,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class System:
-    """A row of the table: one system, the folders of its experiments, one for each seed of training, and its scoring.
-
-    An empty scoring is that of the table.
-    """
+    """A system: its experiments, one for each seed of training, and its scoring. An empty one is that of the table."""
 
     name: str
     experiments: tuple[Path, ...]
@@ -35,9 +32,9 @@ class System:
 
 @dataclass(frozen=True)
 class Measured:
-    """By metric: `seeds`, a figure for each seed, and `replicates` (R,), the mean of seeds in each replicate.
+    """Values by metric: `seeds`, one for each seed, and `replicates` (R,), the mean over seeds in each replicate.
 
-    Of calibrated scores, there are metrics without replicates.
+    Metrics of calibrated scores have no replicates.
     """
 
     seeds: dict[str, np.ndarray]
@@ -46,11 +43,10 @@ class Measured:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What to compare: trial lists, the scoring of systems that name none, and the system that others are set against.
+    """What to compare: trial lists, the default scoring, and the system with which the others are compared.
 
-    mean: lists, one of each test set, of whose figures a table gives the mean; each counts as much. draw_seeds: the
-    seeds of training are drawn in each replicate, as speakers are, so that intervals cover both. Three seeds are few
-    for that: their intervals are rather too narrow than too wide.
+    mean: lists, one of each test set, over which a table has the mean with equal weights. draw_seeds: each replicate
+    also draws seeds of training, so that intervals cover both. With only three seeds, intervals tend to be too narrow.
     """
 
     lists: tuple[str, ...]
@@ -61,10 +57,10 @@ class Comparison:
 
 
 def parse_system(text: str) -> System:
-    """Read `name[:scoring]=folder[,folder...]`.
+    """Parse `name[:scoring]=folder[,folder...]`.
 
     Raises:
-        InputError: where a part is missing, or a folder appears twice.
+        InputError: if a part is missing, or a folder is repeated.
     """
     label, _, folders = text.partition("=")
     name, colon, scoring = label.partition(":")
@@ -77,14 +73,14 @@ def parse_system(text: str) -> System:
 
 
 def compare(systems: Sequence[System], comparison: Comparison, options: BootstrapOptions) -> str:
-    """Compare systems: for every trial list a Markdown table of mean EER and minDCF over seeds with 95 % intervals.
+    """Compare systems: for every trial list, a Markdown table of mean EER and minDCF over seeds with 95 % intervals.
 
-    With a baseline, each other system's difference to it is given with an interval of its own, paired by replicates,
-    and the relative change.
+    With a baseline, the difference of each other system to it is added, with an interval, paired by replicates, and the
+    relative change.
 
     Raises:
-        InputError: where score files are missing, the systems were not scored on the same trials, or intervals are
-            asked of too few speakers.
+        InputError: if score files are missing, the systems were not scored on the same trials, or there are too few
+            speakers for intervals.
     """
     names = [system.name for system in systems]
     if len(set(names)) != len(names):
@@ -122,7 +118,7 @@ def _table(systems: Sequence[System], measured: Mapping[str, Measured], baseline
 def _measure(
     systems: Sequence[System], comparison: Comparison, options: BootstrapOptions
 ) -> dict[str, dict[str, Measured]]:
-    """Measure all systems on all lists, by the same draws of speakers and, of the same experiments, of seeds."""
+    """Measure all systems on all lists with the same draws of speakers, and of seeds for the same experiments."""
     lists = tuple(dict.fromkeys((*comparison.lists, *comparison.mean)))
     first = {name: read_scores(_scores(systems[0], systems[0].experiments[0], name, comparison))[0] for name in lists}
     draws = resample_together(first, options.utt2spk, options.replicates, options.seed)
@@ -145,7 +141,7 @@ def _scores(system: System, experiment: Path, name: str, comparison: Comparison)
 def _measure_one(
     system: System, name: str, comparison: Comparison, first: Trials, draws: Resamples, weights: np.ndarray | None
 ) -> Measured:
-    """Measure a system on one list; `weights` (R, S) tells how often each seed was drawn in a replicate."""
+    """Measure a system on one list. `weights` (R, S) has how often each seed was drawn in each replicate."""
     seeds, replicates = [], []
     for experiment in system.experiments:
         path = _scores(system, experiment, name, comparison)
@@ -162,12 +158,12 @@ def _measure_one(
 
 
 def _over_seeds(replicates: np.ndarray, shares: np.ndarray | None) -> np.ndarray:
-    """The mean over seeds of (S, R) replicates, or their sum by `shares` (S, R)."""
+    """The mean over seeds of (S, R) replicates, or their sum weighted by `shares` (S, R)."""
     return replicates.mean(axis=0) if shares is None else (replicates * shares).sum(axis=0)
 
 
 def _mean(parts: Sequence[Measured]) -> Measured:
-    """The mean over lists, seed by seed and replicate by replicate; of metrics that all of them have."""
+    """The mean over lists, for each seed and replicate, of the metrics that all lists have."""
     metrics = [metric for metric in parts[0].seeds if all(metric in part.seeds for part in parts)]
     return Measured(
         {metric: np.mean([part.seeds[metric] for part in parts], axis=0) for metric in metrics},
@@ -183,7 +179,7 @@ def _cost(system: System) -> list[str]:
 
 
 def _figure(metric: str, mine: Measured) -> str:
-    """Mean over seeds, its interval, and where there are several seeds their standard deviation."""
+    """The mean over seeds, its interval and, with several seeds, their standard deviation."""
     seeds = mine.seeds[metric]
     spread = f" ±{show(metric, seeds.std(ddof=1))}" if len(seeds) > 1 else ""
     bounds = show_interval(metric, interval(mine.replicates[metric])) if metric in mine.replicates else ""

@@ -1,4 +1,4 @@
-"""What the report of an experiment shows, before it becomes Markdown or HTML."""
+"""The content of an experiment's report, without its format."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from wespeaker_lite.report.tables import show, show_counts, show_one
 
 @dataclass(frozen=True)
 class Row:
-    """Figures of a trial list, or the mean of several, under one scoring; and 95 % intervals by metric, if drawn."""
+    """Metrics of a trial list, or the mean over several, with one scoring; and 95 % intervals by metric, if any."""
 
     trials: str
     scoring: str
@@ -18,17 +18,17 @@ class Row:
     intervals: Mapping[str, tuple[float, float]]
 
     def shown(self, metric: str) -> str:
-        """A figure with its interval; empty where there is none."""
+        """A metric with its interval, as text. It is empty if there is none."""
         ends = self.intervals.get(metric)
         return show_one(metric, self.figures) + (show_interval(metric, ends) if ends else "")
 
 
 @dataclass(frozen=True)
 class Contents:
-    """All of a report.
+    """The content of a report.
 
-    replicates: of the bootstrap; 0 where there are no intervals. attention: what `attention_maps.write_attention` has
-    left, or None. pictures: whether DET curves and histograms were drawn.
+    replicates: replicates of the bootstrap, or 0 without intervals. attention: the values of
+    `attention_maps.write_attention`, or None. pictures: whether DET curves and histograms were drawn.
     """
 
     experiment: Path
@@ -41,11 +41,11 @@ class Contents:
 
     @property
     def folder(self) -> Path:
-        """Where the report lies."""
+        """The folder of the report."""
         return self.experiment / "report"
 
     def notes(self) -> list[str]:
-        """What a reader must know of the figures, a paragraph each."""
+        """Notes on the metrics, a paragraph each."""
         lines = show_counts(self.results)
         if "params" in self.results:
             macs = self.results["macs_1s"] / 1e6
@@ -53,12 +53,12 @@ class Contents:
         if self.replicates:
             lines.append(f"In brackets: 95 % intervals by bootstrap over speakers, {self.replicates} replicates.")
         if "mean" in self.results:
-            lines.append(f"The mean counts each list as much: {', '.join(self.results['mean']['lists'])}.")
+            lines.append(f"The mean has equal weights for the lists: {', '.join(self.results['mean']['lists'])}.")
         return lines
 
 
 class Stages(NamedTuple):
-    """A figure of each stage of networks: its name, what it is, and the figures by network."""
+    """A value for each stage of networks: its name, its description, and the values by network."""
 
     title: str
     about: str
@@ -67,26 +67,26 @@ class Stages(NamedTuple):
 
     @property
     def header(self) -> list[str]:
-        """The names of the columns: the network, and the number of each stage."""
+        """The names of the columns: the network, and the stages."""
         count = len(next(iter(self.rows.values())))
         return [self.network, *(f"stage {number}" for number in range(1, count + 1))]
 
 
 def about_stages(attention: Mapping[str, Any]) -> list[Stages]:
-    """What was measured of attention maps; the last row of each is of a network that attends to all frames alike."""
-    flat = "(all alike)"
+    """The values of attention maps. The last row of each table is of uniform maps."""
+    flat = "(uniform)"
     return [
         Stages(
             "Attention maps",
             f"Self-attention of the last block of each stage, averaged over heads: KL({attention['teacher']} || "
             f"student) in nats, the mean over rows and the first {attention['utterances']} test utterances, at most "
-            f"{attention['seconds']:g} s of each. The last row is of a student that attends to all frames alike.",
+            f"{attention['seconds']:g} s of each. The last row is of a uniform map.",
             "student",
             {**attention["kl"], flat: attention["flat"]},
         ),
         Stages(
             "Entropy of attention",
-            "Entropy of a row of a head, in nats, the mean over all: the lower, the sharper a network attends.",
+            "Mean entropy of a row of a head, in nats. Sharper maps have a lower entropy.",
             "network",
             {**attention["entropy"], flat: attention["flat_entropy"]},
         ),
@@ -94,14 +94,11 @@ def about_stages(attention: Mapping[str, Any]) -> list[Stages]:
 
 
 def about_maps(attention: Mapping[str, Any]) -> str:
-    """What the picture of attention maps shows."""
-    return (
-        f"The maps for the beginning of {attention['utterance']}: each row of a map is a query and shows where in time "
-        "it looks."
-    )
+    """The caption of the picture of attention maps."""
+    return f"The maps for the beginning of {attention['utterance']}: rows are queries, columns are keys."
 
 
 def show_interval(metric: str, ends: tuple[float, float], sign: str = "") -> str:
-    """An interval's ends in brackets, with a space before it."""
+    """The ends of an interval in brackets, after a space."""
     low, high = (show(metric, value, sign) for value in ends)
     return f" [{low}, {high}]"

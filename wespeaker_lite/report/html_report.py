@@ -1,4 +1,4 @@
-"""The report of an experiment as one HTML file: figures, pictures, training curves, attention maps, cost and config."""
+"""The report of an experiment as one HTML file: metrics, pictures, training curves, attention maps, cost, config."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -12,7 +12,7 @@ from wespeaker_lite.report.training_curves import Record, curves, read_records
 
 
 def write_html(contents: Contents) -> None:
-    """Write `report/report.html` after the pictures of the report are drawn."""
+    """Write `report/report.html`. The pictures of the report must exist."""
     records = read_records(contents.experiment / "metrics.jsonl")
     config = contents.experiment / "config.yaml"
     sections = [

@@ -1,4 +1,4 @@
-"""A page of sections, tables and pictures as one HTML file, which refers to nothing outside itself."""
+"""A page of sections, tables and pictures as one self-contained HTML file."""
 
 import base64
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from wespeaker_lite.core.files import write_text
 
 
 class Cell(NamedTuple):
-    """What a cell shows, and the number that its column is sorted by; None sorts it as text, and where empty last."""
+    """The text of a cell, and the number by which its column is sorted. None sorts as text, and empty cells last."""
 
     text: str
     number: float | None = None
@@ -21,7 +21,7 @@ class Cell(NamedTuple):
 
 @dataclass(frozen=True)
 class Table:
-    """A table whose columns a reader can sort."""
+    """A table with sortable columns."""
 
     header: Sequence[str]
     rows: Sequence[Sequence[Cell]]
@@ -29,7 +29,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Picture:
-    """A PNG file and what it shows."""
+    """A PNG file and its caption."""
 
     path: Path
     caption: str
@@ -42,7 +42,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Section:
-    """A part of a page, in this order: notes, a table, pictures, and text as it is."""
+    """A part of a page, in this order: notes, a table, pictures, and preformatted text."""
 
     title: str
     notes: Sequence[str] = ()
@@ -51,12 +51,12 @@ class Section:
     text: str = ""
 
     def __bool__(self) -> bool:
-        """Whether there is anything in it."""
+        """Whether the section is not empty."""
         return bool(self.notes or self.table or self.pictures or self.text)
 
 
 def write_page(path: str | Path, title: str, sections: Sequence[Section]) -> None:
-    """Write a page whole or not at all; names in it are text, whatever characters they have."""
+    """Write a page, which appears whole or not at all. All values are escaped."""
     environment = jinja2.Environment(
         autoescape=True,
         undefined=jinja2.StrictUndefined,

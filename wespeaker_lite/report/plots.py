@@ -1,4 +1,4 @@
-"""DET curves, score histograms and attention maps as PNG, where matplotlib is installed (an extra)."""
+"""DET curves, score histograms and attention maps as PNG. They need matplotlib, an extra."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -19,8 +19,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# Okabe and Ito's palette, told apart by people with any kind of colour blindness, in the order of contrast on white;
-# the style of the line tells them apart in grey.
+# Okabe and Ito's palette for colour blindness, in the order of contrast on white. Line styles differ too, for grey.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 STYLES = ("-", "--", "-.", ":", (0, (8, 2)), (0, (8, 2, 1, 2, 1, 2)), (0, (1, 4)), (0, (4, 4)))
 TARGET, NONTARGET = COLOURS[0], COLOURS[1]
@@ -30,16 +29,16 @@ TICKS = np.array([0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 40, 60, 80, 
 
 @dataclass(frozen=True)
 class Scored:
-    """Scores (n,) of one trial list under one scoring, with labels (n,), True for target trials."""
+    """Scores (n,) of a trial list with one scoring, and labels (n,), True for target trials."""
 
     scores: np.ndarray
     labels: np.ndarray
 
 
 def draw_pictures(folder: str | Path, scored: Mapping[tuple[str, str], Scored]) -> bool:
-    """Draw `det.png` of all (list, scoring) pairs and `hist_<list>_<scoring>.png` of each into `folder`.
+    """Draw `det.png` of all pairs (list, scoring), and `hist_<list>_<scoring>.png` of each, into `folder`.
 
-    Histograms of an earlier run are removed. Gives False, and says how to get matplotlib, where it is not installed.
+    Histograms of an earlier run are removed. Returns False, with a warning, if matplotlib is not installed.
     """
     if not _can_draw():
         return False
@@ -53,14 +52,14 @@ def draw_pictures(folder: str | Path, scored: Mapping[tuple[str, str], Scored]) 
 
 
 def histogram_file(trials: str, scoring: str) -> str:
-    """The name of the histogram of a list's scores."""
+    """The file name of a histogram."""
     return f"hist_{trials}_{scoring}.png"
 
 
 def draw_training(path: Path, curves: Sequence[Curve]) -> bool:
     """Draw training curves, a panel for each.
 
-    Gives False where there are none, or matplotlib is not installed; then no picture of an earlier run is left.
+    Returns False if there are none, or matplotlib is not installed. Then a picture of an earlier run is removed.
     """
     path.unlink(missing_ok=True)
     if not curves or not _can_draw():
@@ -70,9 +69,9 @@ def draw_training(path: Path, curves: Sequence[Curve]) -> bool:
 
 
 def draw_attention_maps(path: str | Path, maps: Mapping[str, Sequence[np.ndarray]], seconds: float) -> bool:
-    """Draw maps over `seconds` of speech: a row for each system's name, a column for each stage's map (T', T').
+    """Draw maps (T', T') over `seconds` of speech: a row for each system, a column for each stage.
 
-    Gives False, and says how to get matplotlib, where it is not installed.
+    Returns False, with a warning, if matplotlib is not installed.
     """
     if not _can_draw():
         return False
@@ -82,7 +81,7 @@ def draw_attention_maps(path: str | Path, maps: Mapping[str, Sequence[np.ndarray
 
 def _can_draw() -> bool:
     try:
-        import matplotlib.figure  # noqa: F401  its Figure needs no display, and leaves matplotlib's global state alone
+        import matplotlib.figure  # noqa: F401  its Figure needs no display and no global state of matplotlib
     except ImportError:
         log.warning("pictures not drawn: matplotlib is not installed; run: tools/install.sh --extras plots")
         return False
@@ -90,7 +89,7 @@ def _can_draw() -> bool:
 
 
 def _attention_figure(maps: Mapping[str, Sequence[np.ndarray]], seconds: float) -> "Figure":
-    """Weights are shown as multiples of a flat map's, in one range of colours for each stage."""
+    """Draw weights as multiples of a uniform map's, with one range of colours for each stage."""
     from matplotlib.figure import Figure
 
     stages = list(zip(*maps.values(), strict=True))
@@ -99,10 +98,10 @@ def _attention_figure(maps: Mapping[str, Sequence[np.ndarray]], seconds: float) 
     grid = figure.subplots(len(maps), len(stages), sharex=True, sharey=True, squeeze=False)
     for column, stage in enumerate(stages):
         weights = [each * each.shape[1] for each in stage]
-        low, high = np.quantile(weights, [0.01, 0.99])  # a few peaks would leave the rest dark
+        low, high = np.quantile(weights, [0.01, 0.99])  # otherwise a few peaks would make the rest dark
         for axes, each in zip(grid[:, column], weights, strict=True):
             image = axes.imshow(each, vmin=low, vmax=high, extent=(0, seconds, 0, seconds), origin="lower")
-        bar = figure.colorbar(image, ax=grid[:, column], location="bottom", extend="both", label="weight (flat: 1)")
+        bar = figure.colorbar(image, ax=grid[:, column], location="bottom", extend="both", label="weight (uniform: 1)")
         bar.locator.set_params(nbins=4)
         grid[0, column].set_title(f"stage {column + 1}")
         grid[-1, column].set_xlabel("key (s)")
@@ -156,13 +155,13 @@ def _det_figure(scored: Mapping[tuple[str, str], Scored]) -> "Figure":
 
 
 def _corners(miss: np.ndarray, false_alarm: np.ndarray) -> np.ndarray:
-    """The points where a curve turns; those on a straight stretch between them, nearly all, need no drawing."""
+    """The points where the direction of a curve changes. The others, nearly all, need not be drawn."""
     turns = (np.diff(miss[:-1]) != np.diff(miss[1:])) | (np.diff(false_alarm[:-1]) != np.diff(false_alarm[1:]))
     return np.concatenate(([True], turns, [True]))
 
 
 def _probit(rates: np.ndarray | float) -> np.ndarray:
-    """Standard normal deviates of rates, kept finite at 0 and 1."""
+    """Probits of rates, finite at 0 and 1."""
     inverse = np.frompyfunc(NormalDist().inv_cdf, 1, 1)
     return np.asarray(inverse(np.clip(rates, 1e-9, 1 - 1e-9)), dtype=np.float64)
 

@@ -1,4 +1,4 @@
-"""The report of one experiment: its figures with intervals, and pictures."""
+"""The report of an experiment: metrics with intervals, and pictures."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class BootstrapOptions:
-    """The speaker of each utterance (None: no intervals), the number of replicates, and the seed of their draws."""
+    """The speaker of each utterance (None: no intervals), the number of replicates, and the seed."""
 
     utt2spk: Mapping[str, str] | None = None
     replicates: int = 1000
@@ -44,16 +44,16 @@ class BootstrapOptions:
 
     def __post_init__(self) -> None:
         if self.replicates < 100:
-            raise InputError(f"--replicates {self.replicates}: the ends of an interval need at least 100")
+            raise InputError(f"--replicates {self.replicates}: an interval needs at least 100")
 
 
 def write_report(experiment: str | Path, options: BootstrapOptions, attention: str | Path | None = None) -> str:
-    """Write report.md, report.html and the pictures of a scored experiment into `report/`; gives the text of report.md.
+    """Write report.md, report.html and the pictures of a scored experiment into `report/`. Return report.md's text.
 
-    attention: the figures that `attention_maps.write_attention` has left in `report/`, to be shown too.
+    attention: the .json of `attention_maps.write_attention`, to include its values.
 
     Raises:
-        InputError: where results or scores are missing, or a score file is not of the run that wrote results.json.
+        InputError: if results or scores are missing, or a score file does not fit results.json.
     """
     experiment = Path(experiment)
     results = read_results(experiment)
@@ -93,7 +93,7 @@ def write_report(experiment: str | Path, options: BootstrapOptions, attention: s
 
 
 def _draw(lists: Mapping[str, Trials], mean: Sequence[str], options: BootstrapOptions) -> dict[str, Resamples]:
-    """Draw speakers, for the lists of the mean at once. A list too small for that has no intervals."""
+    """Draw speakers, together for the lists of the mean. A list with too few speakers has no intervals."""
     if options.utt2spk is None:
         return {}
     draws: dict[str, Resamples] = {}
@@ -123,7 +123,7 @@ def _markdown(contents: Contents) -> str:
 
 
 def _attention(figures: Mapping[str, Any]) -> str:
-    """How near the students' attention maps are to the teacher's, and the picture, where it was drawn."""
+    """The section on attention maps, with the picture if it was drawn."""
     text = ""
     for part in about_stages(figures):
         rows = [[name, *(f"{value:.3g}" for value in values)] for name, values in part.rows.items()]

@@ -1,4 +1,4 @@
-"""The tables of a corpus' rows: those with results, each compared with the rows that rows.tsv names."""
+"""The result tables of a corpus: the rows of rows.tsv that have results, with the comparisons defined there."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,9 +12,9 @@ SCORINGS = ("cosine", "asnorm")
 
 
 def row_tables(rows: Sequence[Row], experiments: str | Path, options: BootstrapOptions) -> str:
-    """For each row that others are compared with, and each scoring: a table for each trial list, all seeds together.
+    """Make a table for each baseline row, scoring and trial list, over all seeds.
 
-    experiments: the folder exp/<corpus>. Trial lists, and their mean over test sets, are those of the first row.
+    experiments: the folder exp/<corpus>. The trial lists, and the mean over test sets, are those of the baseline.
 
     Raises:
         InputError: as `compare`.
@@ -36,7 +36,7 @@ def row_tables(rows: Sequence[Row], experiments: str | Path, options: BootstrapO
 
 
 def _system(row: Row, experiments: Path) -> System:
-    """A row's experiments of all seeds that have results, also those that rows.tsv does not ask for."""
+    """All experiments of a row that have results, including seeds that are not in rows.tsv."""
     folders = [experiments / row.name, *experiments.glob(f"{row.name}_s[0-9]*")]
     numbered = [folder for folder in folders[1:] if folder.name.removeprefix(f"{row.name}_s").isdecimal()]
     kept = [folder for folder in (folders[0], *sorted(numbered)) if (folder / "results.json").exists()]

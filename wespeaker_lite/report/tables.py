@@ -1,4 +1,4 @@
-"""Figures as people read them: Markdown tables, with the digits that mean something."""
+"""Markdown tables of metrics."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,7 +7,7 @@ from wespeaker_lite.scoring.results import iter_mean, iter_results, shown_metric
 
 
 def show_counts(results: Mapping[str, Any]) -> list[str]:
-    """Say, in a line each, what was left out or is odd: what `evaluate.counts` found."""
+    """Describe the result of `evaluate.counts`, a line each."""
     lines = [
         f"{count} utterances of {name} are left out (--max-bad)." for name, count in results.get("left_out", {}).items()
     ]
@@ -16,12 +16,12 @@ def show_counts(results: Mapping[str, Any]) -> list[str]:
             f"{name}: {odd['duplicates']} duplicate trials, {odd['of_itself']} of an utterance with itself; all count."
         )
     if small := results.get("small_cohort"):
-        lines.append(f"The cohort has only {small['members']} of the {small['top_n']} members that AS-norm asks for.")
+        lines.append(f"The cohort has only {small['members']} of the {small['top_n']} members that AS-norm needs.")
     return lines
 
 
 def results_table(results: Mapping[str, Any]) -> str:
-    """The figures of results.json as a table, EER in percent; metrics of calibrated scores where there are any."""
+    """The metrics of results.json as a table, with EER in percent, and those of calibrated scores if there are any."""
     counts = ("targets", "nontargets")
     metrics = shown_metrics(figures for _, _, figures in iter_results(results))
     rows = [
@@ -32,24 +32,24 @@ def results_table(results: Mapping[str, Any]) -> str:
 
 
 def show_one(metric: str, figures: Mapping[str, Any]) -> str:
-    """A figure as `show` has it; empty where there is none."""
+    """A metric as text, by `show`. It is empty if there is none."""
     return show(metric, figures[metric]) if metric in figures else ""
 
 
 def title(metric: str) -> str:
-    """A metric's name for people."""
+    """The title of a metric."""
     names = {"eer": "EER %", "cllr": "Cllr", "min_cllr": "min Cllr"}
     kind, _, p_target = metric.partition("dcf_p")
     return names.get(metric, f"{kind}DCF (p={p_target})")
 
 
 def show(metric: str, value: float, sign: str = "") -> str:
-    """A figure with the digits that mean something: EER in percent with two, costs with three."""
+    """Format a metric: EER in percent with two decimals, costs with three."""
     return f"{100 * value:{sign}.2f}" if metric == "eer" else f"{value:{sign}.3f}"
 
 
 def table(header: Sequence[object], rows: Sequence[Sequence[object]]) -> str:
-    """A Markdown table that lines up on a terminal too: the first column to the left, the others to the right."""
+    """A Markdown table with aligned columns: the first one left-aligned, the others right-aligned."""
     cells = [[str(cell) for cell in row] for row in (header, *rows)]
     widths = [max(3, *map(len, column)) for column in zip(*cells, strict=True)]
     ruler = [":" + "-" * (widths[0] - 1), *("-" * (width - 1) + ":" for width in widths[1:])]

@@ -1,4 +1,4 @@
-"""Training curves: what metrics.jsonl holds, by the name of each loss."""
+"""Training curves from metrics.jsonl, by the name of each loss."""
 
 import json
 import logging
@@ -15,7 +15,7 @@ EPOCH_END = "done"
 
 
 class Point(NamedTuple):
-    """A value at a place in training: after 2.5 epochs, say."""
+    """A value at a fractional epoch, such as 2.5."""
 
     epochs: float
     value: float
@@ -23,7 +23,7 @@ class Point(NamedTuple):
 
 @dataclass(frozen=True)
 class Record:
-    """A line of metrics.jsonl: where in training it was written, whether at the end of an epoch, and its values."""
+    """A line of metrics.jsonl: step, epoch, whether it is the end of an epoch, and values by name."""
 
     step: int
     epoch: int
@@ -33,7 +33,7 @@ class Record:
 
 @dataclass(frozen=True)
 class Curve:
-    """A loss (or a rate, an accuracy): means since the last line of the log, and means over whole epochs."""
+    """A loss, rate or accuracy: means since the last line of the log, and means over whole epochs."""
 
     name: str
     lines: list[Point]
@@ -41,9 +41,9 @@ class Curve:
 
 
 def read_records(path: str | Path) -> list[Record]:
-    """Read metrics.jsonl; none where it is not there. A line that is no record is left out, with a warning.
+    """Read metrics.jsonl. A malformed line is skipped with a warning. Without the file, there are no records.
 
-    The report does not fail for it: the figures of the report do not depend on this file, and no stage makes it again.
+    This is not an error, because the metrics of the report do not need this file, and no stage can make it again.
     """
     path = Path(path)
     if not path.exists():
@@ -52,14 +52,14 @@ def read_records(path: str | Path) -> list[Record]:
     for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
         record = _parse(line)
         if record is None:
-            log.warning("%s:%d: no record of training; the training curves are without it", path, number)
+            log.warning("%s:%d: malformed; the training curves do not have this line", path, number)
         else:
             records.append(record)
     return records
 
 
 def curves(records: Sequence[Record]) -> list[Curve]:
-    """The curve of each name but those of speed, in the order in which they appear."""
+    """The curves of all names except those of speed, in order of appearance."""
     per_epoch = next((record.step / record.epoch for record in records if record.ends_epoch), None)
     if per_epoch is None:
         return []
@@ -88,5 +88,5 @@ def _is_count(value: Any) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    """Whether a picture can show it: no text, no infinity, and nan compares with nothing."""
+    """Whether a value can be drawn: a finite number. A comparison with nan is false."""
     return type(value) in (int, float) and abs(value) < 1e30

@@ -1,4 +1,4 @@
-"""Which experiment differs from another in KD alone, so that what KD changes can be shown."""
+"""Find the experiment that differs from another only in KD, to show the effect of KD."""
 
 import json
 from pathlib import Path
@@ -8,9 +8,9 @@ from wespeaker_lite.recipe import resolved, stamps
 
 
 def find_without_kd(experiment: str | Path) -> Path | None:
-    """The experiment in the same folder that was trained with the same config and seed, but without KD terms; or None.
+    """Find an experiment in the same folder with the same config and seed, but without KD terms; None if there is none.
 
-    One whose config.yaml was changed after its training does not count. Of several, the first by name.
+    Experiments whose config.yaml was changed after training are ignored. If there are several, the first name is used.
     """
     experiment = Path(experiment)
     ours, _ = _training_part(experiment)
@@ -22,14 +22,14 @@ def find_without_kd(experiment: str | Path) -> Path | None:
 
 
 def _training_part(experiment: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The sections of a resolved config that trained weights depend on but `distill`, and that."""
+    """The sections of a resolved config that change trained weights, except `distill`; and `distill`."""
     config = resolved.read(experiment / "config.yaml")
     sections = {name: section for name, section in config.items() if name not in ("runtime", "scoring", "distill")}
     return sections, config.get("distill", {})
 
 
 def _is_trained(experiment: Path) -> bool:
-    """Whether final.pt was trained with config.yaml as it is now, by the stamp that training left."""
+    """Whether final.pt was trained with the current config.yaml, by the stamp of training."""
     try:
         known = json.loads((experiment / ".train.stamp").read_text(encoding="utf-8"))["inputs"]
     except (FileNotFoundError, ValueError, KeyError):

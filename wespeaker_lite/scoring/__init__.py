@@ -1,1 +1,1 @@
-"""Scores of trials, their normalisation, calibration and metrics: numbers only."""
+"""Scores of trials, their normalisation, calibration and metrics."""

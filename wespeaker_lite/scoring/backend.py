@@ -1,4 +1,4 @@
-"""How trials are compared and their scores calibrated: what is learnt from the training set, and a set made ready."""
+"""The scoring back-end: it trains PLDA and calibrations on the training set, and scores trials."""
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping
@@ -37,12 +37,12 @@ log = logging.getLogger(__name__)
 
 
 def read_options(config: str | Path | None, **given: Any) -> ScoringOptions:
-    """The section `scoring` of a resolved config, or the defaults; what is given and not None goes before.
+    """Read the section `scoring` of a resolved config, or the defaults. Values in `given` replace it, except None.
 
-    Keys that a config of earlier days does not know have their defaults.
+    Keys that an older config lacks have their defaults.
 
     Raises:
-        InputError: for a key or a value that is wrong.
+        InputError: for an unknown key or a bad value.
     """
     section = resolved.read(config).get("scoring", {}) if config else {}
     section = {**section, **{key: value for key, value in given.items() if value is not None}}
@@ -51,9 +51,9 @@ def read_options(config: str | Path | None, **given: Any) -> ScoringOptions:
 
 @dataclass(frozen=True)
 class Training:
-    """What PLDA and calibrations learn from: embeddings of the training set, its speakers, trials among its utterances.
+    """Training data of PLDA and calibrations: embeddings of the training set, its speakers, and trials of it.
 
-    For calibration alone, the embeddings of the trials' utterances will do.
+    Calibration only needs the embeddings of utterances in the trials.
     """
 
     embeddings: Embeddings
@@ -63,7 +63,7 @@ class Training:
 
 @dataclass(frozen=True)
 class Prepared:
-    """Utterances made ready to be compared; what no scoring asks for is left out."""
+    """Utterances prepared for scoring. Parts that no scoring needs are empty or None."""
 
     unit: Embeddings
     statistics: Mapping[str, CohortStatistics]
@@ -76,7 +76,7 @@ class Prepared:
         return self.unit.rows(trials.enroll), self.unit.rows(trials.test)
 
     def scores(self, rows: Rows, comparison: str) -> np.ndarray:
-        """Scores (n,) float64 as they are written, rounded."""
+        """Compute scores (n,) float64, rounded as in score files."""
         if comparison == "plda":
             scores = self.plda.scores(*rows, self.block_mb)
         else:
@@ -86,7 +86,7 @@ class Prepared:
         return np.round(scores.astype(np.float64), DECIMALS)
 
     def inputs(self, rows: Rows, scoring: str) -> np.ndarray:
-        """What a calibrated scoring sees of trials: the score, and with QMF the quality of both sides, (n, 1 or 7)."""
+        """The inputs of a calibration, (n, 1 or 7): the score, and with QMF the quality measures of both sides."""
         comparison, kind = parts(scoring)
         columns = [self.scores(rows, comparison)]
         if kind == "qmf":
@@ -95,10 +95,10 @@ class Prepared:
 
 
 class Backend:
-    """Score sets of utterances in the ways that the options name, after training what these need.
+    """Scores trials with all scorings of the options, and trains PLDA and calibrations for them.
 
     Raises:
-        InputError: where a scoring needs a cohort, a training set or trials that are not given, or cannot be trained.
+        InputError: if a scoring needs a cohort, a training set or trials that are not given, or cannot be trained.
     """
 
     def __init__(self, options: ScoringOptions, cohort: Cohort | None, training: Training | None) -> None:
@@ -112,12 +112,12 @@ class Backend:
     def _check(self) -> None:
         normed = self.options.first("snorm", "asnorm", "qmf")
         if normed and self.cohort is None:
-            raise InputError(f"{normed} compares with a cohort: name one with --cohort, or ask for --scorings cosine")
-        learnt = self.options.first("plda", "linear", "qmf")
-        if learnt and (self.training is None or self.cohort is None):
+            raise InputError(f"{normed} needs a cohort: name one with --cohort, or use --scorings cosine")
+        trained = self.options.first("plda", "linear", "qmf")
+        if trained and (self.training is None or self.cohort is None):
             raise InputError(
-                f"{learnt} is trained on the cohort's utterances: name them and their speakers with --cohort and "
-                "--cohort-utt2spk, or ask for --scorings without it"
+                f"{trained} is trained on the cohort's utterances: name them and their speakers with --cohort and "
+                "--cohort-utt2spk, or remove it from --scorings"
             )
 
     def _train_plda(self) -> Plda:
@@ -128,10 +128,10 @@ class Backend:
         return train_plda(embeddings.vectors, numbers, self.cohort.mean, self.options.plda)
 
     def prepare(self, embeddings: Embeddings, own: np.ndarray | None = None) -> Prepared:
-        """Make embeddings ready. `own` (N,): the cohort's rows of their own speakers, where these are in it.
+        """Prepare embeddings. `own` (N,): the cohort's rows of their own speakers, if these are in the cohort.
 
         Raises:
-            InputError: where QMF is asked for and the lengths of utterances are not known.
+            InputError: if a scoring with QMF needs the lengths of utterances, and they are unknown.
         """
         unit = embeddings.unit(self._mean(embeddings))
         statistics = self._statistics(unit, own)
@@ -163,7 +163,7 @@ class Backend:
         }
 
     def _mean(self, embeddings: Embeddings) -> np.ndarray | None:
-        """What is subtracted from embeddings: one mean (D,), or one for each, (N, D)."""
+        """The mean to subtract from embeddings: one for all, (D,), or one for each, (N, D)."""
         if self.cohort is None:
             return None
         if self.options.mean == "corpus":
@@ -171,10 +171,10 @@ class Backend:
         return self.cohort.mean
 
     def calibrate(self) -> Iterator[tuple[str, np.ndarray]]:
-        """Train the calibrations that are asked for; gives every scoring's scores of the trials that they learn from.
+        """Train the calibrations of the options. Yield the scores of their training trials for every scoring.
 
         Raises:
-            InputError: where the trials name unknown utterances or lack a class, or an utterance's speaker is not in
+            InputError: if the trials have unknown utterances or lack a class, or the speaker of an utterance is not in
                 the cohort.
         """
         trials, training = self.training.trials, self.training
@@ -183,18 +183,18 @@ class Backend:
         index = self.cohort.embeddings.index
         speakers = _speakers(embeddings.index, training.utt2spk)
         if missing := next((speaker for speaker in speakers if speaker not in index), None):
-            raise InputError(f"the cohort has no speaker {missing!r}, whose utterances calibration is trained on")
+            raise InputError(f"the cohort has no speaker {missing!r}, but the trials of calibration have")
         prepared = self.prepare(embeddings, np.array([index[speaker] for speaker in speakers]))
         rows = prepared.rows(trials)
         for scoring in filter(is_calibrated, self.options.scorings):
             inputs = prepared.inputs(rows, scoring)
             check_scores(inputs[:, 0], trials, f"calibration {scoring}")
             self.calibrations[scoring] = train_calibration(inputs, trials.labels, self.options.calibration.prior)
-            _tell(scoring, self.calibrations[scoring], inputs[:, 0], trials.labels)
+            _log_calibration(scoring, self.calibrations[scoring], inputs[:, 0], trials.labels)
         yield from self.all_scores(prepared, trials)
 
     def all_scores(self, prepared: Prepared, trials: Trials) -> Iterator[tuple[str, np.ndarray]]:
-        """Yield each scoring's name and scores (n,) float64 of trials, rounded as they are written."""
+        """Yield the name of each scoring and its scores (n,) float64, rounded as in score files."""
         rows = prepared.rows(trials)
         for scoring in self.options.scorings:
             if is_calibrated(scoring):
@@ -205,7 +205,7 @@ class Backend:
 
 
 def select_used(embeddings: Embeddings, lists: Iterable[Trials]) -> Embeddings:
-    """The embeddings that trials use."""
+    """Select the embeddings of utterances in the trials."""
     return embeddings.select(list(dict.fromkeys(name for trials in lists for name in (*trials.enroll, *trials.test))))
 
 
@@ -216,7 +216,7 @@ def _speakers(utterances: Iterable[str], utt2spk: Mapping[str, str]) -> list[str
         raise InputError(f"no speaker for utterance {error.args[0]!r} of the training set") from None
 
 
-def _tell(scoring: str, calibration: Calibration, scores: np.ndarray, labels: np.ndarray) -> None:
+def _log_calibration(scoring: str, calibration: Calibration, scores: np.ndarray, labels: np.ndarray) -> None:
     names = ("score", *QUALITY_INPUTS)
     terms = [f"{weight:.4g} {name}" for name, weight in zip(names, calibration.weights, strict=False)]
     model = " + ".join([*terms, f"{calibration.bias:.4g}"])

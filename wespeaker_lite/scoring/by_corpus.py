@@ -1,6 +1,6 @@
-"""Mean and cohort of pools, by corpus: what a corpus has in common (its channel, its language) is no speaker's.
+"""Means and cohorts by corpus, for pools. They remove what a corpus has in common, such as channel and language.
 
-The corpus of an utterance or a speaker is what stands before the first - of its id, as `--corpus pool` writes ids.
+The corpus of an utterance or a speaker is the part of its id before the first `-`, as in ids of `--corpus pool`.
 """
 
 import logging
@@ -17,26 +17,26 @@ from wespeaker_lite.scoring.normalisation import CohortStatistics, cohort_statis
 
 log = logging.getLogger(__name__)
 
-MIN_MEMBERS = 10  # of a corpus, for a mean and a cohort of its own
+MIN_MEMBERS = 10  # a smaller corpus has no mean and no cohort of its own
 
-Group = tuple[np.ndarray, np.ndarray]  # rows of utterances, and rows of the cohort that they are compared with
+Group = tuple[np.ndarray, np.ndarray]  # rows of utterances, and rows of their cohort
 
 
 def corpus_of(name: str) -> str:
-    """The corpus that an id begins with.
+    """The corpus of an id.
 
     Raises:
-        InputError: where it has no corpus.
+        InputError: if the id has none.
     """
     corpus, dash, _ = name.partition("-")
     if not corpus or not dash:
-        raise InputError(f"{name!r} does not begin with a corpus, as ids of --corpus pool do: take `all` for"
-                         " scoring.mean and scoring.cohort")  # fmt: skip
+        raise InputError(f"{name!r} does not begin with a corpus, as ids of --corpus pool do: set scoring.mean and"
+                         " scoring.cohort to all")  # fmt: skip
     return corpus
 
 
 def rows_by_corpus(names: Iterable[str]) -> dict[str, np.ndarray]:
-    """The row numbers of each corpus, of names in the order of their rows."""
+    """The rows of each corpus. `names` are in the order of rows."""
     rows: dict[str, list[int]] = {}
     for row, name in enumerate(names):
         rows.setdefault(corpus_of(name), []).append(row)
@@ -44,14 +44,14 @@ def rows_by_corpus(names: Iterable[str]) -> dict[str, np.ndarray]:
 
 
 def with_balanced_mean(cohort: Cohort) -> Cohort:
-    """The cohort with another mean: that of its corpora's means, in which each member of a corpus counts as much."""
+    """Replace the mean of a cohort by the mean of the means of its corpora."""
     rows = rows_by_corpus(cohort.embeddings.index)
     means = [cohort.embeddings.vectors[numbers].mean(axis=0, dtype=np.float64) for numbers in rows.values()]
     return replace(cohort, mean=np.mean(means, axis=0).astype(np.float32))
 
 
 def means_by_corpus(names: Sequence[str], cohort: Cohort) -> np.ndarray:
-    """The mean of each name's corpus, (N, D) float32; the cohort's mean where that has too few of the corpus."""
+    """The mean of each name's corpus, (N, D) float32, or the cohort's mean if the cohort has too few of the corpus."""
     members = _large(rows_by_corpus(cohort.embeddings.index))
     means = np.repeat(cohort.mean[np.newaxis], len(names), axis=0)
     for corpus, rows in rows_by_corpus(names).items():
@@ -61,10 +61,10 @@ def means_by_corpus(names: Sequence[str], cohort: Cohort) -> np.ndarray:
 
 
 def cohort_groups(names: Sequence[str], cohort: Cohort, by: By) -> list[Group]:
-    """Which of the cohort each utterance is compared with.
+    """The cohort of each utterance.
 
-    `all`: everyone. `balanced`: as many of each corpus as the smallest has, drawn by a fixed seed. `corpus`: those of
-    the utterance's own corpus, or everyone where the cohort has less than ten of it.
+    `all`: all members. `balanced`: equally many of each corpus, as many as the smallest has, drawn with a fixed seed.
+    `corpus`: those of the utterance's own corpus, or all if the cohort has fewer than ten of it.
     """
     everyone, utterances = np.arange(len(cohort.embeddings.vectors)), np.arange(len(names))
     if by == "all":
@@ -76,7 +76,7 @@ def cohort_groups(names: Sequence[str], cohort: Cohort, by: By) -> list[Group]:
     groups = []
     for corpus, rows in rows_by_corpus(names).items():
         if corpus not in large:
-            log.warning("the cohort has less than %d of corpus %s: all of it is used there", MIN_MEMBERS, corpus)
+            log.warning("the cohort has fewer than %d of corpus %s: all of it is used there", MIN_MEMBERS, corpus)
         groups.append((rows, large.get(corpus, everyone)))
     return groups
 
@@ -87,14 +87,14 @@ def _large(members: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 def _drawn(members: dict[str, np.ndarray]) -> list[np.ndarray]:
     count = min(map(len, members.values()))
-    # The draw of a corpus depends on no other but for the number.
+    # The draw of a corpus depends on other corpora only by the number.
     return [
         np.random.default_rng(zlib.crc32(name.encode())).permutation(rows)[:count] for name, rows in members.items()
     ]
 
 
 def smallest_cohort(cohort: Cohort, by: By) -> int:
-    """The number of members in the smallest cohort that `cohort_groups` can give."""
+    """The size of the smallest cohort that `cohort_groups` can return."""
     if by == "all":
         return len(cohort.embeddings.vectors)
     members = rows_by_corpus(cohort.embeddings.index)
@@ -111,12 +111,12 @@ def grouped_statistics(
     block_mb: float,
     own: np.ndarray | None,
 ) -> CohortStatistics:
-    """`cohort_statistics` of each group; `own` (N,) are rows of the whole cohort, which a group may not have.
+    """Compute `cohort_statistics` of each group. `own` (N,) has rows of the whole cohort, which a group may lack.
 
     Raises:
         InputError: as `cohort_statistics`.
     """
-    mean, deviation = np.empty(len(unit)), np.empty(len(unit))
+    mean, std = np.empty(len(unit)), np.empty(len(unit))
     for rows, members in groups:
         place = np.full(len(cohort), -1)
         place[members] = np.arange(len(members))
@@ -125,5 +125,5 @@ def grouped_statistics(
             if some.any():
                 rest = mine[some] if is_in else None
                 found = cohort_statistics(unit[rows[some]], cohort[members], top_n, block_mb, rest)
-                mean[rows[some]], deviation[rows[some]] = found.mean, found.deviation
-    return CohortStatistics(mean, deviation)
+                mean[rows[some]], std[rows[some]] = found.mean, found.std
+    return CohortStatistics(mean, std)

@@ -1,17 +1,16 @@
-"""Calibration: log-likelihood ratios from scores, alone or with quality measures of both sides (QMF).
+"""Calibration: log-likelihood ratios from scores, without or with quality measures of both sides (QMF).
 
-A logistic regression is trained on trials of its own among the utterances of the training set. The network has seen
-their speakers, which makes these trials easier than those with speakers it has not seen: the ratios of a test set tend
-to be too confident, the more so the smaller the training set. Where there are speakers that were held out, name a list
-of trials among them (`calibration.list`).
+A logistic regression is trained on trials of the training set. The network was trained on these speakers, so that these
+trials are easier than others, and the log-likelihood ratios of a test set tend to be too confident. This effect is
+larger for a smaller training set. If there are held-out speakers, use a list of their trials (`calibration.list`).
 
 The quality measures are those of Thienpondt et al. 2021 ("The IDLab VoxSRC-20 submission: large margin fine-tuning and
 quality-aware score calibration in DNN based speaker verification", ICASSP, section 3) and of wespeaker's VoxCeleb
-recipe, of each side: the logarithm of its duration, the magnitude of its embedding before centring, and its mean score
-against AS-norm's adaptive cohort. Of each, the lower and the higher of the two sides are inputs, so that enroll and
-test may change places. (A linear model of both is one of their sum and distance too; the ratio that wespeaker adds is
-for durations the distance of logarithms.) Both recipes pair short with long training utterances on purpose; here trials
-are drawn at random, and have what durations the training set has.
+recipe: for each side, the logarithm of its duration, the magnitude of its embedding before mean subtraction, and its
+mean score against AS-norm's adaptive cohort. The inputs are the lower and the higher value of the two sides, so that
+enroll and test can be swapped. A linear model of both can also represent their sum and difference. wespeaker adds the
+ratio, which for durations is the difference of logarithms. Both recipes pair short with long training utterances; here
+trials are drawn at random, with the durations of the training set.
 """
 
 import logging
@@ -32,30 +31,30 @@ log = logging.getLogger(__name__)
 MEASURES = ("log_duration", "magnitude", "cohort_mean")
 QUALITY_INPUTS = tuple(f"{end}_{measure}" for measure in MEASURES for end in ("lower", "higher"))
 
-# On weights of standardised inputs: too small to show in a figure, but trials that a score tells apart have an optimum.
+# L2 penalty on weights of standardised inputs. It is negligible, but gives separable trials an optimum.
 PENALTY = 1e-6
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """A linear model: log-likelihood ratio = `weights` (K,) times inputs, plus `bias`."""
+    """A linear model: log-likelihood ratio = inputs @ `weights` (K,) + `bias`."""
 
     weights: np.ndarray
     bias: float
 
     def apply(self, inputs: np.ndarray) -> np.ndarray:
-        """Log-likelihood ratios (n,), natural, of trials with inputs (n, K)."""
+        """Compute natural log-likelihood ratios (n,) of trials with inputs (n, K)."""
         return inputs @ self.weights + self.bias
 
 
 def train_calibration(inputs: np.ndarray, labels: np.ndarray, prior: float) -> Calibration:
-    """Logistic regression of labels (n,) on inputs (n, K), in double precision, to the optimum (the cost is convex).
+    """Fit a logistic regression of labels (n,) on inputs (n, K), in double precision. The cost is convex.
 
-    Each class counts by the prior, however many trials it has. (Brummer and du Preez 2006, "Application-independent
-    evaluation of speaker detection", Computer Speech and Language 20, section 6.)
+    The classes are weighted by the prior, not by their numbers of trials. (Brummer and du Preez 2006,
+    "Application-independent evaluation of speaker detection", Computer Speech and Language 20, section 6.)
     """
     centre, scale = inputs.mean(axis=0), inputs.std(axis=0)
-    scale[scale <= 1e-9 * np.abs(centre)] = np.inf  # an input that is always the same gets weight 0
+    scale[scale <= 1e-9 * np.abs(centre)] = np.inf  # a constant input gets weight 0
     design = np.column_stack([(inputs - centre) / scale, np.ones(len(inputs))])
     shares = np.where(labels, prior / np.count_nonzero(labels), (1 - prior) / np.count_nonzero(~labels))
     signs, offset = np.where(labels, -1.0, 1.0), logit(prior)
@@ -73,19 +72,19 @@ def train_calibration(inputs: np.ndarray, labels: np.ndarray, prior: float) -> C
 
 
 def draw_calibration_trials(utt2spk: Mapping[str, str], options: CalibrationOptions) -> Trials:
-    """Draw trials by seed, as `make_trials`: across sessions where ids show any (`speaker-session-utterance`).
+    """Draw random trials by `make_trials`: across sessions, if ids have sessions (`speaker-session-utterance`).
 
-    Of a large set, twice as many utterances as trials are drawn first.
+    For a large set, twice as many utterances as trials are drawn first.
 
     Raises:
-        InputError: where no speaker has two utterances, or there is one speaker only.
+        InputError: if no speaker has two utterances, or there is only one speaker.
     """
     try:
         return _draw(utt2spk, options)
     except InputError as error:
         raise InputError(
             f"calibration: among the training set's utterances, {error}: name a list as scoring.calibration.list, or "
-            "leave scorings that end in _linear or _qmf out of scoring.scorings"
+            "remove scorings that end in _linear or _qmf from scoring.scorings"
         ) from error
 
 
@@ -96,17 +95,17 @@ def _draw(utt2spk: Mapping[str, str], options: CalibrationOptions) -> Trials:
     drawn = {utterance: utt2spk[utterance] for utterance in utterances.tolist()}
     sessions = {utterance: _session(utterance, speaker) for utterance, speaker in drawn.items()}
     if len({(drawn[utterance], session) for utterance, session in sessions.items()}) == len(set(drawn.values())):
-        sessions = None  # each speaker has but one
+        sessions = None  # each speaker has only one
     return make_trials(drawn, options.seed, session_of=sessions, max_targets=options.trials // 2)["trials_O"]
 
 
 def _session(utterance: str, speaker: str) -> str:
-    """What stands between speaker and last part of an id, or the id where there is nothing between."""
+    """The part of an id between speaker and last part, or the whole id if there is none."""
     session, joint, _ = utterance.removeprefix(speaker).lstrip("-/").replace("/", "-").rpartition("-")
     return session if joint else utterance
 
 
 def pair_quality(quality: np.ndarray, enroll: np.ndarray, test: np.ndarray) -> np.ndarray:
-    """Inputs (n, 6), in the order of QUALITY_INPUTS, of trials of rows `enroll` and `test` (n,) of `quality` (N, 3)."""
+    """Inputs (n, 6), in the order of QUALITY_INPUTS, of trials given by rows `enroll`, `test` of `quality` (N, 3)."""
     sides = quality[enroll], quality[test]
     return np.stack([np.minimum(*sides), np.maximum(*sides)], axis=2).reshape(len(enroll), -1)

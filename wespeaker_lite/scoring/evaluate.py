@@ -1,4 +1,4 @@
-"""From embeddings and trial lists to score files and results.json."""
+"""Score files and results.json from embeddings and trial lists."""
 
 import logging
 from collections.abc import Iterable, Mapping
@@ -22,10 +22,10 @@ log = logging.getLogger(__name__)
 
 
 def read_trial_lists(paths: Iterable[str | Path]) -> dict[str, Trials]:
-    """Read trial lists by the names of their files.
+    """Read trial lists: file name -> trials.
 
     Raises:
-        InputError: for a bad list, or two of one name, whose scores would overwrite each other.
+        InputError: for a bad list, or two lists with the same name, whose scores would overwrite each other.
     """
     lists: dict[str, Trials] = {}
     for path in map(Path, paths):
@@ -40,9 +40,9 @@ def read_trial_lists(paths: Iterable[str | Path]) -> dict[str, Trials]:
 def read_training(
     scp: str | Path, utt2spk: str | Path | None, utt2num_frames: str | Path | None, options: ScoringOptions
 ) -> tuple[Cohort, Training | None]:
-    """Read the cohort, of speakers or with no `utt2spk` of utterances, and what the options' scorings learn from.
+    """Read the cohort, of speakers or without `utt2spk` of utterances, and the training data that the scorings need.
 
-    That is the whole set for PLDA, the utterances of some trials for calibration.
+    For PLDA that is the whole set, for calibration the utterances of its trials.
 
     Raises:
         InputError: as `read_cohort`, `read_embeddings`, `read_trials` and `draw_calibration_trials`.
@@ -63,10 +63,10 @@ def read_training(
 def counts(
     lists: Mapping[str, Trials], left_out: Iterable[Path], cohort: Cohort | None, options: ScoringOptions
 ) -> dict[str, Any]:
-    """What is missing or odd without being asked for, for results.json; a key is there only where there is something.
+    """Count missing utterances and odd trials, for results.json. A key exists only if there is something to report.
 
-    `left_out`: utterances (of data dirs that have such lists) that could not be read. `odd_trials`: those that stand
-    twice, or compare an utterance with itself. `small_cohort`: its size, where AS-norm asks for more.
+    `left_out`: utterances that could not be read, by data dir. `odd_trials`: duplicates, and trials of an utterance
+    with itself. `small_cohort`: the size of the cohort, if AS-norm needs more.
     """
     missing = {path.parent.name: len(path.read_text(encoding="utf-8").splitlines()) for path in left_out}
     odd = {
@@ -93,16 +93,15 @@ def score_lists(
     training: Training | None = None,
     weights: str = "",
 ) -> dict[str, dict[str, Any]]:
-    """Score every list in every way, write `out`/scores/<list>.<scoring>.score, and give the figures of each.
+    """Score every list with every scoring, write `out`/scores/<list>.<scoring>.score, and return the metrics.
 
-    With a cohort, the mean of its utterances is subtracted from all embeddings. The figures are those of the scores as
-    they are written, rounded. Where scores are calibrated, those of the trials that calibration learns from are written
-    too, as a list called `calibration`: a fusion of several systems learns from them. `weights`: the digest of the
-    network, for verify.json.
+    With a cohort, the mean of its utterances is subtracted from all embeddings. Metrics are computed from the rounded
+    scores. With a calibrated scoring, the scores of its training trials are written too, as the list `calibration`: a
+    fusion of several systems is trained on them. `weights`: the digest of the network, for verify.json.
 
     Raises:
-        InputError: where a trial's utterance has no embedding, a scoring needs what is not given, or a list cannot be
-            measured.
+        InputError: if an utterance of a trial has no embedding, a scoring needs data that are not given, or the metrics
+            of a list cannot be computed.
     """
     for trials in lists.values():
         check_known(trials, embeddings.index)
@@ -118,7 +117,7 @@ def score_lists(
         for scoring, scores in backend.all_scores(prepared, trials):
             results[name][scoring] = summarise(trials, scores, f"{name} {scoring}", is_calibrated(scoring))
             write_scores(score_file(out, name, scoring), trials, scores)
-    if options.mean == "corpus":  # another recording has no corpus: its cosines are not those that were measured here
+    if options.mean == "corpus":  # other recordings have no corpus, so these thresholds do not apply to them
         write_verification(out, backend.cohort, None, {}, weights)
     else:
         write_verification(out, backend.cohort, backend.calibrations.get("cosine_linear"), results, weights)

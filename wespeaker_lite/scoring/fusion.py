@@ -1,7 +1,7 @@
-"""Fusion of several systems: a logistic regression on their scores, trained on the trials that calibration has.
+"""Fusion of several systems: a logistic regression on their scores, trained on the trials of calibration.
 
-The result is a folder like an experiment's, with scores under the name `fusion` and a results.json: reports and
-comparisons read it as any other.
+The result is a folder like an experiment's, with scores named `fusion` and a results.json, so that reports and
+comparisons can read it.
 """
 
 import logging
@@ -30,18 +30,18 @@ log = logging.getLogger(__name__)
 
 
 def fuse(experiments: Sequence[str | Path], scoring: str, out: str | Path, prior: float = 0.5) -> dict[str, Any]:
-    """Fuse experiments' scores of one scoring, on all lists of the first; gives the results of each and of the fusion.
+    """Fuse the scores of experiments with one scoring, on all lists of the first. Returns the results of all.
 
     Writes `out`/scores/<list>.fusion.score and `out`/results.json, which also has the weights. `prior` is that of
     `train_calibration`.
 
     Raises:
-        InputError: where there are fewer than two systems, scores are missing, or were not made on the same trials.
+        InputError: if there are fewer than two systems, or scores are missing or not of the same trials.
     """
     experiments, out = [Path(experiment) for experiment in experiments], Path(out)
     folders = {experiment.resolve() for experiment in (*experiments, out)}
     if len(experiments) < 2 or len(folders) <= len(experiments):
-        raise InputError("a fusion takes at least two experiments, each once, and a folder of its own for --out")
+        raise InputError("a fusion needs at least two experiments, each once, and another folder for --out")
     results = [read_results(experiment) for experiment in experiments]
     lists = [name for name, scorings in results[0]["trials"].items() if scoring in scorings]
     if not lists:
@@ -68,8 +68,8 @@ def _train(experiments: Sequence[Path], scoring: str, prior: float) -> Calibrati
         path = score_file(experiment, CALIBRATION_LIST, scoring)
         if not path.exists():
             raise InputError(
-                f"{path}: no such file; a fusion learns from calibration's trials: run stage 6 with {scoring} and a "
-                "scoring that ends in _linear or _qmf"
+                f"{path}: no such file; a fusion is trained on the trials of calibration: run stage 6 with {scoring} "
+                "and a scoring that ends in _linear or _qmf"
             )
     trials, scores = _read_together(experiments, CALIBRATION_LIST, scoring)
     calibration = train_calibration(scores, trials.labels, prior)
@@ -79,7 +79,7 @@ def _train(experiments: Sequence[Path], scoring: str, prior: float) -> Calibrati
 
 
 def _read_together(experiments: Sequence[Path], name: str, scoring: str) -> tuple[Trials, np.ndarray]:
-    """The trials of a list, and a column of scores for each experiment, (n, systems)."""
+    """Read the trials of a list, and the scores of each experiment, (n, systems)."""
     first: Trials | None = None
     columns = []
     for experiment in experiments:
@@ -92,7 +92,7 @@ def _read_together(experiments: Sequence[Path], name: str, scoring: str) -> tupl
 
 
 def _joint_cost(results: Sequence[Mapping[str, Any]]) -> dict[str, int]:
-    """What all systems take together, where it is known of each."""
+    """The sum of the systems' costs, if all are known."""
     known = all(key in one for one in results for key in COST_KEYS)
     return {key: sum(one[key] for one in results) for key in COST_KEYS} if known else {}
 

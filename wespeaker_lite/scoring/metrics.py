@@ -1,4 +1,4 @@
-"""Error rates of scored trials: operating points, EER, minDCF; of log-likelihood ratios also Cllr and actDCF."""
+"""Error rates of scored trials: operating points, EER, minDCF; for log-likelihood ratios also Cllr and actDCF."""
 
 from dataclasses import dataclass
 
@@ -9,16 +9,16 @@ from scipy.special import xlogy
 from wespeaker_lite.core.errors import InputError
 from wespeaker_lite.kaldi.trials import Trials
 
-# Priors of a target trial at which the detection cost is reported, with both kinds of error costing 1.
+# Priors of a target trial for the detection cost. Both kinds of errors cost 1.
 P_TARGETS = (0.01, 0.05)
 
 
 @dataclass(frozen=True)
 class OperatingPoints:
-    """Error rates at every threshold that matters: a trial is accepted where its score is at least the threshold.
+    """Error rates at all thresholds that differ. A trial is accepted if its score is at least the threshold.
 
-    `thresholds` are the K distinct scores in rising order, then infinity. `miss` rises from 0 to 1, `false_alarm` falls
-    from 1 to 0; both (K + 1,). Equal scores are accepted or rejected together.
+    `thresholds` are the K unique scores in ascending order, then infinity. `miss` increases from 0 to 1, and
+    `false_alarm` decreases from 1 to 0; both (K + 1,). Equal scores are accepted or rejected together.
     """
 
     thresholds: np.ndarray
@@ -27,7 +27,7 @@ class OperatingPoints:
 
 
 def check_scores(scores: np.ndarray, trials: Trials, where: str) -> None:
-    """Check that scores (n,) can be measured; `where` names the list in messages.
+    """Check that metrics of scores (n,) can be computed. `where` names the list in messages.
 
     Raises:
         InputError: naming the first trial whose score is not finite, or the class of trials that is missing.
@@ -45,7 +45,7 @@ def check_scores(scores: np.ndarray, trials: Trials, where: str) -> None:
 
 
 def operating_points(scores: np.ndarray, labels: np.ndarray) -> OperatingPoints:
-    """Sweep the threshold over scores (n,) with labels (n,), True for target trials; both kinds must be there."""
+    """Compute the error rates of scores (n,) with labels (n,), True for target trials. Both kinds are needed."""
     order = np.argsort(scores)
     scores, labels = scores[order], labels[order]
     last_of_ties = np.append(np.flatnonzero(np.diff(scores)), len(scores) - 1)
@@ -58,7 +58,7 @@ def operating_points(scores: np.ndarray, labels: np.ndarray) -> OperatingPoints:
 def equal_error_rate(miss: np.ndarray, false_alarm: np.ndarray) -> np.ndarray:
     """Interpolate linearly between the two operating points around miss = false alarm.
 
-    Arrays are (K + 1,), or (R, K + 1) for R curves at once; gives () or (R,). The rate is a fraction of 1.
+    Arrays are (K + 1,), or (R, K + 1) for R curves. Returns the EER as a fraction of 1, () or (R,).
     """
     difference = miss - false_alarm
     above = np.argmax(difference >= 0, axis=-1, keepdims=True)  # never 0: a curve starts at miss 0, false alarm 1
@@ -74,35 +74,35 @@ def eer_threshold(points: OperatingPoints) -> float:
 
 
 def min_dcf(miss: np.ndarray, false_alarm: np.ndarray, p_target: float) -> np.ndarray:
-    """Lowest detection cost over all thresholds with c_miss = c_fa = 1, normalised.
+    """The lowest normalised detection cost over all thresholds, with c_miss = c_fa = 1.
 
-    Normalised by the cost of the better of accepting all and rejecting all, so that 1 is a system that knows nothing.
+    It is divided by the lower cost of accepting all and rejecting all, so that 1 is a system that ignores the audio.
     Shapes as in `equal_error_rate`. (NIST speaker recognition evaluation plan 2016, performance measurement.)
     """
     return (p_target * miss + (1 - p_target) * false_alarm).min(axis=-1) / min(p_target, 1 - p_target)
 
 
 def measure(miss: np.ndarray, false_alarm: np.ndarray) -> dict[str, np.ndarray]:
-    """Compute what is reported of one curve, or of R curves: `eer` (a fraction), `mindcf_p0.01`, `mindcf_p0.05`."""
+    """Compute the metrics of one curve, or of R curves: `eer` (a fraction), `mindcf_p0.01`, `mindcf_p0.05`."""
     costs = {f"mindcf_p{p_target}": min_dcf(miss, false_alarm, p_target) for p_target in P_TARGETS}
     return {"eer": equal_error_rate(miss, false_alarm), **costs}
 
 
 def cllr(scores: np.ndarray, labels: np.ndarray) -> float:
-    """Cost of log-likelihood ratios (n,), in bits: 0 is an oracle, 1 a system that always says it knows nothing.
+    """The cost of log-likelihood ratios (n,), in bits: 0 is perfect, and 1 is a system whose ratios are all 0.
 
-    Natural logarithms, both classes with equal weight. (Brummer and du Preez 2006, "Application-independent evaluation
-    of speaker detection", Computer Speech and Language 20, equation 28.)
+    `scores` are natural logarithms. Both classes have equal weight. (Brummer and du Preez 2006,
+    "Application-independent evaluation of speaker detection", Computer Speech and Language 20, equation 28.)
     """
     costs = np.logaddexp(0, np.where(labels, -scores, scores))
     return float(costs[labels].mean() + costs[~labels].mean()) / (2 * np.log(2))
 
 
 def min_cllr(scores: np.ndarray, labels: np.ndarray) -> float:
-    """Lowest Cllr that scores (n,) can have under any rising calibration; equal scores stay equal.
+    """The lowest Cllr of scores (n,) under any monotonic calibration.
 
-    The optimum is the isotonic regression of the labels on the scores, by pooling adjacent violators (the same paper,
-    section 5.2).
+    The optimum is the isotonic regression of the labels on the scores, by the pool-adjacent-violators algorithm (the
+    same paper, section 5.2).
     """
     groups = np.unique(scores, return_inverse=True)[1]
     targets = np.bincount(groups, labels) / np.count_nonzero(labels)
@@ -113,9 +113,9 @@ def min_cllr(scores: np.ndarray, labels: np.ndarray) -> float:
 
 
 def act_dcf(scores: np.ndarray, labels: np.ndarray, p_target: float) -> float:
-    """Detection cost at the threshold that theory gives for log-likelihood ratios (n,), ln((1 - p) / p).
+    """The detection cost at the theoretical threshold of log-likelihood ratios (n,), ln((1 - p) / p).
 
-    Costs and normalisation are those of `min_dcf`, which no threshold can undercut.
+    Costs and normalisation are those of `min_dcf`, which is the lower bound.
     """
     accepted = scores >= np.log((1 - p_target) / p_target)
     cost = p_target * np.mean(~accepted[labels]) + (1 - p_target) * np.mean(accepted[~labels])
@@ -123,6 +123,6 @@ def act_dcf(scores: np.ndarray, labels: np.ndarray, p_target: float) -> float:
 
 
 def measure_calibrated(scores: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """Compute what is reported of log-likelihood ratios only: `cllr`, `min_cllr`, `actdcf_p0.01`, `actdcf_p0.05`."""
+    """Compute the metrics of log-likelihood ratios: `cllr`, `min_cllr`, `actdcf_p0.01`, `actdcf_p0.05`."""
     costs = {f"actdcf_p{p_target}": act_dcf(scores, labels, p_target) for p_target in P_TARGETS}
     return {"cllr": cllr(scores, labels), "min_cllr": min_cllr(scores, labels), **costs}

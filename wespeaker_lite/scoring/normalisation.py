@@ -12,10 +12,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class CohortStatistics:
-    """Mean and standard deviation, (N,) float64 each, of every utterance's scores against the cohort."""
+    """Mean and standard deviation of each utterance's scores against the cohort, (N,) float64 each."""
 
     mean: np.ndarray
-    deviation: np.ndarray
+    std: np.ndarray
 
 
 def cohort_statistics(
@@ -25,14 +25,14 @@ def cohort_statistics(
     block_mb: float = 64,
     own: np.ndarray | None = None,
 ) -> CohortStatistics:
-    """Score utterances `unit` (N, D) against `cohort` (C, D), both of length 1, and keep mean and spread of each.
+    """Score utterances `unit` (N, D) against `cohort` (C, D), both of unit norm; compute the statistics of scores.
 
-    Of every row the `top_n` highest scores count (AS-norm), or with None all of them (S-norm). Where the cohort has
-    fewer, all count, and the log says so. Of utterances whose speakers are in the cohort, `own` (N,) has the speaker's
-    row there, which is left out: no one is an impostor to oneself. Scores in work take `block_mb` megabytes.
+    Only the `top_n` highest scores of each utterance are used (AS-norm), or all if it is None (S-norm). If the cohort
+    is smaller, all are used, and a warning is logged. If the speakers of the utterances are in the cohort, `own` (N,)
+    has their rows, which are excluded. Scores need `block_mb` megabytes.
 
     Raises:
-        InputError: where the cohort scores of an utterance do not differ: there is no spread to divide by.
+        InputError: if the cohort scores of an utterance are all equal.
     """
     count = _cohort_size(len(cohort) - (own is not None), top_n)
     mean, square = np.empty(len(unit)), np.empty(len(unit))
@@ -48,10 +48,10 @@ def cohort_statistics(
             scores = scores[:, len(cohort) - count :]
         mean[block] = scores.mean(axis=1, dtype=np.float64)
         square[block] = np.einsum("ij,ij->i", scores, scores, dtype=np.float64) / count
-    deviation = np.sqrt(np.maximum(square - mean**2, 0))
-    if not (deviation > 1e-6).all():
+    std = np.sqrt(np.maximum(square - mean**2, 0))
+    if not (std > 1e-6).all():
         raise InputError(f"the scores of an utterance against {count} of the cohort are all equal: use a larger cohort")
-    return CohortStatistics(mean, deviation)
+    return CohortStatistics(mean, std)
 
 
 def _cohort_size(available: int, top_n: int | None) -> int:
@@ -60,7 +60,7 @@ def _cohort_size(available: int, top_n: int | None) -> int:
     if top_n < 2:
         raise InputError(f"--top-n {top_n}: AS-norm needs at least 2 of the cohort")
     if top_n > available:
-        log.warning("the cohort has only %d of the %d asked for by --top-n; all of it is used", available, top_n)
+        log.warning("the cohort has only %d of the %d members of --top-n; all of it is used", available, top_n)
     return min(top_n, available)
 
 
@@ -69,11 +69,11 @@ def normalise_scores(
 ) -> np.ndarray:
     """Normalise scores (n,) by the cohort statistics of rows `enroll` and `test` (n,); float64.
 
-    The mean of the two z-scores, each by the statistics of its own side: S-norm, or "AS-norm1" of Matejka et al. 2017
-    ("Analysis of score normalization in multilingual speaker recognition", Interspeech, section 2), as statistics are
-    of the whole or of the nearest cohort.
+    The result is the mean of two z-scores, one with the statistics of each side. It is S-norm with statistics of the
+    whole cohort, and AS-norm1 with those of an adaptive cohort (Matejka et al. 2017, "Analysis of score normalization
+    in multilingual speaker recognition", Interspeech, section 2).
     """
-    inverse = 1 / statistics.deviation
+    inverse = 1 / statistics.std
     scale = inverse[enroll] + inverse[test]
     offset = (statistics.mean * inverse)[enroll] + (statistics.mean * inverse)[test]
     return 0.5 * (scores * scale - offset)

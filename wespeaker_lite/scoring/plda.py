@@ -1,9 +1,9 @@
 """LDA, length normalisation and two-covariance PLDA, trained on embeddings with speaker labels.
 
-The chain is that of Kaldi's x-vector recipes: subtract the mean, project by linear discriminant analysis, scale to one
-length, and compare under x = mean + y + e, where y ~ N(0, B) is the speaker's and e ~ N(0, W) the utterance's. B and W
-are estimated by EM with the statistics of Kaldi's ivector-compute-plda; but EM starts from moments in place of unit
-matrices, and vectors are not scaled once more in scoring.
+The steps are those of Kaldi's x-vector recipes: mean subtraction, LDA, length normalisation, and the model
+x = mean + y + e with y ~ N(0, B) for the speaker and e ~ N(0, W) for the utterance. B and W are estimated by EM with
+the statistics of Kaldi's ivector-compute-plda. There are two differences: EM starts from moments instead of unit
+matrices, and vectors are not normalised again in scoring.
 
 Sources: Brummer and de Villiers 2010, "The speaker partitioning problem" (Odyssey), for the model; Garcia-Romero and
 Espy-Wilson 2011, "Analysis of i-vector length normalization in speaker recognition systems" (Interspeech).
@@ -29,7 +29,7 @@ COVARIANCE_FLOOR = 1e-6  # of the largest eigenvalue; Kaldi's default for LDA
 
 @dataclass(frozen=True)
 class SpeakerStatistics:
-    """Of S speakers: `counts` (S,) of utterances, `means` (S, D), and the scatter `within` (D, D) around the means."""
+    """Statistics of S speakers: numbers of utterances (S,), means (S, D), and the scatter within speakers (D, D)."""
 
     counts: np.ndarray
     means: np.ndarray
@@ -38,7 +38,7 @@ class SpeakerStatistics:
 
 @dataclass(frozen=True)
 class TwoCovariance:
-    """`transform` (D, D) of vectors less `mean` (D,) makes W the unit matrix and B diagonal, with `between` (D,)."""
+    """A two-covariance model. For (x - `mean`) @ `transform`, W is the unit matrix and B = diag(`between`)."""
 
     mean: np.ndarray
     transform: np.ndarray
@@ -53,20 +53,20 @@ class PldaVectors:
     offsets: np.ndarray
 
     def scores(self, enroll: np.ndarray, test: np.ndarray, block_mb: float = 64) -> np.ndarray:
-        """Log-likelihood ratios (n,) float64 of trials of rows `enroll` and `test` (n,)."""
+        """Log-likelihood ratios (n,) float64 of trials given by rows `enroll` and `test` (n,)."""
         return cosine_scores(self.vectors, enroll, test, block_mb) + self.offsets[enroll] + self.offsets[test]
 
 
 @dataclass(frozen=True)
 class Plda:
-    """The whole chain: `mean` (D,), `lda` (D, d) and the model of what comes out of it."""
+    """All steps: `mean` (D,), `lda` (D, d), and the model of the projected vectors."""
 
     mean: np.ndarray
     lda: np.ndarray
     model: TwoCovariance
 
     def prepare(self, vectors: np.ndarray) -> PldaVectors:
-        """Bring embeddings (N, D) to the form in which they are compared, some thousands at a time."""
+        """Convert embeddings (N, D) for scoring, in blocks."""
         parts = []
         for start in range(0, len(vectors), BLOCK_ROWS):
             projected = _project(vectors[start : start + BLOCK_ROWS], self.mean, self.lda)
@@ -77,10 +77,10 @@ class Plda:
 
 
 def train_plda(vectors: np.ndarray, speakers: np.ndarray, mean: np.ndarray, options: PldaOptions) -> Plda:
-    """Train on embeddings (N, D), less `mean` (D,), whose speakers (N,) are numbered from 0.
+    """Train on embeddings (N, D) after subtraction of `mean` (D,). `speakers` (N,) are numbered from 0.
 
     Raises:
-        InputError: where there are too few speakers or utterances for the dimensions, or the embeddings are degenerate.
+        InputError: if there are too few speakers or utterances for the dimensions, or the embeddings are degenerate.
     """
     count, size = int(speakers.max()) + 1, vectors.shape[1]
     dim = min(size, count - 1) if options.lda_dim is None else options.lda_dim
@@ -92,8 +92,8 @@ def train_plda(vectors: np.ndarray, speakers: np.ndarray, mean: np.ndarray, opti
     if len(vectors) - count < size:
         raise InputError(
             f"plda: {len(vectors)} training utterances of {count} speakers are too few for embeddings of {size} "
-            f"dimensions: it takes {size} more utterances than speakers to see how those of one speaker differ; "
-            "or leave plda out of scoring.scorings"
+            f"dimensions: there must be at least {size} more utterances than speakers; "
+            "or remove plda from scoring.scorings"
         )
     log.info("PLDA of %d dimensions (of %d) from %d utterances of %d speakers", dim, size, len(vectors), count)
     lda = _discriminants(speaker_statistics(vectors, speakers, lambda block: block - mean))[:, :dim]
@@ -102,7 +102,7 @@ def train_plda(vectors: np.ndarray, speakers: np.ndarray, mean: np.ndarray, opti
 
 
 def _project(vectors: np.ndarray, mean: np.ndarray, lda: np.ndarray) -> np.ndarray:
-    """LDA, then the length that vectors with unit variance would have, the root of their size."""
+    """Apply LDA, and scale to the expected norm of vectors with unit variance, the root of their size."""
     projected = (vectors - mean) @ lda.astype(vectors.dtype)
     return projected * (np.sqrt(lda.shape[1]) / np.linalg.norm(projected, axis=1, keepdims=True)).astype(vectors.dtype)
 
@@ -110,7 +110,7 @@ def _project(vectors: np.ndarray, mean: np.ndarray, lda: np.ndarray) -> np.ndarr
 def speaker_statistics(
     vectors: np.ndarray, speakers: np.ndarray, transform: Callable[[np.ndarray], np.ndarray]
 ) -> SpeakerStatistics:
-    """Collect them from vectors (N, D), some thousands at a time, each block after `transform`."""
+    """Compute the statistics of vectors (N, D), in blocks, to which `transform` is applied."""
     counts = np.bincount(speakers)
     sums, squares = 0.0, 0.0
     for start in range(0, len(vectors), BLOCK_ROWS):
@@ -123,16 +123,16 @@ def speaker_statistics(
 
 
 def _discriminants(statistics: SpeakerStatistics) -> np.ndarray:
-    """Directions (D, D), the best first, scaled so that the scatter within speakers becomes the unit matrix."""
+    """The LDA directions (D, D), the best first, scaled so that the scatter within speakers is the unit matrix."""
     centred = statistics.means - np.average(statistics.means, axis=0, weights=statistics.counts)
     return _diagonalise((centred.T * statistics.counts) @ centred, statistics.within)[1]
 
 
 def _diagonalise(between: np.ndarray, within: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The matrix V with V' within V = 1 and V' between V diagonal, and that diagonal, falling.
+    """Find V with V' within V = 1 and V' between V diagonal. Returns that diagonal, in descending order, and V.
 
-    Directions in which `within` hardly extends are taken to extend a little, as by Kaldi's --covariance-floor: the last
-    layer of a network may well leave one empty.
+    Small eigenvalues of `within` are floored, as with Kaldi's --covariance-floor, because the last layer of a network
+    may not use all dimensions.
     """
     values, vectors = eigh(within)
     if not values.sum() > 1e-6 * np.trace(between):
@@ -143,9 +143,10 @@ def _diagonalise(between: np.ndarray, within: np.ndarray) -> tuple[np.ndarray, n
 
 
 def train_two_covariance(statistics: SpeakerStatistics, iterations: int) -> TwoCovariance:
-    """Estimate B and W by EM, from the moments; the mean is that of speakers' means, as Kaldi has it.
+    """Estimate B and W by EM, starting from the moments. The mean is that of the speakers' means, as in Kaldi.
 
-    All is kept in the basis where W is the unit matrix and B diagonal, so that speakers' posteriors have no matrices.
+    All values are in the basis in which W is the unit matrix and B is diagonal, so that the posteriors of speakers have
+    diagonal covariances.
     """
     counts, speakers = statistics.counts[:, None], len(statistics.counts)
     mean = statistics.means.mean(axis=0)
@@ -157,20 +158,20 @@ def train_two_covariance(statistics: SpeakerStatistics, iterations: int) -> TwoC
         transform, means, scatter = transform @ basis, means @ basis, basis.T @ scatter @ basis
         if iteration == iterations:
             break
-        spread = diagonal / (1 + counts * diagonal)  # of the posterior of y, by speaker and dimension
-        expected = counts * spread * means
+        variance = diagonal / (1 + counts * diagonal)  # of the posterior of y, by speaker and dimension
+        expected = counts * variance * means
         rest = means - expected
-        between = (expected.T @ expected + np.diag(spread.sum(axis=0))) / speakers
-        within = (scatter + (rest * counts).T @ rest + np.diag((counts * spread).sum(axis=0))) / counts.sum()
+        between = (expected.T @ expected + np.diag(variance.sum(axis=0))) / speakers
+        within = (scatter + (rest * counts).T @ rest + np.diag((counts * variance).sum(axis=0))) / counts.sum()
     return TwoCovariance(mean, transform, np.maximum(diagonal, 0))
 
 
 def ratio_vectors(model: TwoCovariance, vectors: np.ndarray) -> PldaVectors:
-    """Write the log-likelihood ratio of one speaker against two as a product of rows, from vectors (N, D).
+    """Express the log-likelihood ratio of one speaker against two as dot products, from vectors (N, D).
 
-    In the model's basis both hypotheses are Gaussians of pairs (a, b), one for each dimension, with variances 1 + psi
-    and covariance psi or 0; their logarithms differ by psi / (1 + 2 psi) a b, less
-    psi^2 / (2 (1 + psi) (1 + 2 psi)) (a^2 + b^2), plus log(1 + psi) - log(1 + 2 psi) / 2.
+    In the model's basis, both hypotheses are Gaussians of pairs (a, b), one for each dimension, with variances 1 + psi
+    and covariance psi or 0. The difference of their logarithms is psi / (1 + 2 psi) a b
+    - psi^2 / (2 (1 + psi) (1 + 2 psi)) (a^2 + b^2) + log(1 + psi) - log(1 + 2 psi) / 2.
     """
     psi = model.between
     rotated = (vectors - model.mean) @ model.transform

@@ -1,4 +1,4 @@
-"""results.json of an experiment, and tables for people."""
+"""The results.json of an experiment."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -25,9 +25,9 @@ CALIBRATED_METRICS = (*(f"actdcf_p{p_target}" for p_target in P_TARGETS), "cllr"
 
 
 def summarise(trials: Trials, scores: np.ndarray, where: str, calibrated: bool = False) -> dict[str, float | int]:
-    """Measure one list's scores (n,): EER as a fraction of 1 and its threshold, minDCF, and the counts of trials.
+    """Compute the metrics of scores (n,): EER as a fraction of 1 and its threshold, minDCF, and numbers of trials.
 
-    `calibrated`: they are log-likelihood ratios, whose actDCF and Cllr mean something too.
+    `calibrated`: the scores are log-likelihood ratios, so actDCF and Cllr are added.
 
     Raises:
         InputError: as `check_scores`.
@@ -43,7 +43,7 @@ def summarise(trials: Trials, scores: np.ndarray, where: str, calibrated: bool =
 
 
 def write_results(path: str | Path, results: Mapping[str, Any]) -> None:
-    """Write results.json whole, in place of an older one."""
+    """Write results.json. It appears whole or not at all."""
     write_text(path, json.dumps(results, indent=2) + "\n")
 
 
@@ -51,7 +51,7 @@ def read_results(experiment: str | Path) -> dict[str, Any]:
     """Read an experiment's results.json.
 
     Raises:
-        InputError: where it is missing or not what stage 6 writes.
+        InputError: if it is missing, or has no trial lists.
     """
     path = Path(experiment) / "results.json"
     if not path.exists():
@@ -66,7 +66,7 @@ def read_cost(path: str | Path) -> dict[str, int]:
     """Read `params` and `macs_1s` from the JSON that `wespeaker_lite.bin.cost` prints.
 
     Raises:
-        InputError: where the file is not JSON or lacks one of them.
+        InputError: if the file is not JSON or lacks one of them.
     """
     cost = read_json(Path(path))
     missing = [key for key in COST_KEYS if key not in cost]
@@ -76,7 +76,7 @@ def read_cost(path: str | Path) -> dict[str, int]:
 
 
 def mean_of_lists(results: Mapping[str, Mapping[str, Any]], lists: Sequence[str]) -> dict[str, Any]:
-    """The mean of each metric over some lists, each of which counts as much, by scoring; and which lists they are.
+    """The mean of each metric over lists, with equal weights, by scoring; and the names of the lists.
 
     Raises:
         InputError: for a list that was not scored.
@@ -93,20 +93,20 @@ def mean_of_lists(results: Mapping[str, Mapping[str, Any]], lists: Sequence[str]
 
 
 def iter_mean(results: Mapping[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
-    """Yield the rows of the mean over test sets, as `iter_results` those of lists; none where there is no mean."""
+    """Yield the name, scoring and metrics of the mean over test sets, as `iter_results`. Nothing without a mean."""
     mean = results.get("mean", {"lists": [], "scorings": {}})
     for scoring, figures in mean["scorings"].items():
         yield f"mean of {len(mean['lists'])}", scoring, figures
 
 
 def iter_results(results: Mapping[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
-    """Yield trial list, scoring and figures."""
+    """Yield trial list, scoring and metrics."""
     for trials, scorings in results["trials"].items():
         for scoring, figures in scorings.items():
             yield trials, scoring, figures
 
 
 def shown_metrics(rows: Iterable[Mapping[str, Any]]) -> list[str]:
-    """The columns of a table: those metrics that any of its rows has."""
+    """The metrics that any row of a table has, in the order of columns."""
     known = set().union(*rows)
     return [metric for metric in (*METRICS, *CALIBRATED_METRICS) if metric in known]

@@ -1,4 +1,4 @@
-"""Score files: a line `enroll test score label` for every trial, no header."""
+"""Score files: a line `enroll test score label` for every trial, without a header."""
 
 import math
 import re
@@ -14,17 +14,17 @@ from wespeaker_lite.kaldi.trials import KALDI_LABELS, Trials, read_rows
 
 DECIMALS = 6
 CALIBRATION_LIST = "calibration"
-# float() would also take nan, 1_0, and digits of other scripts.
+# float() would also accept nan, 1_0, and digits of other scripts.
 _ROW = re.compile(r"\s*(\S+)\s+(\S+)\s+([-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?)\s+(target|nontarget)\s*")
 
 
 def score_file(experiment: str | Path, trials: str, scoring: str) -> Path:
-    """Where an experiment has the scores of a trial list, or of the trials that calibration learns from."""
+    """The score file of a trial list, or of the training trials of calibration."""
     return Path(experiment) / "scores" / f"{trials}.{scoring}.score"
 
 
 def write_scores(path: str | Path, trials: Trials, scores: np.ndarray) -> None:
-    """Write scores (n,) of trials with six decimals; the file appears whole or not at all."""
+    """Write scores (n,) with six decimals. The file appears whole or not at all."""
     kinds = np.where(trials.labels, "target", "nontarget").tolist()
     fields = zip(trials.enroll, trials.test, scores.tolist(), kinds, strict=True)
     write_lines(path, (f"{enroll} {test} {score:.{DECIMALS}f} {kind}\n" for enroll, test, score, kind in fields))
@@ -34,7 +34,7 @@ def read_scores(path: str | Path) -> tuple[Trials, np.ndarray]:
     """Read a score file into its trials and scores (n,) float64.
 
     Raises:
-        InputError: naming file and line where fields are not four, the score is no number or the label unknown.
+        InputError: naming file and line, if there are not four fields, the score is no number, or the label is unknown.
     """
     path = Path(path)
     if not path.exists():
@@ -52,10 +52,10 @@ def read_scores(path: str | Path) -> tuple[Trials, np.ndarray]:
 
 
 def check_same_trials(trials: Trials, first: Trials) -> None:
-    """Check that two score files hold the same trials in the same order, as paired comparisons and fusion need.
+    """Check that two score files have the same trials in the same order, for paired comparisons and fusion.
 
     Raises:
-        InputError: naming both files and the first line where they differ.
+        InputError: naming both files and the first line that differs.
     """
     sides = (trials.enroll, first.enroll), (trials.test, first.test), (trials.labels.tolist(), first.labels.tolist())
     if all(ours == theirs for ours, theirs in sides):

@@ -1,4 +1,4 @@
-"""What stage 6 leaves for comparing other recordings with the same model: `verify.json`."""
+"""`verify.json`: mean, thresholds and calibration of a model, with which other recordings can be compared."""
 
 import json
 from collections.abc import Mapping
@@ -16,8 +16,8 @@ from wespeaker_lite.scoring.calibration import Calibration
 
 @dataclass(frozen=True)
 class Verification:
-    """How cosines are made and judged: `mean` (D,) to subtract from embeddings, or None; the EER point's threshold by
-    trial list; the calibration of cosine_linear, or None. `weights`: the digest of the network that it belongs to.
+    """The content of verify.json: `mean` (D,) to subtract from embeddings, or None; thresholds of the EER by trial
+    list; the calibration of cosine_linear, or None. `weights`: the digest of the network that it belongs to.
     """
 
     mean: np.ndarray | None = None
@@ -41,7 +41,7 @@ def write_verification(
     results: Mapping[str, Mapping[str, Any]],
     weights: str = "",
 ) -> None:
-    """Write `out`/verify.json; there are thresholds for the lists that were scored by cosine."""
+    """Write `out`/verify.json, with thresholds for the lists that were scored by cosine."""
     record = {
         "weights": weights,
         "mean": cohort.mean.tolist() if cohort else None,
@@ -52,10 +52,10 @@ def write_verification(
 
 
 def read_verification(model: str | Path) -> Verification | None:
-    """Read what lies beside a model: NAME.verify.json, or the verify.json of its experiment; None where neither does.
+    """Read NAME.verify.json in the folder of a model, or else its verify.json. Return None if there is neither.
 
     Raises:
-        InputError: naming the file, where it is not what stage 6 writes.
+        InputError: naming the file, if its content is malformed.
     """
     model = Path(model)
     for path in (model.with_suffix(".verify.json"), model.with_name("verify.json")):

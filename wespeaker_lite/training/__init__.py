@@ -1,1 +1,1 @@
-"""The training loop, checkpoints, schedules and meters."""
+"""Training: the loop, checkpoints, schedules, logs."""

@@ -1,4 +1,4 @@
-"""Checkpoints: everything that a run needs to resume as if it had never been stopped."""
+"""Checkpoints: the complete state of a run, so that a resumed run gives the same result."""
 
 import logging
 import random
@@ -28,7 +28,7 @@ def random_states() -> dict[str, Any]:
 
 
 def set_random_states(states: dict[str, Any]) -> None:
-    """Put all random generators where `random_states` found them."""
+    """Restore the states of `random_states`."""
     torch.set_rng_state(states["torch"])
     if states["cuda"] and torch.cuda.is_available():
         torch.cuda.set_rng_state_all(states["cuda"])
@@ -39,7 +39,7 @@ def set_random_states(states: dict[str, Any]) -> None:
 
 
 class CheckpointStore:
-    """The folder of a run's checkpoints, named by what is done: `epoch_0003_batch_000000.pt` ends epoch 3."""
+    """The folder of a run's checkpoints. `epoch_0003_batch_000000.pt` is the end of epoch 3."""
 
     PATTERN = re.compile(r"epoch_(\d+)_batch_(\d+)\.pt")
 
@@ -48,9 +48,9 @@ class CheckpointStore:
         self.keep = keep
 
     def save(self, epoch: int, batch: int, record: dict[str, Any]) -> None:
-        """Save a checkpoint after `epoch` whole epochs and `batch` batches more, then delete those not needed any more.
+        """Save a checkpoint after `epoch` whole epochs and `batch` more batches, then delete old ones.
 
-        Kept are the last `keep` ends of epochs and the last two of all: if the newest is cut, there is one before it.
+        The last `keep` ends of epochs are kept, and the last two checkpoints, in case the newest is damaged.
         """
         save_tensors(self.folder / f"epoch_{epoch:04d}_batch_{batch:06d}.pt", record)
         paths = self.paths()
@@ -69,7 +69,7 @@ class CheckpointStore:
 
     def latest(self) -> dict[str, Any] | None:
         """The newest checkpoint that can be read."""
-        for unfinished in self.folder.glob(".*.tmp"):  # of a run that was killed while it saved
+        for unfinished in self.folder.glob(".*.tmp"):  # of a run that was killed while saving
             unfinished.unlink()
         for path in reversed(self.paths()):
             record = self._read(path)
@@ -78,11 +78,11 @@ class CheckpointStore:
                 return record
         return None
 
-    def drop_behind_gap(self, averaged: Sequence[int], origin: Mapping[str, Any]) -> bool:
-        """Delete what was trained after the first of the `averaged` ends of epochs that is cut, gone or not of this
-        `origin`; tell if one is.
+    def drop_after_gap(self, averaged: Sequence[int], origin: Mapping[str, Any]) -> bool:
+        """Find the first of the `averaged` ends of epochs that is damaged, missing or of another `origin`. Delete all
+        checkpoints from there on; return whether there was one.
 
-        That epoch is then trained again, so that the mean is over the weights of an undisturbed run.
+        Training then repeats that epoch, so that the mean is over the weights of an undisturbed run.
         """
         places = {self._place_of(path): path for path in self.paths()}
         newest = max(places, default=(0, 0))
@@ -100,25 +100,25 @@ class CheckpointStore:
         return record is not None and all(record.get(name) == value for name, value in origin.items())
 
     def _place_of(self, path: Path) -> tuple[int, int]:
-        """How many whole epochs a checkpoint has behind it, and how many batches more."""
+        """The numbers of whole epochs and of more batches before a checkpoint."""
         epoch, batch = self.PATTERN.fullmatch(path.name).groups()
         return int(epoch), int(batch)
 
     def _read(self, path: Path) -> dict[str, Any] | None:
-        """A checkpoint, or None for one that cannot be read or is of another place in the run: it is set aside as
-        `*.cut`, and the log says so."""
+        """Read a checkpoint. If it cannot be read or has the wrong name, log a warning, rename it to `*.cut`, and
+        return None."""
         try:
             record = load_tensors(path)
             if (record["epoch"], record["batch"]) != self._place_of(path):
                 raise InputError(f"{path}: holds the end of epoch {record['epoch']}, batch {record['batch']}")
             return record
         except (InputError, KeyError) as error:
-            log.warning("%s; set aside, what else there is is used", error)
+            log.warning("%s; it is renamed to *.cut, and an earlier checkpoint is used", error)
             path.rename(path.with_suffix(".cut"))
             return None
 
     def set_aside(self, changed: Sequence[str]) -> None:
-        """Move all checkpoints to a folder beside, `checkpoints.1` or the next free number: they are of another run."""
+        """Rename the folder to `checkpoints.1` or the next free number, because its checkpoints are of another run."""
         number = 1
         while (aside := self.folder.with_name(f"{self.folder.name}.{number}")).exists():
             number += 1
@@ -126,10 +126,10 @@ class CheckpointStore:
         log.warning("the checkpoints are of another run (other %s); they are kept in %s", ", ".join(changed), aside)
 
     def average(self, number: int) -> dict[str, torch.Tensor]:
-        """The mean of the weights at the last `number` ends of epochs, in float64; integers are as in the last.
+        """The mean of the weights over the last `number` ends of epochs, in float64. Integers are those of the last.
 
         Raises:
-            InputError: where fewer of them can be read.
+            InputError: if fewer checkpoints can be read.
         """
         records = [self._read(path) for path in self.epoch_ends()[-number:]]
         states = [record["learner"] for record in records if record is not None]

@@ -1,4 +1,4 @@
-"""torch.compile for the networks and the KD terms: kept where it works, gives the same numbers, and is faster."""
+"""torch.compile for networks and KD terms. It is used only if it works, gives the same loss, and is faster."""
 
 import copy
 import logging
@@ -14,14 +14,15 @@ from wespeaker_lite.training.learner import Learner
 log = logging.getLogger(__name__)
 
 BACKEND = "inductor"
-SAME = 0.02  # the largest difference of a loss, in parts of it, that rounding in half precision explains
+SAME = 0.02  # the largest relative difference of a loss that half precision explains
 TIMED = 5  # steps
 
 
 def compile_where_it_pays(learner: Learner, choice: str, step: Callable[[], Tensor]) -> bool:
-    """Compile a learner; `on` keeps it if it works, `auto` if it is also faster. Weights and random states stay.
+    """Compile a learner. `on` keeps this if it works, `auto` if it is also faster. Weights and random states are kept.
 
-    step: a whole pass forward and backward over made crops; returns the loss. What decides is logged in one line.
+    step: runs a forward and a backward pass on random crops, and returns the loss. The reason for the decision is
+    logged.
     """
     kept, states = copy.deepcopy(learner.state_dict()), random_states()
     repeats = TIMED if choice == "auto" else 0
@@ -32,7 +33,7 @@ def compile_where_it_pays(learner: Learner, choice: str, step: Callable[[], Tens
         log.info("compiling the networks (runtime.compile: %s); this can take minutes", choice)
         _switch_on(learner)
         reason = _why_not(loss, seconds, *_try_out(step, repeats))
-    except Exception as error:  # compilers raise what they like; the cause is in the line below
+    except Exception as error:  # a compiler can raise any exception; it is logged below
         reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
     learner.load_state_dict(kept)
     learner.zero_grad(set_to_none=True)
@@ -52,13 +53,13 @@ def _try_out(step: Callable[[], Tensor], repeats: int) -> tuple[float, float]:
     started = time.perf_counter()
     for _ in range(repeats):
         last = step()
-    last.item()  # which waits for all of them
+    last.item()  # waits for all steps
     return loss, (time.perf_counter() - started) / repeats
 
 
 def _why_not(plain: float, plain_seconds: float, compiled: float, seconds: float) -> str:
     if not abs(compiled - plain) <= SAME * abs(plain):
-        return f"it gives a loss of {compiled:.6g} in the place of {plain:.6g}"
+        return f"it gives a loss of {compiled:.6g} instead of {plain:.6g}"
     if seconds > plain_seconds:
         return f"a step takes {1e3 * seconds:.1f} ms instead of {1e3 * plain_seconds:.1f} ms"
     if seconds:
@@ -72,7 +73,7 @@ def _networks(learner: Learner) -> list[nn.Module]:
 
 
 def _switch_on(learner: Learner) -> None:
-    """Compile in place: names of parameters stay as they are."""
+    """Compile in place, so that the names of parameters do not change."""
     for network in _networks(learner):
         network.compile(backend=BACKEND)
         if hasattr(network, "activations"):

@@ -1,8 +1,8 @@
-"""Several processes that train one network: who they are, and the sums that make them one.
+"""Training of one network by several processes (ranks).
 
-Each takes its share of every batch; gradients and logged losses are those of the whole batch, and so are the statistics
-of batch norms, where these are shared. Then the result depends on the size of the batch, not on how many share it, but
-for the order of floating-point sums.
+Each rank processes its share of every batch. Gradients and logged losses are those of the whole batch, as are the
+statistics of batch norms, if these are shared. Then the result depends on the batch size, but not on the number of
+ranks, except for the order of floating-point sums.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ from wespeaker_lite.training.watch import Watch
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process' number, and how many there are."""
+    """The rank of this process, and the number of processes."""
 
     rank: int = 0
     count: int = 1
@@ -31,12 +31,12 @@ class Ranks:
 
     @property
     def is_first(self) -> bool:
-        """Whether this is the one that writes files."""
+        """Whether this rank writes the files."""
         return self.rank == 0
 
     @contextlib.contextmanager
     def first_goes_first(self) -> Iterator[None]:
-        """The first rank does what stands in the `with` before the others do the same."""
+        """Run the `with` block in the first rank, and then in the others."""
         if not self.is_first:
             dist.barrier()
             self.watch.beat()
@@ -45,10 +45,10 @@ class Ranks:
             dist.barrier()
 
     def synchronise(self, module: nn.Module, shared: bool = True) -> None:
-        """Make a module one that all ranks train together; `shared`: its batch norms take statistics of all ranks.
+        """Prepare a module for training by all ranks. With `shared`, batch norms use the statistics of all ranks.
 
         Raises:
-            RuntimeError: where a rank holds other weights than the first: it read another checkpoint.
+            RuntimeError: if this rank has other weights than the first, because it read another checkpoint.
         """
         if self.count == 1:
             return
@@ -61,9 +61,9 @@ class Ranks:
             share_statistics(module)
 
     def average_statistics(self, module: nn.Module) -> None:
-        """Give all ranks the mean of their running statistics, where each has its own.
+        """Average the running statistics over ranks that have their own.
 
-        The update of running statistics is linear: at whichever steps the mean is taken, the result is the same.
+        The update of running statistics is linear, so that it does not matter after which steps they are averaged.
         """
         norms = [child for child in module.modules() if getattr(child, "running_mean", None) is not None]
         statistics = [values for norm in norms for values in (norm.running_mean, norm.running_var)]
@@ -74,7 +74,7 @@ class Ranks:
             values.copy_(part.view_as(values))
 
     def mean(self, values: Tensor) -> Tensor:
-        """The mean over ranks of values that each has in the same order, element by element."""
+        """The mean over ranks, element by element. All ranks must have values of the same shape."""
         if self.count == 1:
             return values
         total = values.clone()
@@ -83,7 +83,7 @@ class Ranks:
         return total / self.count
 
     def any(self, mine: bool) -> bool:
-        """Whether it is so in one of the ranks. The message goes from host to host; no GPU is waited for."""
+        """Whether `mine` is true in any rank. The message is sent between hosts, without waiting for a GPU."""
         if self.count == 1:
             return mine
         total = torch.tensor([float(mine)])
@@ -94,12 +94,12 @@ class Ranks:
 
 @contextlib.contextmanager
 def joined_ranks(device: str, patience: float = 30.0) -> Iterator[Ranks]:
-    """Join the processes that torchrun started, by its variables in the environment; where there are any.
+    """Join the processes that torchrun started, by its environment variables. Without them, there is one rank.
 
-    patience: minutes that a rank waits for the others; the slowest step is a rank 0 that averages checkpoints.
+    patience: minutes that a rank waits for the others. The longest wait is for rank 0 to average checkpoints.
 
     Raises:
-        InputError: where the others do not answer for so long.
+        InputError: if the others do not answer within `patience`.
     """
     count = int(os.environ.get("WORLD_SIZE", "1"))
     if count == 1:
@@ -116,8 +116,8 @@ def joined_ranks(device: str, patience: float = 30.0) -> Iterator[Ranks]:
         if "timed out" not in str(error).lower():
             raise
         raise InputError(
-            f"{who}: the others did not answer for {patience:g} minutes (runtime.patience): one of them was stopped, "
-            "or its machine was; training resumes from the last checkpoint"
+            f"{who}: the others did not answer for {patience:g} minutes (runtime.patience): one of them, or its "
+            "machine, has stopped; training resumes from the last checkpoint"
         ) from error
     finally:
         watch.end()
@@ -125,16 +125,16 @@ def joined_ranks(device: str, patience: float = 30.0) -> Iterator[Ranks]:
 
 
 class GradientSum:
-    """Adds up the gradients of all ranks; a parameter that one of them did not use counts as 0.
+    """Sums the gradients of all ranks. The gradient of a parameter that a rank did not use counts as 0.
 
-    overlapped: in messages of some megabytes, each sent as soon as the backward pass has made its gradients, while it
-    computes those of earlier layers. Else in one message, at the end.
+    overlapped: send messages of some megabytes, each as soon as its gradients are computed, while the backward pass
+    continues. Otherwise, send one message at the end.
     """
 
-    MESSAGE = 1 << 22  # bytes, or one parameter that is larger
+    MESSAGE = 1 << 22  # bytes, unless one parameter is larger
 
     def __init__(self, ranks: Ranks, module: nn.Module, overlapped: bool) -> None:
-        # Gradients come from the last layer to the first.
+        # Gradients are computed from the last layer to the first.
         parameters = [parameter for parameter in module.parameters() if parameter.requires_grad][::-1]
         self.messages: list[list[nn.Parameter]] = [[]] if ranks.count > 1 and parameters else []
         self.sent: list[tuple[Tensor, dist.Work]] = []
@@ -146,7 +146,7 @@ class GradientSum:
                 size = 0
             if overlapped:
                 number = len(self.messages) - 1
-                parameter.register_post_accumulate_grad_hook(lambda _, number=number: self._one_more(number))
+                parameter.register_post_accumulate_grad_hook(lambda _, number=number: self._count_gradient(number))
             self.messages[-1].append(parameter)
             size += parameter.nbytes
         self._begin()
@@ -155,9 +155,9 @@ class GradientSum:
         self.sent = []
         self.missing = [len(message) for message in self.messages]
 
-    def _one_more(self, number: int) -> None:
+    def _count_gradient(self, number: int) -> None:
         self.missing[number] -= 1
-        # In all ranks in the same order: a message waits for those before it.
+        # Messages must be sent in the same order in all ranks, so each waits for those before it.
         while len(self.sent) < len(self.messages) and self.missing[len(self.sent)] == 0:
             self._send()
 
@@ -167,7 +167,7 @@ class GradientSum:
         self.sent.append((flat, dist.all_reduce(flat, async_op=True)))
 
     def finish(self) -> None:
-        """After the backward pass: send what was not sent yet, and put the sums instead of the gradients."""
+        """After the backward pass, send the remaining messages, and replace the gradients by the sums."""
         while len(self.sent) < len(self.messages):
             self._send()
         for message, (flat, work) in zip(self.messages, self.sent, strict=True):
@@ -178,13 +178,13 @@ class GradientSum:
 
 
 def _take_gpu(device: str, local_rank: int) -> str:
-    """Take this rank's GPU of those that its node offers; return how the ranks talk.
+    """Select the GPU of this rank among those of its node; return the backend of torch.distributed.
 
-    Messages from host to host always go by gloo. Ranks share a GPU that the config names by number, and nccl refuses
-    that, as it refuses instances of one GPU (MIG).
+    Messages between hosts always use gloo. nccl supports neither ranks that share a GPU, as with a device number in the
+    config, nor instances of one GPU (MIG).
 
     Raises:
-        InputError: where there are fewer GPUs than ranks on this node.
+        InputError: if there are fewer GPUs than ranks on this node.
     """
     if device == "cpu":
         return "gloo"
@@ -192,7 +192,7 @@ def _take_gpu(device: str, local_rank: int) -> str:
     names = visible.split(",") if visible else []
     instances = any(name.startswith("MIG-") for name in names)
     if instances and local_rank < len(names):
-        # A process sees but the first instance; which that is has to be said before CUDA is used.
+        # A process can use only the first instance in this variable, which must be set before CUDA is used.
         os.environ["CUDA_VISIBLE_DEVICES"] = names[local_rank]
     if not torch.cuda.is_available() and device == "auto":
         return "gloo"
@@ -202,23 +202,23 @@ def _take_gpu(device: str, local_rank: int) -> str:
         return "gloo"
     if local_rank >= offered:
         raise InputError(
-            f"process {local_rank + 1} of this node has no GPU: it offers {offered} (CUDA_VISIBLE_DEVICES "
-            f"{'is not set' if visible is None else visible}); set --processes, or --gpu, to so many"
+            f"process {local_rank + 1} of this node has no GPU: there are {offered} (CUDA_VISIBLE_DEVICES "
+            f"{'is not set' if visible is None else visible}); set --processes, or --gpu, to this number"
         )
     torch.cuda.set_device(0 if instances else local_rank)
     return "gloo" if instances else "cpu:gloo,cuda:nccl"
 
 
 def share_statistics(module: nn.Module) -> None:
-    """Make all batch norms in a module normalise by the whole batch, not by this rank's share."""
+    """Make all batch norms of a module use the statistics of the whole batch, not of this rank's share."""
     for child in module.modules():
         if type(child) in SHARED:
-            # The object stays, and its parameters, which the optimiser and other layers know.
+            # The object and its parameters stay the same, because the optimiser and other layers refer to them.
             child.__class__ = SHARED[type(child)]
 
 
 class _Sum(torch.autograd.Function):
-    """The sum over ranks; each adds to the loss of all, so its gradient is summed too."""
+    """The sum over ranks. Its gradient is summed too, because the losses of all ranks depend on it."""
 
     @staticmethod
     def forward(ctx: Any, values: Tensor) -> Tensor:
@@ -232,7 +232,7 @@ class _Sum(torch.autograd.Function):
 
 
 def _normalise(norm: nn.Module, maps: Tensor, channel_dim: int) -> Tensor:
-    """Batch norm by mean and variance over all ranks, in float32; running statistics are updated as torch's are."""
+    """Batch norm by mean and variance over all ranks, in float32. Running statistics are updated as in torch."""
     dims = [dim for dim in range(maps.dim()) if dim != channel_dim]
     shape = [-1 if dim == channel_dim else 1 for dim in range(maps.dim())]
     with torch.autocast(maps.device.type, enabled=False):
@@ -253,10 +253,10 @@ def _normalise(norm: nn.Module, maps: Tensor, channel_dim: int) -> Tensor:
 
 
 class SharedBatchNorm(nn.modules.batchnorm._BatchNorm):
-    """Batch norm over all ranks, on any device (torch's SyncBatchNorm is for GPUs alone)."""
+    """Batch norm over all ranks, on any device. torch's SyncBatchNorm is for GPUs only."""
 
     def _check_input_dim(self, input: Tensor) -> None:
-        """Channels are dimension 1, whatever follows."""
+        """Accept any number of dimensions. Channels are dimension 1."""
 
     def forward(self, input: Tensor) -> Tensor:
         if not self.training:

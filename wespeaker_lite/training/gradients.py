@@ -1,4 +1,4 @@
-"""How hard each loss pulls at the student, and whether it pulls where the classification does."""
+"""The gradient norm of each loss, and the cosine between its gradient and that of the classification."""
 
 from collections.abc import Mapping, Sequence
 
@@ -7,11 +7,12 @@ from torch import Tensor, nn
 
 
 def gradients_by_loss(weighted: Mapping[str, Tensor], parameters: Sequence[nn.Parameter]) -> dict[str, Tensor]:
-    """The gradient norm of each weighted loss, `gradient_NAME`, and its cosine to that of `class`, `cosine_NAME`.
+    """Compute the gradient norm of each weighted loss, `gradient_NAME`, and the cosine of its gradient to that of
+    `class`, `cosine_NAME`.
 
-    The gradients are of the parameters of the student's network, which all losses share; heads and what terms train of
-    their own do not count. A loss that does not reach the network has the norm 0. It costs a backward pass for each
-    loss. With several processes a figure is the mean of what each has for its share of the batch.
+    Gradients are with respect to `parameters`, those of the student's network, which all losses share. The norm of a
+    loss that does not depend on the network is 0. Each loss needs a backward pass. With several processes, a value is
+    the mean over the processes, each for its share of the batch.
     """
     gradients = {name: _gradient(loss, parameters) for name, loss in weighted.items()}
     norms = {name: torch.linalg.vector_norm(gradient) for name, gradient in gradients.items()}

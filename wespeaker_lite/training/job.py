@@ -1,4 +1,4 @@
-"""One training run as a job: build what the config says, log to the experiment's folder, train."""
+"""A training run as a job: build student, teachers and KD terms of a config, set up the log, train."""
 
 import importlib.metadata
 import logging
@@ -34,11 +34,12 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Job:
-    """A resolved config, a data dir and the experiment's folder; teachers' final.pt, and their embeddings if made once.
+    """The inputs and outputs of a training run.
 
-    start_from: final.pt of the model that training begins with, where it does not begin with fresh weights. inputs:
-    files that the result depends on. Checkpoints made from others are not resumed from. noise: data dir of noise clips,
-    where crops are to have some.
+    config: the resolved config. data: the data dir. out: the folder of the experiment. teachers: their final.pt.
+    teacher_embeddings: the .scp of their embeddings, if these are computed once. start_from: final.pt of the model that
+    training begins with, or empty for random weights. inputs: files that change the result. Checkpoints that were made
+    from others are not resumed. noise: data dir of noise clips, if crops get noise.
     """
 
     config: Path
@@ -52,10 +53,10 @@ class Job:
 
 
 def train(job: Job) -> None:
-    """Train, or resume training, and leave `final.pt`.
+    """Train, or resume training, and write `final.pt`.
 
     Raises:
-        InputError: for whatever does not fit: features, teacher, speakers, checkpoints.
+        InputError: if features, teacher, speakers or checkpoints do not fit the config.
     """
     experiment = load(job.config)
     if experiment.runtime.threads:
@@ -85,9 +86,10 @@ def build_learner(
     teachers: str | Sequence[str] = (),
     teacher_embeddings: str | Sequence[str] = (),
 ) -> Learner:
-    """Build student, head, teacher and KD terms, with fresh weights where there is something to learn.
+    """Build student, head and KD terms with random weights, and teachers.
 
-    teachers: a final.pt, or several. teacher_embeddings: of each the .scp of its embeddings, where they are made once.
+    teachers: a final.pt, or several. teacher_embeddings: the .scp of each teacher's embeddings, if they are computed
+    once.
     """
     config = to_mapping(experiment)
     student = trained_model.build_model(config)
@@ -95,35 +97,41 @@ def build_learner(
     if not experiment.distill.terms:
         return Learner(student, head)
     paths, arks = _listed(teachers), _listed(teacher_embeddings or experiment.distill.embeddings)
-    guides = [build_teacher(experiment, dataset, *pair) for pair in zip_longest(paths, arks, fillvalue="")]
-    shown = outputs_for_silence(student, experiment.crop.frames, experiment.features.num_mels)
-    partners = [_partners(experiment, len(dataset.classes), shown, guide) for guide in guides or [None]]
+    built_teachers = [build_teacher(experiment, dataset, *pair) for pair in zip_longest(paths, arks, fillvalue="")]
+    student_outputs = outputs_for_silence(student, experiment.crop.frames, experiment.features.num_mels)
+    partners = [
+        _partners(experiment, len(dataset.classes), student_outputs, teacher) for teacher in built_teachers or [None]
+    ]
     terms = distill.build_terms(
         experiment.distill.terms, partners if len(partners) > 1 else partners[0], experiment.distill
     )
-    return Learner(student, head, terms, Teachers(guides) if len(guides) > 1 else next(iter(guides), None))
+    return Learner(
+        student, head, terms, Teachers(built_teachers) if len(built_teachers) > 1 else next(iter(built_teachers), None)
+    )
 
 
 def _listed(paths: str | Sequence[str]) -> list[str]:
     return ([paths] if paths else []) if isinstance(paths, str) else list(paths)
 
 
-def _partners(experiment: Experiment, classes: int, shown: Outputs, guide: nn.Module | None) -> Partners:
-    """Whom terms are built for: what the student shows, and what a teacher shows for a crop without sound."""
-    frames, taught = experiment.crop.frames, None
-    if guide is not None:
+def _partners(experiment: Experiment, classes: int, student_outputs: Outputs, teacher: nn.Module | None) -> Partners:
+    """The partners of the KD terms: the outputs of student and teacher for a crop of zeros."""
+    frames, teacher_outputs = experiment.crop.frames, None
+    if teacher is not None:
         nobody = torch.zeros(1, dtype=torch.long)
-        taught = guide.eval()(torch.zeros(1, frames, experiment.features.num_mels), nobody, nobody, inside=True)
-    return Partners(shown, taught, experiment.head, classes, frames, getattr(guide, "table", None))
+        teacher_outputs = teacher.eval()(
+            torch.zeros(1, frames, experiment.features.num_mels), nobody, nobody, inside=True
+        )
+    return Partners(student_outputs, teacher_outputs, experiment.head, classes, frames, getattr(teacher, "table", None))
 
 
 def start_from(path: str, learner: Learner, experiment: Experiment, classes: Sequence[str]) -> None:
-    """Give student and head the weights of a trained model; classes that it does not know keep fresh ones.
+    """Copy the weights of a trained model to student and head. Classes that it lacks keep their random weights.
 
-    So a head loses the speed-perturbed speakers in large-margin fine-tuning, and gains those of a user's own corpus.
+    So large-margin fine-tuning can drop the speed-perturbed speakers, and training on another corpus can add speakers.
 
     Raises:
-        InputError: where the model is another network, reads other features, or its head is of another kind.
+        InputError: if the model is another network, has other features, or another kind of head.
     """
     trained = trained_model.load(path)
     for section in ("model", "features"):
@@ -135,7 +143,7 @@ def start_from(path: str, learner: Learner, experiment: Experiment, classes: Seq
     for name, term in learner.terms.items():
         if any(True for _ in term.parameters()):
             log.warning(
-                "%s holds nothing of the KD term %s, whose weights begin afresh; `distill: {terms: []}` leaves it out",
+                "%s has no weights of the KD term %s, which begins with random ones; `distill: {terms: []}` removes it",
                 path, name,
             )  # fmt: skip
     if trained.head is None:
@@ -154,22 +162,22 @@ def start_from(path: str, learner: Learner, experiment: Experiment, classes: Seq
 def build_teacher(
     experiment: Experiment, dataset: CropDataset, teacher: str, embeddings: str
 ) -> NetworkTeacher | ArkTeacher:
-    """Build the teacher that sees crops, or the one that reads embeddings, with the network's head if it is at hand, or
-    with the speakers' centroids."""
+    """Build a teacher that gets crops, or one that reads embeddings. The latter has the head of the network, if it is
+    given, or the centroids of speakers."""
     if not embeddings:
         return NetworkTeacher(teacher, to_mapping(experiment), dataset.classes)
     if experiment.distill.classifier == "centroids":
-        guide = ArkTeacher(embeddings, dataset.utterances)
-        guide.classify_by_centroids(torch.from_numpy(dataset.labels), len(dataset.classes), experiment.head)
-        return guide
+        built = ArkTeacher(embeddings, dataset.utterances)
+        built.classify_by_centroids(torch.from_numpy(dataset.labels), len(dataset.classes), experiment.head)
+        return built
     network = NetworkTeacher(teacher, None, dataset.classes) if teacher else None
     return ArkTeacher(embeddings, dataset.utterances, network.head if network else None)
 
 
 def _log_to(path: Path, ranks: Ranks) -> None:
-    """Also log to the experiment's train.log, behind what earlier runs wrote; first, what this run is made of.
+    """Also log to the experiment's train.log. Append the command line, revision and versions of this run first.
 
-    Of several ranks the first speaks, the others warn.
+    With several ranks, only the first logs; the others log warnings only.
     """
     if not ranks.is_first:
         logging.getLogger().setLevel(logging.WARNING)
@@ -187,7 +195,7 @@ def _log_to(path: Path, ranks: Ranks) -> None:
 
 
 def _revision() -> str:
-    """The git revision of our sources, with + where they have uncommitted changes; `unknown` outside a checkout."""
+    """The git revision of our source code, with + for uncommitted changes, or `unknown` outside a checkout."""
     command = ["git", "describe", "--always", "--dirty=+"]
     try:
         git = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False)

@@ -1,4 +1,4 @@
-"""The part of training that is differentiated: student, head and KD terms in, losses out."""
+"""The student with head and KD terms as one module: crops in, losses out."""
 
 from dataclasses import dataclass
 
@@ -12,10 +12,10 @@ from wespeaker_lite.models.margin import MarginHead
 
 @dataclass
 class Losses:
-    """`total` is what is differentiated, the sum of `weighted`; `parts` are for the log.
+    """The losses of a batch.
 
-    parts: the summands before weighting, and figures that are no losses, detached. correct: the share of the batch that
-    the student's margin-free cosines classify rightly.
+    total: the sum of `weighted`, which is differentiated. parts: for the log, the losses before weighting and other
+    values, detached. correct: the accuracy of the student on the batch, by cosines without margin.
     """
 
     total: Tensor
@@ -25,9 +25,9 @@ class Losses:
 
 
 class Learner(nn.Module):
-    """A student with its head, and the KD terms that join it to a teacher.
+    """A student with its head and the KD terms.
 
-    The teacher is not a submodule: it has no place in checkpoints, parameters or `train()`.
+    The teacher is not a submodule, so that checkpoints, `parameters()` and `train()` do not include it.
     """
 
     def __init__(
@@ -45,12 +45,12 @@ class Learner(nn.Module):
         return self._teacher[0]
 
     def move_to(self, device: torch.device) -> None:
-        """Move everything to the device, the teacher too, to be trained there."""
+        """Move everything, including the teacher, to the device, and set training mode."""
         for module in (self, self.teacher):
             if module is None:
                 continue
             module.to(device)
-            # cuDNN's convolutions in half precision want channels innermost.
+            # cuDNN's convolutions in half precision need channels-last.
             if device.type == "cuda" and any(isinstance(layer, nn.Conv2d) for layer in module.modules()):
                 module.to(memory_format=torch.channels_last)
         self.train()
@@ -58,18 +58,18 @@ class Learner(nn.Module):
             self.teacher.eval()
 
     def learning_rates(self) -> dict[nn.Parameter, float]:
-        """The learning rates of the terms' parameters, as multiples, where they are not the student's."""
+        """The learning rates of parameters of terms, as multiples of the student's, if they differ from it."""
         faster = (term for term in self.terms.values() if term.learning_rate != 1.0)
         return {parameter: term.learning_rate for term in faster for parameter in term.parameters()}
 
     def set_margin(self, margin: float) -> None:
-        """Set the margin of the student's head, and of the heads of those terms that have one."""
+        """Set the margin of the student's head, and of the heads of terms."""
         for module in self.modules():
             if isinstance(module, MarginHead):
                 module.set_margin(margin)
 
     def forward(self, feats: Tensor, labels: Tensor, indices: Tensor, epoch: float) -> Losses:
-        """Crops (B, T, F), labels (B,) and indices of utterances (B,) to losses; `epoch` drives the ramps of KD."""
+        """Compute the losses of crops (B, T, F), labels (B,) and indices of utterances (B,). `epoch` is fractional."""
         student = outputs_of(self.student, self.head, feats, labels, inside="student" in self._inside)
         classification = F.cross_entropy(student.margin_logits.float(), labels)
         parts, weighted = {"class": classification.detach()}, {"class": classification}

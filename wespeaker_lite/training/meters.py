@@ -1,4 +1,4 @@
-"""What a run says about itself: means since the last line, speed, time lost in waiting, and metrics.jsonl."""
+"""Metrics of a run: mean losses, speed and share of waiting time since the last line of the log; metrics.jsonl."""
 
 import json
 import time
@@ -8,13 +8,13 @@ from wespeaker_lite.core.files import naming, write_text
 
 
 class Meters:
-    """Means of losses over the batches since `clear`, and where the time went."""
+    """Means of losses over the batches since `clear`, and the share of time waiting for data."""
 
     def __init__(self) -> None:
         self.clear()
 
     def clear(self) -> None:
-        """Begin again."""
+        """Reset all sums."""
         self._sums: dict[str, float] = {}
         self._counts: dict[str, int] = {}
         self._crops = 0
@@ -22,7 +22,7 @@ class Meters:
         self._started = time.monotonic()
 
     def add(self, values: dict[str, float], crops: int, waited: float) -> None:
-        """Take in a batch: its losses, its number of crops, and the seconds that it was waited for."""
+        """Add a batch: its losses, its number of crops, and the seconds of waiting for it."""
         for name, value in values.items():
             self._sums[name] = self._sums.get(name, 0.0) + value
             self._counts[name] = self._counts.get(name, 0) + 1
@@ -37,15 +37,15 @@ class Meters:
 
 
 class MetricsFile:
-    """metrics.jsonl: one JSON object a line, appended as training goes, in the order of steps."""
+    """metrics.jsonl: one JSON object per line, in the order of steps."""
 
     def __init__(self, path: str | Path, step: int) -> None:
-        """Open for appending after `step`: lines of later steps, left by a run that was stopped, are dropped."""
+        """Open for appending after `step`. Lines of later steps, from a run that was stopped, are dropped."""
         self.path = Path(path)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         if self.path.exists():
             lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
-            # the last line of a killed run may be cut
+            # the last line of a killed run may be incomplete
             kept = [line for line in lines if line.endswith("}\n") and json.loads(line)["step"] <= step]
             write_text(self.path, "".join(kept))
 
@@ -56,5 +56,5 @@ class MetricsFile:
 
 
 def as_words(values: dict[str, float]) -> str:
-    """Values as `name 1.2345` words, for a line of the log."""
+    """Format values as `name 1.2345` for a line of the log."""
     return " ".join(f"{name} {value:.4g}" for name, value in values.items())

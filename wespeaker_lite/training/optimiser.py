@@ -1,4 +1,4 @@
-"""Optimisers by config."""
+"""Build an optimiser from its config."""
 
 from collections.abc import Iterable, Mapping
 
@@ -14,10 +14,10 @@ def build_optimiser(
     fused: bool = False,
     rates: Mapping[nn.Parameter, float] | None = None,
 ) -> torch.optim.Optimizer:
-    """Build an optimiser; weight decay leaves biases and the gains of normalisation (all one-dimensional) alone.
+    """Build an optimiser. Biases and gains of normalisation, all one-dimensional, have no weight decay.
 
-    fused: one GPU kernel for all parameters. It also skips a step of fp16 by itself, where others make the host wait.
-    rates: learning rates of some parameters as multiples of the others'; `set_learning_rate` applies them.
+    fused: one GPU kernel for all parameters. It skips bad steps of fp16 on the GPU; otherwise the host must wait.
+    rates: learning rates of some parameters, as multiples of the others'. `set_learning_rate` applies them.
     """
     rates = rates or {}
     trained = [parameter for parameter in parameters if parameter.requires_grad]
@@ -35,6 +35,6 @@ def build_optimiser(
 
 
 def set_learning_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
-    """Set the learning rate of the next step, each group's by its own multiple."""
+    """Set the learning rate of the next step, for each group times its multiple."""
     for group in optimiser.param_groups:
         group["lr"] = rate * group["rate"]

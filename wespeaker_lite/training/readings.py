@@ -1,4 +1,4 @@
-"""Losses and accuracy of steps, which stay on the device until they are read."""
+"""Losses and accuracies of steps, which stay on the device until they are read."""
 
 from typing import NamedTuple
 
@@ -10,15 +10,17 @@ from wespeaker_lite.training.learner import Losses
 
 
 class Reading(NamedTuple):
-    """What a step gave: its values by name, the means over all processes, and the seconds that it waited for data."""
+    """The values of a step by name, averaged over all processes, and the seconds that it waited for data."""
 
     values: dict[str, float]
     waited: float
 
 
 class Readings:
-    """The values of the steps since the last `read`. To read them, the host waits until the device has computed them;
-    a host that waits at each step cannot give a GPU its work in time."""
+    """The values of the steps since the last `read`.
+
+    Reading makes the host wait for the device. If it did so at each step, the GPU would be idle in between.
+    """
 
     def __init__(self) -> None:
         self._rows: list[Tensor] = []
@@ -26,14 +28,14 @@ class Readings:
         self._waited: list[float] = []
 
     def add(self, losses: Losses, waited: float) -> None:
-        """Take in the losses of a step, without waiting for them."""
+        """Add the losses of a step, without waiting for the device."""
         values = {"loss": losses.total, **losses.parts, "accuracy": losses.correct}
         self._rows.append(torch.stack([value.detach().float() for value in values.values()]))
         self._names.append(tuple(values))
         self._waited.append(waited)
 
     def read(self, ranks: Ranks) -> list[Reading]:
-        """The steps since the last call, oldest first; all processes must call this after the same step."""
+        """The steps since the last call, oldest first. All processes must call this after the same step."""
         if not self._rows:
             return []
         numbers = iter(ranks.mean(torch.cat(self._rows)).tolist())

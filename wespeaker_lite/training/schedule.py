@@ -1,4 +1,4 @@
-"""Learning rate and margin as functions of the place in training: no state, so nothing to save or restore."""
+"""Learning rate and margin as functions of the fractional epoch. There is no state to save."""
 
 import math
 
@@ -6,11 +6,11 @@ from wespeaker_lite.recipe.train_config import LearningRateConfig, MarginConfig
 
 
 def learning_rate(config: LearningRateConfig, epoch: float, epochs: float) -> float:
-    """The learning rate at `epoch` (a fraction within an epoch counts) of `epochs`.
+    """The learning rate at the fractional epoch `epoch` of `epochs`.
 
-    exponential is wespeaker's: the decay runs from the very start and the warm-up multiplies it. cosine and one_cycle
-    decay by half a cosine after the warm-up; one_cycle also warms up by a cosine, from a 25th of the peak (Smith and
-    Topin 2019).
+    `exponential` is as in wespeaker: the decay begins at once, and the warm-up multiplies it. `cosine` and `one_cycle`
+    decay along half a cosine after the warm-up. The warm-up of `one_cycle` is along half a cosine too, from a 25th of
+    the peak (Smith and Topin 2019).
     """
     warm = min(1.0, epoch / config.warmup_epochs) if config.warmup_epochs > 0 else 1.0
     if config.name == "constant":
@@ -26,12 +26,12 @@ def learning_rate(config: LearningRateConfig, epoch: float, epochs: float) -> fl
 
 
 def margin(config: MarginConfig, final: float, epoch: float) -> float:
-    """The margin at `epoch` on the way to `final`; exponential is wespeaker's form, fast at first."""
+    """The margin at the fractional epoch `epoch`. `exponential` is as in wespeaker: fast at first."""
     if epoch >= config.end_epoch:
         return final
     if epoch < config.start_epoch:
         return config.initial
-    way = (epoch - config.start_epoch) / (config.end_epoch - config.start_epoch)
+    progress = (epoch - config.start_epoch) / (config.end_epoch - config.start_epoch)
     if config.name == "exponential":
-        way = 1.0 - math.exp(way * math.log(1e-3))
-    return config.initial + (final - config.initial) * way
+        progress = 1.0 - math.exp(progress * math.log(1e-3))
+    return config.initial + (final - config.initial) * progress

@@ -1,4 +1,4 @@
-"""Being asked to stop: by a scheduler shortly before the time limit, by a runner that is cancelled, or by hand."""
+"""Requests to stop: by a scheduler before its time limit, by a cancelled job, or by a user."""
 
 import signal
 from types import FrameType, TracebackType
@@ -8,7 +8,7 @@ SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
 
 class StopRequest:
-    """Within its `with`, a signal that asks to stop is noted in `signal`, for the loop to stop where it may."""
+    """A context in which a signal that asks to stop is stored in `signal`, so that the loop stops after a batch."""
 
     def __init__(self) -> None:
         self.signal: signal.Signals | None = None
@@ -28,6 +28,6 @@ class StopRequest:
 
 
 def leave_to_parent(worker: int) -> None:
-    """Set up a DataLoader's worker: signals that reach the whole group are for its parent, which still needs it."""
+    """Make a DataLoader's worker ignore signals to the process group. Its parent handles them and still needs it."""
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)

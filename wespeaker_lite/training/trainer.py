@@ -1,4 +1,4 @@
-"""The training loop: crops in, a trained model out, and at any moment a checkpoint to resume from."""
+"""The training loop: crops in, a trained model out, with checkpoints to resume from."""
 
 import contextlib
 import logging
@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from wespeaker_lite.core.config import to_mapping
-from wespeaker_lite.core.devices import HALF, allow_tf32, device_of, memory_full_said, precision_on
+from wespeaker_lite.core.devices import HALF, allow_tf32, device_of, explain_out_of_memory, precision_on
 from wespeaker_lite.core.errors import InputError, Stopped
 from wespeaker_lite.data.crops import Batch, CropDataset, EpochSampler
 from wespeaker_lite.recipe import trained_model
@@ -32,13 +32,13 @@ from wespeaker_lite.training.stopping import StopRequest, leave_to_parent
 
 log = logging.getLogger(__name__)
 
-READ_EVERY = 50  # steps, where nothing is logged in between
+READ_EVERY = 50  # steps, if nothing is logged in between
 GPU_WORKERS = 2
-ENOUGH_FOR_STATISTICS = 64  # crops of a process, whose batch norms do with their own statistics then
+ENOUGH_FOR_STATISTICS = 64  # crops of a process; with this many, batch norms can use its own statistics
 
 
 class Trainer:
-    """One run of training, which resumes from the newest checkpoint of its folder."""
+    """A training run. It resumes from the newest checkpoint of its folder."""
 
     def __init__(
         self,
@@ -49,7 +49,7 @@ class Trainer:
         inputs: Mapping[str, str] | None = None,
         ranks: Ranks | None = None,
     ) -> None:
-        """Set up; `inputs` are digests of what the result depends on besides the config, `ranks` who trains with us."""
+        """Set up training. `inputs`: digests of the files that change the result. `ranks`: the processes."""
         self.learner, self.dataset, self.experiment, self.out = learner, dataset, experiment, out
         self.ranks = ranks or Ranks()
         training = to_mapping(experiment.training_part())
@@ -71,7 +71,7 @@ class Trainer:
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
         first = max(1, self.train.epochs - self.train.average_last + 1)
         self.averaged = range(first, self.train.epochs + 1)  # the ends of epochs whose mean is the result
-        # One more is kept, to train from where one of them is lost.
+        # One more is kept, to resume from if one of them is damaged.
         self.store = CheckpointStore(out / "checkpoints", max(self.runtime.keep, len(self.averaged) + 1))
         crops = self.train.crops_per_epoch or len(dataset)
         self.batches = crops // self.train.batch_size
@@ -84,13 +84,13 @@ class Trainer:
         self.readings = Readings()
 
     def run(self) -> None:
-        """Train to the end and write `final.pt`, the mean of the last ends of epochs.
+        """Train to the end and write `final.pt`, the mean of the weights after the last epochs.
 
         Raises:
-            Stopped: when a signal asks for it, after the batch at hand and a checkpoint.
-            InputError: where the loss is not finite, or memory does not suffice.
+            Stopped: on a signal, after the current batch and a checkpoint.
+            InputError: if the loss is not finite, or memory does not suffice.
         """
-        with self.ranks.first_goes_first():  # it sets aside what is of another run
+        with self.ranks.first_goes_first():  # the first rank renames checkpoints of another run
             self._resume()
         self.ranks.synchronise(self.learner, self.shares_statistics)
         if self.ranks.count > 1:
@@ -101,7 +101,7 @@ class Trainer:
         crops = self.train.batch_size // self.ranks.count
         batch = f"a batch of {crops} crops of {self.experiment.crop.frames} frames (a process) in {self.precision}"
         remedy = f"set train.batch_size lower, or train on more GPUs; the last checkpoint is in {self.store.folder}"
-        with StopRequest() as request, memory_full_said(batch, remedy):
+        with StopRequest() as request, explain_out_of_memory(batch, remedy):
             while self.epoch < self.train.epochs:
                 self._train_epoch(request)
         if self.ranks.is_first:
@@ -118,9 +118,9 @@ class Trainer:
 
     def _train_epoch(self, request: StopRequest) -> None:
         started, end, stop = time.monotonic(), Meters(), False
-        for batch, waited in self._batches_to_come():
+        for batch, waited in self._remaining_batches():
             self.readings.add(self._step(batch), waited)
-            stop = self.ranks.any(request.signal is not None)  # whichever was asked, all stop after the same batch
+            stop = self.ranks.any(request.signal is not None)  # all ranks stop after the same batch
             self.batch += 1
             is_last = self.batch == self.batches
             saves = not is_last and (stop or self._is_due(self.runtime.checkpoint_batches))
@@ -139,10 +139,10 @@ class Trainer:
             raise self._stopped(request)
 
     def _read(self, end: Meters) -> None:
-        """Take the losses since the last call into the meters; always called before anything is logged or saved.
+        """Add the losses since the last call to the meters. It must be called before anything is logged or saved.
 
         Raises:
-            InputError: where one is not finite, naming the utterances of the first batch with such a loss.
+            InputError: if a loss is not finite, naming the utterances of the first such batch.
         """
         steps = self.readings.read(self.ranks)
         for batch, step in enumerate(steps, start=self.batch - len(steps)):
@@ -155,13 +155,13 @@ class Trainer:
         return bool(every) and self.batch % every == 0
 
     def _stopped(self, request: StopRequest) -> Stopped:
-        number = request.signal or signal.SIGTERM  # another rank's, of which we know but that there was one
+        number = request.signal or signal.SIGTERM  # the signal of another rank is not known
         return Stopped(
             number, f"{number.name}: stopping; a checkpoint is written after epoch {self.epoch}, batch {self.batch}"
         )
 
-    def _batches_to_come(self) -> Iterator[tuple[Batch, float]]:
-        """The batches that are left of this epoch, each with the seconds that it was waited for."""
+    def _remaining_batches(self) -> Iterator[tuple[Batch, float]]:
+        """The remaining batches of this epoch, each with the seconds of waiting for it."""
         workers = 0 if self.dataset.is_resident else self.runtime.workers
         loader = DataLoader(
             self.dataset,
@@ -169,7 +169,7 @@ class Trainer:
             batch_size=None,  # an item of the data set is a batch
             num_workers=(GPU_WORKERS if self.on_gpu else 0) if workers < 0 else workers,
             worker_init_fn=leave_to_parent,
-            generator=torch.Generator(),  # its own: the global one must not know how often a run was resumed
+            generator=torch.Generator(),  # its own: the state of the global one must not depend on resuming
             pin_memory=self.on_gpu and not self.dataset.is_resident,
         )
         hidden = not sys.stderr.isatty() or not self.ranks.is_first
@@ -182,7 +182,7 @@ class Trainer:
         bar.close()
 
     def _sampler(self, start: int) -> EpochSampler:
-        """The requests of this epoch from the batch `start` on."""
+        """The requests of this epoch, from batch `start` on."""
         return EpochSampler(
             len(self.dataset),
             self.train.batch_size,
@@ -196,13 +196,13 @@ class Trainer:
         )
 
     def _step(self, batch: Batch) -> Losses:
-        place = self.epoch + self.batch / self.batches
-        rate = schedule.learning_rate(self.train.learning_rate, place, self.train.epochs)
+        epoch_now = self.epoch + self.batch / self.batches
+        rate = schedule.learning_rate(self.train.learning_rate, epoch_now, self.train.epochs)
         set_learning_rate(self.optimiser, rate)
-        self.learner.set_margin(schedule.margin(self.train.margin, self.experiment.head.margin, place))
+        self.learner.set_margin(schedule.margin(self.train.margin, self.experiment.head.margin, epoch_now))
         batch = batch.to(self.device)
         with self._autocast():
-            losses = self.learner(batch.feats, batch.labels, batch.indices, place)
+            losses = self.learner(batch.feats, batch.labels, batch.indices, epoch_now)
         if self._is_due(self.runtime.log_gradients):
             trunk = [parameter for parameter in self.learner.student.parameters() if parameter.requires_grad]
             losses.parts |= gradients_by_loss(losses.weighted, trunk)
@@ -217,7 +217,7 @@ class Trainer:
         return losses
 
     def _compile(self) -> None:
-        """Compile the networks if the config says so, by a trial on a batch of the size that training has."""
+        """Compile the networks if the config says so. The test uses a random batch of the size of training."""
         choice, ranks = self.runtime.compile, self.ranks.count
         if choice == "off" or (choice == "auto" and not self.on_gpu):
             return
@@ -225,7 +225,7 @@ class Trainer:
             log.info("training continues without torch.compile: batch norms send messages (train.batch_norm: shared)")
             return
         crops = self.train.batch_size // ranks
-        rng = torch.Generator().manual_seed(0)  # its own: training draws what it would draw without this
+        rng = torch.Generator().manual_seed(0)  # its own, so that compiling does not change training
         feats = torch.randn(crops, self.experiment.crop.frames, self.dataset.num_mels, generator=rng).to(self.device)
         labels = torch.arange(crops, device=self.device) % len(self.dataset.classes)
 
@@ -243,8 +243,8 @@ class Trainer:
         return torch.autocast(self.device.type, dtype) if dtype else contextlib.nullcontext()
 
     def _not_finite(self, number: int, step: Reading) -> str:
-        """Say where a loss stopped being a number; the utterances to blame, if any, are those with such features."""
-        batch = self.dataset[next(iter(self._sampler(number)))]  # read again: a batch is the same whenever it is read
+        """The message for a loss that is not finite. It names the utterances with bad features, or else the batch."""
+        batch = self.dataset[next(iter(self._sampler(number)))]  # a batch is the same when it is read again
         finite = batch.to("cpu").feats.isfinite().flatten(1).all(1)
         bad = batch.indices[~finite].tolist()
         named = [self.dataset.utterances[index] for index in bad or batch.indices.tolist()]
@@ -260,9 +260,9 @@ class Trainer:
             return
         summary = meters.summary()
         epoch = self.epoch if self.batch == 0 else self.epoch + 1
-        place = {"step": self.epoch * self.batches + self.batch, "epoch": epoch, "batch": self.batch}
+        position = {"step": self.epoch * self.batches + self.batch, "epoch": epoch, "batch": self.batch}
         state = {"lr": self.optimiser.param_groups[0]["lr"], "margin": self.learner.head.margin}
-        self.metrics.append({**place, "event": what.split()[0], **state, **summary})
+        self.metrics.append({**position, "event": what.split()[0], **state, **summary})
         number = f" {self.batch}/{self.batches}" if self.batch else ""
         log.info("epoch %d/%d %s%s: %s", epoch, self.train.epochs, what, number, as_words({**summary, **state}))
         meters.clear()
@@ -284,7 +284,7 @@ class Trainer:
         self.store.save(self.epoch, self.batch, record)
 
     def _resume(self) -> None:
-        """Resume from the newest checkpoint; those of another config or other inputs are kept, but not resumed from."""
+        """Resume from the newest checkpoint. Checkpoints of another config or other inputs are moved, not resumed."""
         record = self.store.latest()
         if record is None:
             return
@@ -292,7 +292,7 @@ class Trainer:
         if changed:
             self.store.set_aside(changed)
             return
-        if self.store.drop_behind_gap(self.averaged, self.origin):
+        if self.store.drop_after_gap(self.averaged, self.origin):
             record = self.store.latest()
             if record is None:
                 return
@@ -300,11 +300,11 @@ class Trainer:
             self.learner.load_state_dict(record["learner"])
         except RuntimeError as error:
             raise InputError(
-                f"{self.store.folder}: the checkpoints do not fit what this version builds of this config; move them "
-                "away to train again"
+                f"{self.store.folder}: the checkpoints do not fit the network that this version builds from this "
+                "config; move them away to train again"
             ) from error
         for group in record["optimiser"]["param_groups"]:
-            group["fused"] = self.on_gpu or None  # whatever the device on which it was saved
+            group["fused"] = self.on_gpu or None  # by this device, not the one of the checkpoint
         self.optimiser.load_state_dict(record["optimiser"])
         self.scaler.load_state_dict(record["scaler"])
         set_random_states(record["random"])

@@ -1,4 +1,4 @@
-"""A watch over several processes that train together: says so when one of them no longer answers."""
+"""Warn when one of several training processes no longer answers."""
 
 import logging
 import threading
@@ -6,13 +6,13 @@ import time
 
 log = logging.getLogger(__name__)
 
-FIRST_WORD = 60.0  # seconds without an exchange with the other ranks, after which a rank says so
+FIRST_WARNING = 60.0  # seconds without an answer of the other ranks
 
 
 class Watch:
-    """Warns, in a thread of its own, when `beat` was not called for a minute, or for half of `limit` seconds.
+    """A thread that warns if `beat` is not called for a minute, or for half of `limit` seconds if that is less.
 
-    A process that is stopped (SIGSTOP, a machine that hangs) is not dead: nothing ends it, and the others wait.
+    A stopped process (SIGSTOP, a machine that hangs) does not end, and the others wait for it.
     """
 
     def __init__(self, who: str = "", limit: float = 0.0) -> None:
@@ -21,7 +21,7 @@ class Watch:
         self._ended = threading.Event()
 
     def start(self) -> None:
-        """Watch from now on."""
+        """Start the thread."""
         self.beat()
         threading.Thread(target=self._watch, daemon=True).start()
 
@@ -30,17 +30,17 @@ class Watch:
         self._last = time.monotonic()
 
     def end(self) -> None:
-        """Watch no longer."""
+        """Stop the thread."""
         self._ended.set()
 
     def _watch(self) -> None:
-        patience, told = min(FIRST_WORD, self.limit / 2), 0.0
+        patience, warned = min(FIRST_WARNING, self.limit / 2), 0.0
         while not self._ended.wait(patience / 10):
             last = self._last
-            if time.monotonic() - last > patience and last != told:
-                told = last
+            if time.monotonic() - last > patience and last != warned:
+                warned = last
                 log.warning(
-                    "%s has heard nothing from the others for %.0f seconds; is one of them stopped, or its machine? "
-                    "Training ends after %.0f seconds of it (runtime.patience, in minutes)",
+                    "%s has had no answer from the others for %.0f seconds; has one of them stopped, or its machine? "
+                    "Training ends after %.0f seconds without an answer (runtime.patience, in minutes)",
                     self.who, patience, self.limit,
                 )  # fmt: skip
