@@ -117,7 +117,7 @@ def test_options_are_checked() -> None:
         ScoringOptions(("cosine", "asnrom"))
     with pytest.raises(InputError, match="unknown scoring 'plda_qfm'; did you mean 'plda_qmf'"):
         ScoringOptions(("plda_qfm",))
-    with pytest.raises(InputError, match="scoring.scorings is empty"):
+    with pytest.raises(InputError, match=r"scoring\.scorings is empty"):
         ScoringOptions(())
     with pytest.raises(InputError, match="one appears twice in cosine plda cosine"):
         ScoringOptions(("cosine", "plda", "cosine"))
