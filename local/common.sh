@@ -64,13 +64,20 @@ fi
 exp=$exps/$name
 lock "$exp" || true
 if ! $trained; then
-  resolving=(from-model --model "$model")
+  resolving=(from-model --model "$model") basis_files=("$model")
 else
   model=$exp/final.pt
   resolving=(resolve --config "$config" --overrides "egs/$corpus/overrides.yaml" "${set[@]/#/--set=}") # none of them is another option
+  basis_files=("$config" "egs/$corpus/overrides.yaml")
 fi
-lines=$(python -m wespeaker_lite.bin.config "${resolving[@]}" --out "$exp/config.yaml") || exit
-while IFS=$'\t' read -r key value; do settings[$key]=$value; done <<< "$lines"
+# Stages take the settings that run.sh has read, as long as the files are as they were then: each Python costs 0.1 s.
+basis() { printf '%q ' "${resolving[@]}" && stat -c '%n %s %y %z %i' -- "$exp/config.yaml" "${basis_files[@]}"; }
+if [ "$(basis 2>&1 || true)" != "${WESPEAKER_LITE_SETTINGS_OF-}" ]; then
+  WESPEAKER_LITE_SETTINGS=$(python -m wespeaker_lite.bin.config "${resolving[@]}" --out "$exp/config.yaml") || exit
+  WESPEAKER_LITE_SETTINGS_OF=$(basis) || exit
+  export WESPEAKER_LITE_SETTINGS WESPEAKER_LITE_SETTINGS_OF
+fi
+while IFS=$'\t' read -r key value; do settings[$key]=$value; done <<< "$WESPEAKER_LITE_SETTINGS"
 case $(basename "$0") in
   train_student.sh | extract_embeddings.sh | score.sh | report.sh | export.sh) if $trained; then check_clips && check_teacher_set; fi ;;
 esac

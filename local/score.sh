@@ -5,13 +5,11 @@ set -euo pipefail
 
 embeddings=$exp/embeddings
 inputs=("$embeddings/$test_set/.embed.stamp" "$fbanks/$test_set/utt2num_frames")
-current=("$embeddings/$test_set/.embed.stamp")
+current=("$embeddings/$test_set/.embed.stamp" "$data/.lists.stamp")
 options=(--embeddings "$embeddings/$test_set/xvector.scp" --frames "$fbanks/$test_set/utt2num_frames")
-for list in $trials; do
-  [ -e "$data/trials/$list" ] || continue
-  options+=(--trials "$data/trials/$list")
-  inputs+=("$data/trials/$list")
-done
+find_lists
+options+=(--trials "${lists[@]}")
+inputs+=("${lists[@]}")
 read -rd "" -a of_mean <<< "$mean_trials" || true # which ends without a zero byte
 if [ "${#of_mean[@]}" -gt 1 ]; then options+=(--mean "${of_mean[@]}") inputs+=("$data/test_sets"); fi
 if [ -n "$cohort_set" ] && [ -e "$fbanks/$cohort_set/feats.scp" ]; then

@@ -31,6 +31,27 @@ drawn() {
 # Whether noise is mixed into crops while training.
 uses_noise() { [ "$(setting crop.noise.probability)" != 0.0 ]; }
 
+# find_arks SCP: the arks that it names, in the array `arks`.
+find_arks() {
+  local lines
+  lines=$(sed -E 's/^[^[:space:]]+[[:space:]]+//; s/:[0-9]+$//' "$1" | sort -u) || exit
+  mapfile -t arks <<< "$lines"
+}
+
+# The trial lists of the test set, in the array `lists`.
+find_lists() {
+  local list
+  lists=()
+  for list in $trials; do
+    [ ! -e "$data/trials/$list" ] || lists+=("$data/trials/$list")
+  done
+  [ "${#lists[@]}" -gt 0 ] || die "$data/trials has no list of trials of $test_set: run stage 1 again"
+}
+
+# How many processes a node has for a training, and how many all nodes have.
+processes_of_node() { if [ "$processes" -gt 0 ]; then echo "$processes"; else echo "$((gpu > 0 ? gpu : 1))"; fi; }
+number_of_processes() { echo "$((nodes * $(processes_of_node)))"; }
+
 # Says what is not installed, with the command that installs it, and fails if anything is.
 missing_for_export() {
   local lines

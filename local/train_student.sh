@@ -2,6 +2,7 @@
 # Stage 4: train the student; run again after a stop, it resumes from the last checkpoint. Weights from outside are fetched.
 set -euo pipefail
 . "$(dirname "$0")/common.sh"
+. local/beforehand.sh
 
 if ! $trained; then say "a trained model is given, nothing to train"; exit; fi
 log=$exp/log/train.log
@@ -29,7 +30,10 @@ if uses_noise; then
   options+=(--noise "$fbanks/musan")
 fi
 embeddings=$(setting distill.embeddings)
-if [ -n "$embeddings" ]; then inputs+=("$embeddings"); fi
+if [ -n "$embeddings" ]; then
+  find_arks "$embeddings"
+  inputs+=("$embeddings" "${arks[@]}")
+fi
 find_teachers
 for teacher in "${teachers[@]}"; do
   teacher_exp=$(teacher_folder "$teacher")
@@ -51,9 +55,10 @@ check_asked_for
 if [ -n "$start" ]; then inputs+=("$start") options+=(--start-from "$start"); fi
 if fresh "$exp/.train.stamp" --files "${inputs[@]}" --config "$exp/config.yaml" \
   --sections "${training_sections[@]}" --current "${current[@]}"; then exit; fi
+check_settings training
 program=(python)
 on_nodes=()
-if [ "$processes" -eq 0 ]; then processes=$((gpu > 0 ? gpu : 1)); fi
+processes=$(processes_of_node)
 if [ "$((nodes * processes))" -gt 1 ]; then program=(bash tools/launch.sh "$nodes" "$processes"); fi
 if [ "$nodes" -gt 1 ]; then on_nodes=(--nodes "$nodes"); fi
 say "training $name; everything is in $exp/train.log"

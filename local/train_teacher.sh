@@ -3,6 +3,7 @@
 # from (and first what these need in their turn); also the teachers' embeddings of the training set, if they teach by those.
 set -euo pipefail
 . "$(dirname "$0")/common.sh"
+. local/beforehand.sh
 
 find_teachers
 start=$(setting start_from)
@@ -15,12 +16,25 @@ common_options=(--corpus "$corpus" --data-name "$data_name" --nj "$nj" --cmd "$c
 teacher_changes=()
 for change in "${teacher_set[@]}"; do teacher_changes+=(--set "$change"); done
 
+# What would end the student's training or scoring, once others have been trained for hours, is said now.
+given=()
+for teacher in "${teachers[@]}"; do
+  if [ -n "$teacher" ] && ! is_conf "$teacher"; then given+=(--teacher "$teacher"); fi
+done
+unset -v teacher
+if [ -n "$start" ] && ! is_conf "$start"; then given+=(--start-from "$start"); fi
+check_settings before "${given[@]}"
+
 # train_first CONF [OPTION ...]: leaves in `options` those that train it.
 train_first() {
   [ "$(basename "$1" .yaml)" != "$(basename "$config" .yaml)" ] || die "$config needs itself to be trained before"
-  options=("${common_options[@]}" --config "$1" "${@:2}" "${teacher_changes[@]}")
+  options=("${common_options[@]}" --config "$1" "${@:2}" "${teacher_changes[@]}" --stop-stage 4) # it is not scored
   bash local/make_fbanks.sh "${options[@]}" # it may want speeds that its student does not
-  if [ "$1" = "${teacher-}" ]; then check_teacher; fi
+  if [ "$1" = "${teacher-}" ]; then
+    check_teacher
+  else
+    check_settings start --start-from "$(dirname "$(starting_model)")/config.yaml"
+  fi
   bash local/train_teacher.sh "${options[@]}"
   bash local/train_student.sh "${options[@]}"
 }

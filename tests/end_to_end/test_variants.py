@@ -66,6 +66,65 @@ def test_no_teacher_is_trained_that_does_not_fit(checkout: Checkout) -> None:
     assert not (checkout.folder / "exp/mini/two_heads/train.log").exists()
 
 
+def test_settings_that_do_not_fit_the_data_end_before_the_teacher_is_trained(
+    checkout: Checkout, tmp_path: Path
+) -> None:
+    (checkout.folder / "conf/late.yaml").write_text("base: teacher.yaml\n")
+    late = ("--name", "early", "--set", "distill.teacher=conf/late.yaml", "--stage", "3")
+    plda = ("--set", "scoring={scorings: [plda], plda: {lda_dim: 6}}")
+    for options, said in (
+        (("--set", "train.batch_size=25"), "train.batch_size is 25, more than the 24 crops of an epoch"),
+        (("--processes", "3"), "a batch of 8 cannot be shared evenly by 3 processes"),
+        (plda, "plda: LDA to 6 of 16 dimensions needs more than 6 training speakers, and there are 6"),
+        (("--set", "augment.speeds=[0.8]"), "train_aug_sp0.8 has no fbanks, or stale ones: run stage 2"),
+    ):
+        assert said in checkout.bad(*late, *options)
+    alone = ("--set", "distill.teacher=''", "--set", "distill.terms=[]", "--set", "model.heads=2")
+    start = (*alone, "--set", "start_from=conf/late.yaml")
+    said = checkout.bad("--name", "early", *start, "--stage", "3")
+    assert "exp/mini/late/config.yaml: training cannot start from it: its model has other heads" in said
+    assert not (checkout.folder / "exp/mini/late/train.log").exists()
+    checkout.good(*late, *plda, "--stop-stage", "4")  # nothing is scored
+    assert "done already (exp/mini/early/.check_before.stamp)" in checkout.good(*late, *plda, "--stop-stage", "4")
+
+
+def test_given_embeddings_count_by_the_contents_of_their_arks(checkout: Checkout, tmp_path: Path) -> None:
+    """A byte of an ark changes and its size stays: training begins anew, a finished one and one that was stopped."""
+    for name in ("xvector.ark", "xvector.scp"):
+        shutil.copy(checkout.folder / "exp/mini/student/embeddings/train" / name, tmp_path)
+    scp, ark = tmp_path / "xvector.scp", tmp_path / "xvector.ark"
+    scp.write_text(re.sub(r" .*:", f" {ark}:", scp.read_text()))
+    options = [
+        "--config", "conf/teacher.yaml", "--name", "given", "--stage", "4", "--stop-stage", "4",
+        "--set", f"distill={{embeddings: {scp}, terms: [{{name: embedding}}]}}",
+    ]  # fmt: skip
+    final = checkout.folder / "exp/mini/given/final.pt"
+    checkout.good(*options)
+    before = final.read_bytes()
+    content = bytearray(ark.read_bytes())
+    content[-1] ^= 1
+    ark.write_bytes(content)
+    assert "are of another run (other inputs)" in checkout.good(*options)
+    assert final.read_bytes() != before
+    final.unlink()
+    content[-1] ^= 1
+    ark.write_bytes(content)
+    assert "are of another run (other inputs)" in checkout.good(*options)
+    assert final.read_bytes() == before
+    ark.unlink()
+    assert f"{ark} is not there" in checkout.bad(*options)
+
+
+def test_a_trial_list_that_is_gone_is_not_passed_over(checkout: Checkout) -> None:
+    trials = checkout.folder / "data/mini/trials/trials_H"
+    content = trials.read_bytes()
+    trials.unlink()
+    said = checkout.bad("--stage", "6")
+    assert "data/mini/trials/trials_H is missing or empty: run stage 1 again" in said
+    checkout.good("--stage", "1", "--stop-stage", "1")
+    assert trials.read_bytes() == content
+
+
 def test_teachers_may_be_trained_files_and_several(checkout: Checkout, tmp_path: Path) -> None:
     stages = ("--stage", "3", "--stop-stage", "4")
     alone = ("--set", "distill.terms=[{name: label}, {name: embedding}]", "--set", "train.epochs=1")

@@ -9,6 +9,7 @@ import torch
 
 from wespeaker_lite.core.config import to_mapping
 from wespeaker_lite.core.errors import InputError
+from wespeaker_lite.extraction import extract as module
 from wespeaker_lite.extraction.extract import Batching, batches_of_like_length, extract
 from wespeaker_lite.kaldi.arks import ArkWriter
 from wespeaker_lite.kaldi.tables import write_table
@@ -66,6 +67,27 @@ def test_an_embedding_is_that_of_the_mean_subtracted_features(data: Path, tmp_pa
         expected = trained_model.load(path).model((feats - feats.mean(0))[None])[0]
     ours = kaldiio.load_scp(str(tmp_path / "xvector.scp"))["s-07"]
     np.testing.assert_allclose(ours, expected.numpy(), atol=1e-5)
+
+
+def test_long_recordings_are_embedded_by_parts(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In equal parts of a minute at most (here of 0.5 s), each less its own mean, whatever the batches."""
+    path = make_model(tmp_path, "bc_cmt")
+    network = trained_model.load(path).model
+    seen = []
+    monkeypatch.setattr(module, "LONGEST", 0.5)
+    plain = module.embed
+    monkeypatch.setattr(module, "embed", lambda net, feats, device: seen.extend(map(len, feats)) or plain(net, feats))
+    extract(path, data, tmp_path / "xvector", Batching(frames=200, padding=0.5))
+    ours, feats = (kaldiio.load_scp(str(folder)) for folder in (tmp_path / "xvector.scp", data / "feats.scp"))
+    assert max(seen) in (49, 50)
+    assert sum(seen) == sum(map(len, feats.values()))
+    with torch.no_grad():
+        for utterance, whole in feats.items():
+            count = -(-len(whole) // 50)
+            ends = [len(whole) * number // count for number in range(1, count)]
+            parts = [torch.from_numpy(part.copy()) for part in np.split(whole, ends)]
+            expected = torch.stack([network((part - part.mean(0))[None])[0] for part in parts]).mean(0)
+            np.testing.assert_allclose(ours[utterance], expected.numpy(), atol=2e-4)
 
 
 def test_batches_hold_every_utterance_once_within_their_bounds() -> None:

@@ -228,3 +228,25 @@ def test_of_folders_only_the_folders_are_looked_at(tmp_path: Path) -> None:
         assert is_fresh()
     with pytest.raises(InputError, match="nowhere: no such folder"):
         stamps.is_fresh(tmp_path / "stamp", stamps.Inputs(folders=(str(tmp_path / "nowhere"),)))
+
+
+def test_a_file_that_a_program_reads_by_hand_is_as_its_stage_left_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Scores, results, thresholds and exports: with the stamp beside them, from wherever and after a move."""
+    monkeypatch.chdir(tmp_path)
+    names = ["results.json", "scores/trials_O.cosine.score", "verify.json"]
+    Path("exp/x/scores").mkdir(parents=True)
+    for name in names:
+        Path("exp/x", name).write_text("0.25\n")
+    stamps.write("exp/x/.score.stamp", stamps.Inputs(), [f"exp/x/{name}" for name in names])
+    Path("exp").rename("moved")
+    monkeypatch.chdir("/")
+    for name in names:
+        path = tmp_path / "moved/x" / name
+        stamps.check_made(path)
+        path.write_text("0.24\n")
+        with pytest.raises(InputError, match=rf"{name} was damaged or changed after .*: run stage 6 again"):
+            stamps.check_made(path)
+    (tmp_path / "moved/x/.score.stamp").unlink()
+    stamps.check_made(tmp_path / "moved/x/results.json")

@@ -11,6 +11,7 @@ import pytest
 
 from wespeaker_lite.core.errors import InputError
 from wespeaker_lite.kaldi.trials import Trials
+from wespeaker_lite.recipe import stamps
 from wespeaker_lite.report import plots, report
 from wespeaker_lite.report.bootstrap import interval, replicate_metrics, resample_speakers
 from wespeaker_lite.report.compare import Comparison, System, compare, parse_system
@@ -348,3 +349,21 @@ def test_table_lines_up() -> None:
     assert len({len(line) for line in lines}) == 1
     assert lines[1] == "| :----- | --: |"
     assert re.fullmatch(r"\| a      \| 1\.5 \|", lines[2])
+
+
+@pytest.mark.parametrize("name", ["results.json", "scores/trials_O.cosine.score"])
+def test_damaged_scores_are_not_compared(tmp_path: Path, name: str) -> None:
+    for system in "ab":
+        make_experiment(tmp_path / system, 1.5)
+        made = ["results.json", *(f"scores/{path.name}" for path in (tmp_path / system / "scores").iterdir())]
+        stamps.write(
+            tmp_path / system / ".score.stamp", stamps.Inputs(), [str(tmp_path / system / one) for one in made]
+        )
+    systems = [System("a", (tmp_path / "a",)), System("b", (tmp_path / "b",))]
+    compare(systems, Comparison(("trials_O",)), OPTIONS)
+    path = tmp_path / "b" / name
+    content = path.read_text()
+    path.write_text(content.replace("1", "2", 1))
+    assert path.read_text() != content
+    with pytest.raises(InputError, match=r"b/.*was damaged or changed after .*run stage 6 again"):
+        compare(systems, Comparison(("trials_O",)), OPTIONS)

@@ -98,7 +98,7 @@ def test_a_balanced_cohort_has_as_many_of_each_corpus(embeddings: Embeddings, co
     assert rows.tolist() == list(range(16))
     names = [list(cohort.embeddings.index)[row] for row in members]
     assert [sum(corpus(name) == one for name in names) for one in SIZES] == [4, 4, 4]
-    assert [smallest_cohort(cohort, by) for by in ("all", "balanced", "corpus")] == [46, 12, 12]
+    assert [smallest_cohort(cohort.embeddings.index, by) for by in ("all", "balanced", "corpus")] == [46, 12, 12]
 
 
 def test_a_training_speaker_is_left_out_of_a_cohort_that_has_it(cohort: Cohort) -> None:

@@ -71,6 +71,7 @@ def main() -> None:
         block_mb=options.block_mb,
     )
     cost = read_cost(options.cost) if options.cost else {}
+    (options.out / ".score.stamp").unlink(missing_ok=True)  # what it says of this folder does not hold any more
     lists = read_trial_lists(options.trials)
     utt2spk = options.cohort_utt2spk if options.cohort_per == "speaker" else None
     cohort, training = None, None

@@ -13,6 +13,7 @@ from wespeaker_lite.audio.fbank import FbankConfig
 from wespeaker_lite.core.config import from_mapping
 from wespeaker_lite.core.errors import InputError
 from wespeaker_lite.deploy.front_end import FrontEnd
+from wespeaker_lite.recipe.stamps import check_made
 
 METADATA = "wespeaker_lite"  # the key under which ours say, as JSON, what is to be fed to them
 INSTALL = "tools/install.sh --extras export"
@@ -55,6 +56,7 @@ def load(path: Path) -> tuple[OnnxNetwork, FbankConfig, Callable[[np.ndarray], T
     Raises:
         InputError: where the file is missing or not a speaker model, or onnxruntime is not installed.
     """
+    check_made(path)
     network = OnnxNetwork(path, torch.get_num_threads())
     ours = network.metadata.get(METADATA)
     if ours is not None:

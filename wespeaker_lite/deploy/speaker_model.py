@@ -17,13 +17,12 @@ from wespeaker_lite.core.config import from_mapping
 from wespeaker_lite.core.errors import InputError
 from wespeaker_lite.deploy import onnx_model
 from wespeaker_lite.deploy.front_end import FrontEnd
-from wespeaker_lite.extraction.extract import embed
+from wespeaker_lite.extraction.extract import LONGEST, embed
 from wespeaker_lite.recipe import trained_model
 from wespeaker_lite.scoring.verification import Verification, read_verification
 
 DEFAULT_MODEL = "bc_cmt_tiny.pt"
 SHORTEST = 0.3  # seconds of audio that an embedding needs
-LONGEST = 60.0  # seconds that are read and embedded at once; of longer recordings, the mean of equal parts is taken
 _SILENCE = 1e-5  # samples that differ by less are silence: a third of a step of 16 bits
 _ROUNDING = 0.001  # seconds
 

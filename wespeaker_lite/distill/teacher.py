@@ -1,7 +1,7 @@
 """Frozen teachers: a trained network that gets the student's crops, or embeddings computed once per utterance."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -61,6 +61,17 @@ def check_features(path: str | Path, teacher: Mapping[str, Any], student: Mappin
         raise InputError(f"{path}: the teacher reads other features than the student: {'; '.join(different)}")
 
 
+def check_embedded(scp: str | Path, embedded: Collection[str], utterances: Iterable[str]) -> None:
+    """Check that all training utterances are among those that have an embedding in `scp`.
+
+    Raises:
+        InputError: naming one that is not.
+    """
+    missing = [utterance for utterance in utterances if utterance not in embedded]
+    if missing:
+        raise InputError(f"{scp}: no embedding of {len(missing)} training utterances, such as {missing[0]}")
+
+
 class ArkTeacher(nn.Module):
     """Embeddings of whole utterances, read once, with a head if the network that made them is available."""
 
@@ -72,9 +83,7 @@ class ArkTeacher(nn.Module):
         """
         super().__init__()
         places = read_scp(scp)
-        missing = [utterance for utterance in utterances if utterance not in places]
-        if missing:
-            raise InputError(f"{scp}: no embedding of {len(missing)} training utterances, such as {missing[0]}")
+        check_embedded(scp, places, utterances)
         table = np.stack([read_array(utterance, places[utterance]) for utterance in utterances])
         self.register_buffer("table", torch.from_numpy(table), persistent=False)
         self.head = head.requires_grad_(False).eval() if head is not None else None

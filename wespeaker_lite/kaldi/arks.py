@@ -230,6 +230,23 @@ def read_array(key: str, location: Location) -> np.ndarray:
         return _read_array(file, os.path.getsize(location.ark), key, location)
 
 
+def read_rows(key: str, location: Location, first: int, last: int) -> np.ndarray:
+    """Read rows [first, last) of a matrix, as float32; of one with a byte per value the others are not read.
+
+    Raises:
+        InputError: as `read_array`, and where the matrix has fewer rows.
+    """
+    _check_offset(key, *location)
+    with open(location.ark, "rb") as file:
+        file.seek(location.offset)
+        if file.read(len(_MARK)) == _MARK:
+            return MatrixArk(location.ark).rows(key, location.offset, first, last - first)
+    array = read_array(key, location)
+    if len(array) < last:
+        raise InputError(f"{location.ark}: utterance {key!r} has {len(array)} frames, [{first}, {last}) were asked for")
+    return array[first:last]
+
+
 def _read_array(file: BinaryIO, end: int, key: str, location: Location) -> np.ndarray:
     """Pass the bytes of one array to kaldiio. Given a name or a file, it would also run a command or a pickle."""
     file.seek(location.offset)

@@ -170,6 +170,32 @@ def check_known(trials: Trials, keys: Collection[str]) -> None:
     )
 
 
+def check_classes(trials: Trials, where: str) -> None:
+    """Check that there are target and nontarget trials; `where` names the list.
+
+    Raises:
+        InputError: naming the class that is missing.
+    """
+    for missing, present in (("target", trials.labels.any()), ("nontarget", not trials.labels.all())):
+        if not present:
+            raise InputError(f"{where}: none of the {len(trials)} trials is a {missing} trial; both kinds are needed")
+
+
+def check_labels(trials: Trials, utt2spk: Mapping[str, str]) -> None:
+    """Check that the trials' labels are what `utt2spk` says.
+
+    Raises:
+        InputError: naming the first trial that it contradicts, or an utterance that it does not know.
+    """
+    for enroll, test, label in zip(trials.enroll, trials.test, trials.labels.tolist(), strict=True):
+        if unknown := next((name for name in (enroll, test) if name not in utt2spk), None):
+            raise InputError(f"utterance {unknown!r} of the trials has no speaker in utt2spk")
+        if (utt2spk[enroll] == utt2spk[test]) != label:
+            kind = "target" if label else "nontarget"
+            where = f"{trials.path}: " if trials.path else ""
+            raise InputError(f"{where}trial {enroll} {test}: it is labelled {kind}, which utt2spk contradicts")
+
+
 def make_trials(
     utt2spk: Mapping[str, str],
     seed: int,

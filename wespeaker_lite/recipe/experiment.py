@@ -94,6 +94,12 @@ def _check_sizes(experiment: Experiment, model: Mapping[str, Any], where: str) -
     lda_dim, masks = experiment.scoring.plda.lda_dim, experiment.crop.spec_augment
     if lda_dim is not None and lda_dim > model.get("embed_dim", lda_dim):
         raise InputError(f"{where}: scoring.plda.lda_dim {lda_dim} is above the embedding size {model['embed_dim']}")
+    train = experiment.train
+    if 0 < train.crops_per_epoch < train.batch_size:
+        raise InputError(
+            f"{where}: train.batch_size {train.batch_size} is more than the {train.crops_per_epoch} crops of an epoch "
+            "(train.crops_per_epoch)"
+        )
     if masks.narrow_band and masks.narrow_band_width >= experiment.features.num_mels:
         raise InputError(
             f"{where}: crop.spec_augment.narrow_band_width {masks.narrow_band_width} masks all of the "

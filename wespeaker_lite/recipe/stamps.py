@@ -36,6 +36,7 @@ MADE_BY = {
     ".embed.stamp": "stage 5 (stage 3 for a teacher's)",
     ".score.stamp": "stage 6",
     ".report.stamp": "stage 7",
+    ".export.stamp": "stage 8",
     "results.json": "stage 6",
 }
 
@@ -146,6 +147,22 @@ def accept(stamp: str | Path, outputs: Iterable[str]) -> None:
     _write(stamp, record, seen)
 
 
+def check_made(path: str | Path) -> None:
+    """Check a file of an experiment, which may have been moved since, with the stamp of its stage, where one is there.
+
+    For programs that are called by hand; without a stamp nothing is known of the file.
+
+    Raises:
+        InputError: where it is not what its stage made.
+    """
+    path = Path(path)
+    for stamp in beside(path, ".*.stamp"):
+        record, name = read(stamp), f"/{path.relative_to(stamp.parent).as_posix()}"
+        for output, made in (record.outputs if record else {}).items():
+            if output.endswith(name) and isinstance(made, str) and not Digests(f"{stamp}.seen").agree(path, made):
+                raise InputError(f"{path} was damaged or changed after {stamp} was written: run {_stage(stamp)} again")
+
+
 def read(stamp: str | Path) -> Record | None:
     """Read a stamp; None if the file is missing or no stamp."""
     try:
@@ -215,7 +232,8 @@ def _check_stamp(stamp: str) -> None:
     """
     record, seen = _read(stamp), Digests(f"{stamp}.seen")
     for path, made in sorted(record.outputs.items()):
-        if path not in record.editable and not _is_as_made(path, made, seen):
+        is_whole = bool(_size(path)) if path in record.editable else _is_as_made(path, made, seen)
+        if not is_whole:
             raise InputError(_fault(path, stamp, record))
     seen.save()
 
@@ -255,11 +273,10 @@ def _sha256_of_file(path: str) -> str:
 
 
 def _size(path: str) -> int:
-    """The size in bytes; for a folder, its number of files; 0 if there is nothing."""
-    place = Path(path)
-    if place.is_dir():
-        return sum(1 for _ in place.rglob("*"))
-    return place.stat().st_size if place.exists() else 0
+    """Size in bytes; of a folder, the number of files and folders below it; 0 where there is nothing."""
+    if os.path.isdir(path):
+        return sum(len(folders) + len(names) for _, folders, names in os.walk(path))
+    return os.path.getsize(path) if os.path.exists(path) else 0
 
 
 def _check_is_folder(tree: Path) -> None:

@@ -26,7 +26,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from wespeaker_lite.core.errors import InputError
-from wespeaker_lite.kaldi.trials import Trials
+from wespeaker_lite.kaldi.trials import Trials, check_labels
 from wespeaker_lite.scoring.metrics import measure
 
 MIN_SPEAKERS = 10
@@ -86,24 +86,13 @@ def resample_together(
 
 
 def _speakers(trials: Trials, utt2spk: Mapping[str, str]) -> np.ndarray:
-    """The speakers of both sides of trials, (2, n). Labels that contradict them are an error."""
-    both = np.array([[_speaker(utt2spk, utterance) for utterance in side] for side in (trials.enroll, trials.test)])
-    wrong = np.flatnonzero((both[0] == both[1]) != trials.labels)
-    if wrong.size:
-        kind = "target" if trials.labels[wrong[0]] else "nontarget"
-        enrolled, tested = trials.enroll[wrong[0]], trials.test[wrong[0]]
-        raise InputError(f"trial {enrolled} {tested}: it is labelled {kind}, which utt2spk contradicts")
+    """The speakers of both sides of trials, (2, n), which labels must agree with."""
+    check_labels(trials, utt2spk)
+    both = np.array([[utt2spk[utterance] for utterance in side] for side in (trials.enroll, trials.test)])
     count = len(np.unique(both))
     if count < MIN_SPEAKERS:
         raise TooFewSpeakersError(f"trials of {count} speakers are too few for intervals, which need {MIN_SPEAKERS}")
     return both
-
-
-def _speaker(utt2spk: Mapping[str, str], utterance: str) -> str:
-    try:
-        return utt2spk[utterance]
-    except KeyError:
-        raise InputError(f"utterance {utterance!r} of the trials has no speaker in utt2spk") from None
 
 
 def _check_classes(resamples: Resamples, labels: np.ndarray) -> None:

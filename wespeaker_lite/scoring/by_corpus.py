@@ -5,7 +5,7 @@ The corpus of an utterance or a speaker is the part of its id before the first `
 
 import logging
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -93,14 +93,14 @@ def _drawn(members: dict[str, np.ndarray]) -> list[np.ndarray]:
     ]
 
 
-def smallest_cohort(cohort: Cohort, by: By) -> int:
-    """The size of the smallest cohort that `cohort_groups` can return."""
+def smallest_cohort(names: Collection[str], by: By) -> int:
+    """The number of members in the smallest cohort that `cohort_groups` can give of members of these names."""
     if by == "all":
-        return len(cohort.embeddings.vectors)
-    members = rows_by_corpus(cohort.embeddings.index)
+        return len(names)
+    members = rows_by_corpus(names)
     if by == "balanced":
         return sum(map(len, _drawn(members)))
-    return min(map(len, _large(members).values()), default=len(cohort.embeddings.vectors))
+    return min(map(len, _large(members).values()), default=len(names))
 
 
 def grouped_statistics(

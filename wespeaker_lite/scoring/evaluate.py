@@ -9,7 +9,7 @@ from wespeaker_lite.core.errors import InputError
 from wespeaker_lite.extraction.embeddings import Cohort, Embeddings, cohort_of, read_cohort, read_embeddings
 from wespeaker_lite.kaldi.tables import read_table
 from wespeaker_lite.kaldi.trials import Trials, check_known, read_trials
-from wespeaker_lite.recipe.scoring_config import ScoringOptions
+from wespeaker_lite.recipe.scoring_config import CalibrationOptions, ScoringOptions
 from wespeaker_lite.recipe.scorings import is_calibrated
 from wespeaker_lite.scoring.backend import Backend, Training, select_used
 from wespeaker_lite.scoring.by_corpus import smallest_cohort
@@ -37,6 +37,15 @@ def read_trial_lists(paths: Iterable[str | Path]) -> dict[str, Trials]:
     return lists
 
 
+def calibration_trials(options: CalibrationOptions, utt2spk: Mapping[str, str]) -> Trials:
+    """The trials that calibrations learn from: those of the list that is named, or drawn from the training set's.
+
+    Raises:
+        InputError: as `read_trials` and `draw_calibration_trials`.
+    """
+    return read_trials(options.list) if options.list else draw_calibration_trials(utt2spk, options)
+
+
 def read_training(
     scp: str | Path, utt2spk: str | Path | None, utt2num_frames: str | Path | None, options: ScoringOptions
 ) -> tuple[Cohort, Training | None]:
@@ -52,8 +61,7 @@ def read_training(
     if speaker_of is None or not (calibrated or plda):
         return read_cohort(scp, speaker_of), None
     if calibrated:
-        wanted = options.calibration
-        trials = read_trials(wanted.list) if wanted.list else draw_calibration_trials(speaker_of, wanted)
+        trials = calibration_trials(options.calibration, speaker_of)
     only = None if plda else {*trials.enroll, *trials.test}
     embeddings = read_embeddings(scp, utt2num_frames if options.first("qmf") else None, only)
     whole = cohort_of(zip(embeddings.index, embeddings.vectors, strict=True), speaker_of) if plda else None
@@ -78,7 +86,7 @@ def counts(
     if odd:
         found["odd_trials"] = odd
     if cohort and any("asnorm" in scoring for scoring in options.scorings):
-        members = smallest_cohort(cohort, options.cohort)
+        members = smallest_cohort(cohort.embeddings.index, options.cohort)
         if members < options.top_n:
             found["small_cohort"] = {"members": members, "top_n": options.top_n}
     return found

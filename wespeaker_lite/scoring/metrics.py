@@ -7,7 +7,7 @@ from scipy.optimize import isotonic_regression
 from scipy.special import xlogy
 
 from wespeaker_lite.core.errors import InputError
-from wespeaker_lite.kaldi.trials import Trials
+from wespeaker_lite.kaldi.trials import Trials, check_classes
 
 # Priors of a target trial for the detection cost. Both kinds of errors cost 1.
 P_TARGETS = (0.01, 0.05)
@@ -39,9 +39,7 @@ def check_scores(scores: np.ndarray, trials: Trials, where: str) -> None:
             f"{where}: the score of trial {trials.enroll[first]} {trials.test[first]} is {scores[first]}, "
             f"and {bad.size - 1} more are not finite"
         )
-    for missing, present in (("target", trials.labels.any()), ("nontarget", not trials.labels.all())):
-        if not present:
-            raise InputError(f"{where}: none of the {len(scores)} trials is a {missing} trial; both kinds are needed")
+    check_classes(trials, where)
 
 
 def operating_points(scores: np.ndarray, labels: np.ndarray) -> OperatingPoints:

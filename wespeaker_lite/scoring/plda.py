@@ -83,22 +83,33 @@ def train_plda(vectors: np.ndarray, speakers: np.ndarray, mean: np.ndarray, opti
         InputError: if there are too few speakers or utterances for the dimensions, or the embeddings are degenerate.
     """
     count, size = int(speakers.max()) + 1, vectors.shape[1]
-    dim = min(size, count - 1) if options.lda_dim is None else options.lda_dim
-    if not 1 <= dim <= min(size, count - 1):
-        raise InputError(
-            f"plda: LDA to {dim} of {size} dimensions needs more than {dim} training speakers, and there are {count}: "
-            "set scoring.plda.lda_dim lower"
-        )
-    if len(vectors) - count < size:
-        raise InputError(
-            f"plda: {len(vectors)} training utterances of {count} speakers are too few for embeddings of {size} "
-            f"dimensions: there must be at least {size} more utterances than speakers; "
-            "or remove plda from scoring.scorings"
-        )
+    dim = lda_dim(len(vectors), count, size, options)
     log.info("PLDA of %d dimensions (of %d) from %d utterances of %d speakers", dim, size, len(vectors), count)
     lda = _discriminants(speaker_statistics(vectors, speakers, lambda block: block - mean))[:, :dim]
     statistics = speaker_statistics(vectors, speakers, lambda block: _project(block, mean, lda))
     return Plda(mean, lda, train_two_covariance(statistics, options.iterations))
+
+
+def lda_dim(utterances: int, speakers: int, size: int, options: PldaOptions) -> int:
+    """The dimensions that LDA keeps, of so many training utterances and speakers and embeddings of a size.
+
+    Raises:
+        InputError: where there are too few speakers or utterances.
+    """
+    most = min(size, speakers - 1)
+    dim = most if options.lda_dim is None else options.lda_dim
+    if not 1 <= dim <= most:
+        raise InputError(
+            f"plda: LDA to {dim} of {size} dimensions needs more than {dim} training speakers, and there are "
+            f"{speakers}: set scoring.plda.lda_dim lower"
+        )
+    if utterances - speakers < size:
+        raise InputError(
+            f"plda: {utterances} training utterances of {speakers} speakers are too few for embeddings of {size} "
+            f"dimensions: there must be at least {size} more utterances than speakers; "
+            "or remove plda from scoring.scorings"
+        )
+    return dim
 
 
 def _project(vectors: np.ndarray, mean: np.ndarray, lda: np.ndarray) -> np.ndarray:

@@ -10,6 +10,7 @@ import numpy as np
 from wespeaker_lite.core.errors import InputError
 from wespeaker_lite.core.files import read_json, write_text
 from wespeaker_lite.kaldi.trials import Trials
+from wespeaker_lite.recipe.stamps import check_made
 from wespeaker_lite.scoring.metrics import (
     P_TARGETS,
     check_scores,
@@ -51,11 +52,12 @@ def read_results(experiment: str | Path) -> dict[str, Any]:
     """Read an experiment's results.json.
 
     Raises:
-        InputError: if it is missing, or has no trial lists.
+        InputError: where it is missing or not what stage 6 has written.
     """
     path = Path(experiment) / "results.json"
     if not path.exists():
         raise InputError(f"{path}: no such file; run stage 6 first")
+    check_made(path)
     results = read_json(path)
     if not isinstance(results.get("trials"), dict):
         raise InputError(f"{path}: no trial lists in it; run stage 6 again")

@@ -11,6 +11,7 @@ import numpy as np
 from wespeaker_lite.core.errors import InputError
 from wespeaker_lite.core.files import write_lines
 from wespeaker_lite.kaldi.trials import KALDI_LABELS, Trials, read_rows
+from wespeaker_lite.recipe.stamps import check_made
 
 DECIMALS = 6
 CALIBRATION_LIST = "calibration"
@@ -34,11 +35,13 @@ def read_scores(path: str | Path) -> tuple[Trials, np.ndarray]:
     """Read a score file into its trials and scores (n,) float64.
 
     Raises:
-        InputError: naming file and line, if there are not four fields, the score is no number, or the label is unknown.
+        InputError: naming file and line where fields are not four, the score is no number or the label unknown; or
+            where the file is not as stage 6 left it.
     """
     path = Path(path)
     if not path.exists():
         raise InputError(f"{path}: no such file; run stage 6 first")
+    check_made(path)
     enroll, test, labels, scores = [], [], [], []
     for number, row in enumerate(read_rows(path), start=1):
         fields = _ROW.fullmatch(row)

@@ -11,6 +11,7 @@ import numpy as np
 from wespeaker_lite.core.errors import InputError
 from wespeaker_lite.core.files import read_json, write_text
 from wespeaker_lite.extraction.embeddings import Cohort
+from wespeaker_lite.recipe.stamps import check_made
 from wespeaker_lite.scoring.calibration import Calibration
 
 
@@ -65,6 +66,7 @@ def read_verification(model: str | Path) -> Verification | None:
 
 
 def _parse(path: Path) -> Verification:
+    check_made(path)
     record = read_json(path)
     try:
         mean = None if record["mean"] is None else np.array(record["mean"], np.float32).reshape(-1)

@@ -5,10 +5,11 @@ import logging
 import platform
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -63,7 +64,7 @@ def train(job: Job) -> None:
         torch.set_num_threads(experiment.runtime.threads)
     with joined_ranks(experiment.runtime.device, experiment.runtime.patience) as ranks:
         _log_to(job.out / "train.log", ranks)
-        dataset = _dataset(job, experiment)
+        dataset = open_dataset(job, experiment)
         torch.manual_seed(experiment.seed)
         learner = build_learner(experiment, dataset, job.teachers, job.teacher_embeddings)
         if job.start_from:
@@ -71,7 +72,7 @@ def train(job: Job) -> None:
         Trainer(learner, dataset, experiment, job.out, Inputs(files=job.inputs).digests(), ranks).run()
 
 
-def _dataset(job: Job, experiment: Experiment) -> CropDataset:
+def open_dataset(job: Job, experiment: Experiment) -> CropDataset:
     acoustics = acoustics_of(experiment.features)
     dataset = CropDataset(job.data, experiment.crop, experiment.seed, job.noise, acoustics)
     if dataset.num_mels != experiment.features.num_mels:
@@ -134,11 +135,7 @@ def start_from(path: str, learner: Learner, experiment: Experiment, classes: Seq
         InputError: if the model is another network, has other features, or another kind of head.
     """
     trained = trained_model.load(path)
-    for section in ("model", "features"):
-        ours, theirs = to_mapping(getattr(experiment, section)), trained.config[section]
-        different = sorted(key for key in ours.keys() | theirs if ours.get(key) != theirs.get(key))
-        if different:
-            raise InputError(f"{path}: training cannot start from it: its {section} has other {', '.join(different)}")
+    check_start(path, trained.config, experiment)
     learner.student.load_state_dict(trained.model.state_dict())
     for name, term in learner.terms.items():
         if any(True for _ in term.parameters()):
@@ -157,6 +154,25 @@ def start_from(path: str, learner: Learner, experiment: Experiment, classes: Seq
         "starting from %s: of its %d classes %d are kept, %d are new",
         path, len(trained.classes), len(ours), len(classes) - len(ours),
     )  # fmt: skip
+
+
+def check_start(path: str, theirs: Mapping[str, Any], experiment: Experiment) -> None:
+    """Check that training can start from a model of another config; `path` is where that is from.
+
+    Raises:
+        InputError: naming what differs.
+    """
+    for section in ("model", "features"):
+        ours = to_mapping(getattr(experiment, section))
+        different = sorted(key for key in ours.keys() | theirs[section] if ours.get(key) != theirs[section].get(key))
+        if different:
+            raise InputError(f"{path}: training cannot start from it: its {section} has other {', '.join(different)}")
+    if not theirs.get("pretrained") and _kind_of(theirs["head"]) != _kind_of(to_mapping(experiment.head)):
+        raise InputError(f"{path}: its head is of another kind or has other sub-centres than the config's")
+
+
+def _kind_of(head: Mapping[str, Any]) -> tuple[bool, int]:
+    return head["name"] == "softmax", head.get("subcenters", 1)
 
 
 def build_teacher(

@@ -19,6 +19,7 @@ from wespeaker_lite.core.errors import InputError, Stopped
 from wespeaker_lite.data.crops import Batch, CropDataset, EpochSampler
 from wespeaker_lite.recipe import trained_model
 from wespeaker_lite.recipe.experiment import Experiment
+from wespeaker_lite.recipe.train_config import TrainConfig
 from wespeaker_lite.training import schedule
 from wespeaker_lite.training.checkpoint import CheckpointStore, random_states, set_random_states
 from wespeaker_lite.training.compiling import compile_where_it_pays
@@ -35,6 +36,25 @@ log = logging.getLogger(__name__)
 READ_EVERY = 50  # steps, if nothing is logged in between
 GPU_WORKERS = 2
 ENOUGH_FOR_STATISTICS = 64  # crops of a process; with this many, batch norms can use its own statistics
+
+
+def batches_of_epoch(train: TrainConfig, utterances: int, processes: int) -> int:
+    """The number of batches in an epoch of a training set, which so many processes share.
+
+    Raises:
+        InputError: where the crops of an epoch do not fill a batch, or the processes cannot share it.
+    """
+    crops, size = train.crops_per_epoch or utterances, train.batch_size
+    if crops < size:
+        raise InputError(f"train.batch_size is {size}, more than the {crops} crops of an epoch")
+    if size % processes:
+        raise InputError(f"train.batch_size: a batch of {size} cannot be shared evenly by {processes} processes")
+    if train.batch_norm == "local" and size < 2 * processes:
+        raise InputError(
+            f"train.batch_norm is local, and each of {processes} processes has one crop of a batch, which has no "
+            "statistics: set train.batch_norm: shared"
+        )
+    return crops // size
 
 
 class Trainer:
@@ -73,10 +93,7 @@ class Trainer:
         self.averaged = range(first, self.train.epochs + 1)  # the ends of epochs whose mean is the result
         # One more is kept, to resume from if one of them is damaged.
         self.store = CheckpointStore(out / "checkpoints", max(self.runtime.keep, len(self.averaged) + 1))
-        crops = self.train.crops_per_epoch or len(dataset)
-        self.batches = crops // self.train.batch_size
-        if not self.batches:
-            raise InputError(f"train.batch_size is {self.train.batch_size}, more than the {crops} crops of an epoch")
+        self.batches = batches_of_epoch(self.train, len(dataset), self.ranks.count)
         self.groups = dataset.groups(self.train.sampling)
         self.gradient_sum = GradientSum(self.ranks, learner, self.runtime.overlap_gradients)
         self.epoch = self.batch = 0  # done so far
