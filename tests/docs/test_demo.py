@@ -5,6 +5,7 @@ import http.server
 import json
 import shutil
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,8 @@ import pytest
 import soundfile
 
 from tests.browser import PROGRAM, Browser
+from wespeaker_lite import SpeakerModel
+from wespeaker_lite.corpora.simulation import SAMPLE_RATE, make_session, make_speaker, simulate_utterance
 
 onnx = pytest.importorskip("onnx", reason="tools/install.sh --extras export")
 onnxruntime = pytest.importorskip("onnxruntime", reason="tools/install.sh --extras export")
@@ -78,14 +81,27 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def page(folder: Path) -> Iterator[Browser]:
-    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=folder / "site")
+    yield from served(folder / "site", folder / "profile", folder / "low.wav")
+
+
+def served(site: Path, profile: Path, microphone: Path) -> Iterator[Browser]:
+    """A browser with the page of a site, whose microphone plays a file."""
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=site)
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        options = (*FAKE, f"--use-file-for-fake-audio-capture={folder / 'low.wav'}")
-        with Browser(folder / "profile", options) as browser:
+        with Browser(profile, (*FAKE, f"--use-file-for-fake-audio-capture={microphone}")) as browser:
             browser.open(f"http://127.0.0.1:{server.server_port}/")
             yield browser
         server.shutdown()
+
+
+@pytest.fixture(scope="module")
+def shipped(folder: Path) -> Iterator[Browser]:
+    """The page with the model that comes with the package, exported by the program."""
+    command = [sys.executable, "-m", "wespeaker_lite.bin.export", "--model", "pretrained/bc_cmt_tiny.pt"]
+    subprocess.run([*command, "--out", folder / "tiny/export"], cwd=ROOT, check=True, capture_output=True)
+    subprocess.run(["bash", "docs/demo/serve.sh", folder / "tiny", folder / "tiny_site", "0"], cwd=ROOT, check=True)
+    yield from served(folder / "tiny_site", folder / "tiny_profile", folder / "low.wav")
 
 
 def score(folder: Path, *names: str) -> float:
@@ -135,3 +151,19 @@ def test_the_microphone_is_recorded(page: Browser, folder: Path) -> None:
     assert (
         float(page.evaluate("document.querySelector('#details').dataset.score")) > 0.9
     )  # the microphone plays low.wav
+
+
+def test_the_shipped_model_judges_by_its_threshold(shipped: Browser, folder: Path) -> None:
+    rng = np.random.default_rng(0)
+    for name, speaker in (("one.wav", 0), ("same.wav", 0), ("other.wav", 7)):
+        samples = simulate_utterance(make_speaker(0, speaker), make_session(rng), rng)
+        soundfile.write(folder / name, samples, SAMPLE_RATE)
+    model = SpeakerModel.load(ROOT / "pretrained/bc_cmt_tiny.pt")
+    threshold = next(iter(model.verification.thresholds.values()))
+    for other in ("same.wav", "other.wav"):
+        choose(shipped, folder, "one.wav", other)
+        shown = float(shipped.evaluate("document.querySelector('#details').dataset.score"))
+        # The page's features are not rounded to the bytes of arks.
+        assert shown == pytest.approx(model.score(folder / "one.wav", folder / other), abs=0.02)
+        expected = "Same speaker" if shown >= threshold else "Different speakers"
+        assert shipped.evaluate("document.querySelector('#answer').textContent") == expected

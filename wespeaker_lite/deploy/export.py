@@ -30,7 +30,7 @@ from wespeaker_lite.extraction.extract import read_features
 from wespeaker_lite.kaldi.arks import read_scp
 from wespeaker_lite.recipe import trained_model
 from wespeaker_lite.scoring.results import read_results
-from wespeaker_lite.scoring.verification import read_verification
+from wespeaker_lite.scoring.verification import read_verification, verification_file
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +56,8 @@ def export(
 ) -> None:
     """Write the exported files of a final.pt into the folder `out`, once all of them have passed their checks.
 
-    With them go the thresholds (verify.json) and the error rates that stage 6 has left in `experiment`, if it has; and
+    With them go the thresholds (verify.json) and the error rates that stage 6 has left in `experiment`, if it has (else
+    what lies beside the model); and
     with a `test` set the error rates of each file. With the data dir `calibration`, whose fbanks are of training
     utterances, there is a file that computes in 8 bits too.
 
@@ -74,8 +75,10 @@ def export(
         _write_graphs(trained, front_end, weights, part, about)
         quantised = _quantise(trained, calibration, part) if calibration else None
         checks = _check(path, trained, front_end, part)
-        if (verification := experiment / "verify.json").exists():
-            shutil.copyfile(verification, part / verification.name)
+        verification = experiment / "verify.json"
+        verification = verification if verification.exists() else verification_file(path)
+        if verification:
+            shutil.copyfile(verification, part / "verify.json")
             read_verification(part / FLOAT).check(weights, str(path))
         results = read_results(experiment) if (experiment / "results.json").exists() else None
         sizes = {name: (part / name).stat().st_size for name in FORMS if (part / name).exists()}

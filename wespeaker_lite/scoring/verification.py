@@ -58,11 +58,15 @@ def read_verification(model: str | Path) -> Verification | None:
     Raises:
         InputError: naming the file, if its content is malformed.
     """
+    path = verification_file(model)
+    return _parse(path) if path else None
+
+
+def verification_file(model: str | Path) -> Path | None:
+    """What `read_verification` would read."""
     model = Path(model)
-    for path in (model.with_suffix(".verify.json"), model.with_name("verify.json")):
-        if path.exists():
-            return _parse(path)
-    return None
+    places = model.with_suffix(".verify.json"), model.with_name("verify.json")
+    return next((path for path in places if path.exists()), None)
 
 
 def _parse(path: Path) -> Verification:
