@@ -71,10 +71,13 @@ else
   basis_files=("$config" "egs/$corpus/overrides.yaml")
 fi
 # Stages take the settings that run.sh has read, as long as the files are as they were then: each Python costs 0.1 s.
-basis() { printf '%q ' "${resolving[@]}" && stat -c '%n %s %y %z %i' -- "$exp/config.yaml" "${basis_files[@]}"; }
-if [ "$(basis 2>&1 || true)" != "${WESPEAKER_LITE_SETTINGS_OF-}" ]; then
+basis() {
+  printf '%q ' "${resolving[@]}"
+  stat -c '%n %s %y %z %i' -- "$exp/config.yaml" "${basis_files[@]}" 2>&1 || true # a corpus may have no overrides
+}
+if [ "$(basis)" != "${WESPEAKER_LITE_SETTINGS_OF-}" ]; then
   WESPEAKER_LITE_SETTINGS=$(python -m wespeaker_lite.bin.config "${resolving[@]}" --out "$exp/config.yaml") || exit
-  WESPEAKER_LITE_SETTINGS_OF=$(basis) || exit
+  WESPEAKER_LITE_SETTINGS_OF=$(basis)
   export WESPEAKER_LITE_SETTINGS WESPEAKER_LITE_SETTINGS_OF
 fi
 while IFS=$'\t' read -r key value; do settings[$key]=$value; done <<< "$WESPEAKER_LITE_SETTINGS"
