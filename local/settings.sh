@@ -52,11 +52,13 @@ find_lists() {
 processes_of_node() { if [ "$processes" -gt 0 ]; then echo "$processes"; else echo "$((gpu > 0 ? gpu : 1))"; fi; }
 number_of_processes() { echo "$((nodes * $(processes_of_node)))"; }
 
-# Says what is not installed, with the command that installs it, and fails if anything is.
+# Says what stage 8 lacks, and fails if it lacks anything: a package, or the graph of a network that is new here.
 missing_for_export() {
-  local lines
+  local lines graph
   lines=$(python tools/requirements.py requirements-export.txt) ||
-    { echo "${lines//$'\n'/, }; get it by: tools/install.sh --extras export" && false; }
+    { echo "${lines//$'\n'/, }; get it by: tools/install.sh --extras export" && return 1; }
+  graph=wespeaker_lite/deploy/graphs/$(setting model.name).py
+  [ -e "$graph" ] || { echo "the network has no graph for ONNX files: write $graph" && return 1; }
 }
 
 # The teachers that the config names, in the array `teachers`: confs, or files of trained models.

@@ -133,6 +133,20 @@ def test_without_its_extra_the_export_is_skipped_unless_it_is_asked_for(checkout
         requirements.write_text(before)
 
 
+def test_a_network_without_a_graph_is_not_exported_unless_it_is_asked_for(checkout: Checkout) -> None:
+    pytest.importorskip("onnxruntime", reason="needs tools/install.sh --extras export")
+    graph = checkout.folder / "wespeaker_lite/deploy/graphs/bc_cmt.py"
+    graph.rename(graph.with_suffix(".away"))
+    try:
+        message = "the network has no graph for ONNX files: write wespeaker_lite/deploy/graphs/bc_cmt.py"
+        assert f"skipped, since it was not asked for alone: {message}" in checkout.good("--stage", "7")
+        (checkout.exp / "export/model.onnx").unlink()
+        assert f"export.sh: {message}" in checkout.bad("--stage", "8")
+    finally:
+        graph.with_suffix(".away").rename(graph)
+    checkout.good("--stage", "8")
+
+
 def test_a_stage_before_its_inputs_exist_names_the_stage_to_run(checkout: Checkout) -> None:
     assert "run stage 4" in checkout.bad("--name", "fresh", "--stage", "5")
     assert "run stage 5" in checkout.bad("--name", "fresh", "--stage", "6")
