@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Stage 8: export: files for onnxruntime and for sherpa-onnx, checked against the model, and a card that says how exact.
+# Stage 8: exports ONNX files for onnxruntime and sherpa-onnx, compares their output with the model's, and writes a card.
 set -euo pipefail
 . "$(dirname "$0")/common.sh"
 

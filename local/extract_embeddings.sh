@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Stage 5: embeddings of the test sets and of the cohort, or of the sets that --sets names.
+# Stage 5: extracts the embeddings of the test set and of the cohort, or of the sets that --sets names.
 set -euo pipefail
 . "$(dirname "$0")/common.sh"
 
@@ -8,11 +8,11 @@ device=cpu
 if [ "$gpu" -gt 0 ]; then device=cuda; fi
 options=()
 if $trained; then options=(--config "$exp/config.yaml"); fi
-read -rd "" -a set_names <<< "${sets:-$cohort_set $test_set}" || true # which ends without a zero byte
+read -rd "" -a set_names <<< "${sets:-$cohort_set $test_set}" || true # read fails because there is no zero byte
 for set_name in "${set_names[@]}"; do
   dir=$exp/embeddings/$set_name
   if [ "$set_name" = "$cohort_set" ] && [ -z "$sets" ] && [ -e "$data/$test_set" ] && [ ! -e "$data/$set_name" ]; then
-    say "$corpus has no $set_name, so no cohort"
+    say "$corpus has no $set_name, so there is no cohort"
     continue
   fi
   current=()
@@ -25,8 +25,8 @@ for set_name in "${set_names[@]}"; do
   run_jobs --gpu "$((gpu > 0))" "JOB=1:$jobs" "$dir/log/extract.JOB.log" \
     python -m wespeaker_lite.bin.extract --model "$model" --data "$dir/split/JOB" --out "$dir/parts/xvector.JOB" \
     --device "$device" "${options[@]}"
-  arrived "$dir/parts/xvector.JOB.scp"
-  python -m wespeaker_lite.bin.merge_arks --out "$dir/xvector" "${arrivals[@]}" --keys-of "$fbanks/$set_name/feats.scp"
+  wait_for_outputs "$dir/parts/xvector.JOB.scp"
+  python -m wespeaker_lite.bin.merge_arks --out "$dir/xvector" "${job_outputs[@]}" --keys-of "$fbanks/$set_name/feats.scp"
   rm -rf "$dir/split" "$dir/parts"
   stamp "$dir/xvector.scp" "$dir/xvector.ark"
 done

@@ -1,16 +1,17 @@
-# Sourced by common.sh: what data and teachers were made from, so that a later stage cannot silently use others.
-# Stage 0 leaves data/<corpus>/.got_from, stage 1 made_from: lines `name value`, a name being that of an option or variable.
+# Sourced by common.sh: records what data and teachers were made from, so that a later stage cannot silently use others.
+# Stage 0 writes data/<corpus>/.got_from, and stage 1 writes made_from. Lines are `name value`, where the name is that of an
+# option or of an environment variable.
 # shellcheck shell=bash disable=SC2154  # common.sh sets these
 
-# Stage 0 takes what it is given; stage 1 goes by what stage 0 got, later stages by what stage 1 has made lists of.
+# Stage 0 starts from the options alone. Stage 1 uses the record of stage 0, and later stages that of stage 1.
 case $(basename "$0"):$stage in
   run.sh:0 | get_corpus.sh:*) record='' ;;
   run.sh:1 | make_lists.sh:*) record=$data/.got_from ;;
   *) record=$data/made_from ;;
 esac
 
-# What is not given stays: options and variables that are empty get their values of the record.
-take_made_from() {
+# Sets options and variables that are empty to their values in the record.
+read_made_from() {
   local line key
   [ -n "$record" ] && [ -e "$record" ] || return 0
   while IFS= read -r line; do
@@ -21,7 +22,7 @@ take_made_from() {
   done < "$record"
 }
 
-# What is given must be the same as then.
+# Fails if an option or variable differs from the record.
 check_made_from() {
   local line key value
   [ -n "$record" ] || return 0
@@ -38,22 +39,22 @@ check_made_from() {
 
 same_origin() { [ "${!1-}" = "$2" ] || [[ $1 == *_dir && ${!1-} -ef $2 ]]; }
 
-# An option or a variable as its user writes it.
+# Prints an option or a variable as a user writes it.
 as_given() { if [[ $1 == [A-Z]* ]]; then echo "$1=$2"; else echo "--${1//_/-} ${2:-''}"; fi; }
 
 made_from() {
   local key
   for key in corpus corpus_dir $corpus_variables; do echo "$key ${!key-}"; done
 }
-leave_made_from() { made_from | put "$1"; }
+write_made_from() { made_from | put "$1"; }
 
-# put FILE: standard input becomes FILE, whole or not at all; one that holds it already stays.
+# put FILE: writes standard input to FILE, completely or not at all. A FILE with the same content keeps its time.
 put() {
   mkdir -p "$(dirname "$1")" && cat > "$1.new"
   if cmp -s "$1.new" "$1"; then rm "$1.new"; else mv "$1.new" "$1"; fi
 }
 
-# The noise and the impulse responses that the config asks for are those that stage 2 has listed.
+# Fails if --musan-dir or --rirs-dir is not the folder that stage 2 has listed, where the config uses it.
 check_clips() {
   local copies kind option
   copies=$(setting augment.copies)
@@ -67,7 +68,7 @@ check_clips() {
   done
 }
 
-# The folders of what stage 3 trains for this experiment: its teachers, and the model that it starts from.
+# Prints the folders of the models that stage 3 trains for this experiment: its teachers, and the model that it starts from.
 trained_first() {
   local start conf teachers
   start=$(starting_model) || return
@@ -78,8 +79,9 @@ trained_first() {
   if [ "$start" != "$(setting start_from)" ]; then dirname "$start"; fi
 }
 
-# Experiments share a teacher by the name of its conf: stage 3 keeps what it was asked for, and the stamp of what came of it.
-leave_asked_for() {
+# Saves --teacher-set and the stamps of the teachers in the experiment's folder. Experiments share the teacher of one conf,
+# so another run may train it again with other settings.
+write_asked_for() {
   local folder folders
   folders=$(trained_first) || exit
   while IFS= read -r folder; do
@@ -95,13 +97,13 @@ check_teacher_set() {
       "run stages 3 and 4 with it, or leave it out"
 }
 
-# Another run may have trained the teacher again since: this student must not silently learn from that one.
+# Fails if another run has trained a teacher again since stage 3: the student must not silently learn from that one.
 check_asked_for() {
   local folder folders
   folders=$(trained_first) || exit
   while IFS= read -r folder; do
-    [ -n "$folder" ] || continue # there is none
-    [ -e "$exp/asked_for/teacher_set" ] || die "$folder: run stage 3 first, which trains it, or finds that it is there"
+    [ -n "$folder" ] || continue # trained_first printed nothing
+    [ -e "$exp/asked_for/teacher_set" ] || die "$folder: run stage 3 first, which trains it or checks that it exists"
     [ ! -e "$folder/.train.stamp" ] || cmp -s "$folder/.train.stamp" "$exp/asked_for/$(basename "$folder").stamp" ||
       die "$folder is not what stage 3 of $name has trained: another run has trained it again since, with another" \
         "--teacher-set or on other data; run stage 3 again, or give the two teachers confs of different names"

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Stage 2: fbanks into arks; of the training set also copies, at other speeds, with noise, music, babble or reverberation, where
-# the config asks for them (Kaldi's way), and of the noise that is mixed into crops while training.
+# Stage 2: writes fbanks into arks. Where the config asks for them, also writes the fbanks of augmented copies of the training
+# set (speeds, noise, music, babble, reverberation) and those of the noise that training mixes into crops.
 set -euo pipefail
 . "$(dirname "$0")/common.sh"
 
-# make_fbank SET FROM [SPEED [KIND]]: features of data/<corpus>/FROM, or of the copy of it that SPEED and KIND name, as SET
-# where the fbanks of this front end lie.
+# make_fbank SET FROM [SPEED [KIND]]: computes the fbanks of data/<corpus>/FROM, or of its copy by SPEED and KIND. Writes them
+# to SET in the folder of this front end.
 make_fbank() {
   local dir=$fbanks/$1 from=$data/$2 speed=${3:-1.0} kind=${4-} jobs clips
   local inputs=("$from/audio.list" "$from/utt2spk") words=("$speed" "$ROOT") options=() current=("$data/.lists.stamp")
@@ -25,7 +25,7 @@ make_fbank() {
     --config "$front_end/config.yaml" --sections features --current "${current[@]}"; then return; fi
   rm -rf "$dir"/{fbank,feats.scp,feats.sum,utt2num_frames,utt2dur,features.json}
   if [ -n "$kind" ] && [ "$share" != 1.0 ]; then
-    some_of "$from" "$dir/chosen" "$kind"
+    draw_subset "$from" "$dir/chosen" "$kind"
     from=$dir/chosen
   fi
   split_for_jobs "$from" "$dir/split"
@@ -33,15 +33,15 @@ make_fbank() {
   run_jobs "JOB=1:$jobs" "$dir/log/make_fbank.JOB.log" \
     python -m wespeaker_lite.bin.make_fbank --data "$dir/split/JOB" --out "$dir/fbank/feats.JOB" \
     --config "$front_end/config.yaml" --speed "$speed" "${options[@]}" --max-bad "$max_bad" "${pipes[@]}"
-  arrived "$dir/fbank/feats.JOB.utt2dur" # which is written last
+  wait_for_outputs "$dir/fbank/feats.JOB.utt2dur" # a job writes it last
   python -m wespeaker_lite.bin.gather_feats --from "$from" --speed "$speed" --copy "$kind" --parts "$dir/fbank" --out "$dir"
   rm -rf "$dir/split" "$dir/chosen"
   setting features > "$dir/features.json"
   stamp_fbanks "$dir" "$dir"
 }
 
-# stamp_fbanks DIR PART...: leave the stamp of fbanks that PARTs hold. It lists all tables, since --max-bad may have
-# dropped lines of those that stage 1 made.
+# stamp_fbanks DIR PART...: writes the stamp of DIR, whose arks are in the PARTs. The stamp lists all tables, since --max-bad
+# may have removed lines from those of stage 1.
 stamp_fbanks() {
   local files tables
   find_files "$1" -maxdepth 1 -type f ! -name '.*'
@@ -50,15 +50,15 @@ stamp_fbanks() {
   stamp "${tables[@]}" "${files[@]}"
 }
 
-# some_of FROM OUT KIND: a share of the utterances of FROM, others for each kind of copy.
-some_of() {
+# draw_subset FROM OUT KIND: draws a share of the utterances of FROM, a different one for each kind of copy.
+draw_subset() {
   local number kind_seed
   number=$(awk -v share="$share" 'END { count = int(NR * share + 0.5); print count ? count : 1 }' "$1/utt2spk")
   kind_seed=$(cksum <<< "$3 $seed_of_copies" | cut -d ' ' -f 1)
   python -m wespeaker_lite.bin.data_dir subset "$1" "$2" --num-utts "$number" --seed "$kind_seed"
 }
 
-# list_clips NAME DIR: data/<corpus>/NAME lists what is in DIR; without DIR, what was listed before is taken.
+# list_clips NAME DIR: lists the audio files of DIR in data/<corpus>/NAME. Without DIR, keeps an existing list.
 list_clips() {
   if [ -z "$2" ] || fresh "$data/$1/.list.stamp" --trees "$2"; then return; fi
   python -m wespeaker_lite.bin.list_clips "--$1-dir" "$2" --out "$data/$1"
@@ -94,8 +94,8 @@ for speed in 1.0 $speeds; do
   fi
   parts+=("$fbanks/$set_name")
   for kind in $copies; do
-    make_fbank "${set_name}_$kind$(drawn)" "$train_set" "$speed" "$kind"
-    parts+=("$fbanks/${set_name}_$kind$(drawn)")
+    make_fbank "${set_name}_$kind$(copy_suffix)" "$train_set" "$speed" "$kind"
+    parts+=("$fbanks/${set_name}_$kind$(copy_suffix)")
   done
 done
 if [ ${#parts[@]} -gt 1 ]; then

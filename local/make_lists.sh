@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Stage 1: data dirs and trials.
+# Stage 1: makes data directories and trial lists.
 set -euo pipefail
 . "$(dirname "$0")/common.sh"
 
@@ -13,6 +13,6 @@ for set_name in $(made_sets); do
   find_files "$data/$set_name" -maxdepth 1 -type f ! -name '.*' ! -name 'feat*' ! -name utt2num_frames ! -name utt2dur
   tables+=("${files[@]}")
 done
-leave_made_from "$data/made_from"
-# Users take trials out, such as those of utterances that --max-bad left out.
+write_made_from "$data/made_from"
+# Users may remove trials, for example those of utterances that --max-bad left out.
 stamp "${tables[@]}" "$data/made_from" --editable "$data"/trials/*

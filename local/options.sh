@@ -1,10 +1,10 @@
-# Sourced by common.sh: the options of run.sh and of every stage, with their defaults and their help.
+# Sourced by common.sh: the options of run.sh and of every stage, with defaults and help.
 # shellcheck shell=bash disable=SC2034,SC2154  # what is set here is used where this is sourced, and the other way round
 
-# Options are the variables in lower case that are set before parse_options.sh; these are none.
+# parse_options.sh makes an option of each lower-case variable that is set here. These three are not options.
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 CALLER_DIR=$PWD
-ARGUMENTS=("$@") # parse_options.sh takes them out of $@
+ARGUMENTS=("$@") # parse_options.sh removes them from $@
 
 corpus=mini
 data_name=
@@ -41,32 +41,32 @@ help_message="Usage: bash run.sh [options]
 
 Stages: 0 get the corpus, 1 data dirs and trials, 2 fbanks, 3 teacher, 4 student, 5 embeddings, 6 scores, 7 report,
 8 export.
-Each is a script of local/. What is done is skipped; what a changed config or list makes stale is done again.
+Each stage is a script in local/. A finished stage is skipped. It runs again when its config or inputs have changed.
 
 Options:
   --corpus NAME       a folder of egs/ ($corpus)
-  --corpus-dir DIR    where the corpus lies (by default it is put into data/<corpus>/corpus)
-  --data-name NAME    data/NAME and exp/NAME in place of data/<corpus> and exp/<corpus>: a second --corpus-dir beside the first
-  --vox1-dir DIR, --vox2-dir DIR   VoxCeleb1 and 2, of --corpus voxceleb; stage 0 keeps links to them
+  --corpus-dir DIR    the folder of the corpus (default: data/<corpus>/corpus, which stage 0 fills)
+  --data-name NAME    use data/NAME and exp/NAME instead of data/<corpus> and exp/<corpus>, to keep a second --corpus-dir
+  --vox1-dir DIR, --vox2-dir DIR   VoxCeleb1 and 2, for --corpus voxceleb; stage 0 keeps links to them
   --musan-dir DIR     noise, music and speech of MUSAN, for augmentation
   --rirs-dir DIR      room impulse responses of RIRS_NOISES, for copies (augment.copies)
-  --config YAML       the student's conf (by default the one that egs/<corpus>/corpus.conf names)
+  --config YAML       the student's conf (default: the one in egs/<corpus>/corpus.conf)
   --model FILE        evaluate this final.pt: nothing is trained
-  --name NAME         the experiment's folder in exp/<corpus>/ (by default the YAML's stem, with _s<seed> for a seed but 0;
-                      for a --model its own, with that of its corpus before it if it is another)
-  --seed N            of the student's weights and crops ($seed)
+  --name NAME         the experiment's folder in exp/<corpus>/ (default: the YAML's stem, with _s<seed> if the seed is not 0;
+                      with --model the folder of the model, after the name of its corpus if that is another one)
+  --seed N            random seed of the student's weights and crops ($seed)
   --set KEY=VALUE     change a key of the student's config; may be repeated
   --teacher-set KEY=VALUE   the same for the configs of its teacher and of the model that it starts from
   --stage N, --stop-stage N   first and last stage ($stage to $stop_stage)
-  --nj N              jobs of stages 2 and 5 ($nj)
-  --cmd CMD           how jobs run: tools/run.pl, with its options ($cmd)
-  --gpu N             GPUs for training; if not 0, each job of extraction has one ($gpu)
-  --processes N       processes that share a training (0: one for each GPU); with train.batch_norm=shared they give what one would
-  --nodes N           nodes of Slurm that share a training, each with so many GPUs or processes ($nodes)
-  --sets 'A B'        the data dirs that stage 5 extracts (by default those that scoring needs)
-  --front-end DIR     stage 2 makes fbanks for the features of this experiment, such as a teacher's, and not of its own
-  --max-bad N         unreadable utterances that stage 2 may leave out, per job ($max_bad)
-  --no-pipes true     run no command that a wav.scp names: one that has a 'command |' is refused ($no_pipes)"
+  --nj N              number of parallel jobs in stages 2 and 5 ($nj)
+  --cmd CMD           the job runner, with its options ($cmd)
+  --gpu N             number of GPUs for training; if not 0, each extraction job uses one ($gpu)
+  --processes N       processes that share a training (0: one per GPU); with train.batch_norm=shared the result is that of one
+  --nodes N           Slurm nodes that share a training, each with --gpu GPUs or --processes processes ($nodes)
+  --sets 'A B'        the data dirs that stage 5 extracts (default: those that scoring needs)
+  --front-end DIR     stage 2 computes the fbanks that the experiment in DIR uses, such as a teacher, not its own
+  --max-bad N         number of unreadable utterances that each job of stage 2 may leave out ($max_bad)
+  --no-pipes true     run no commands of a wav.scp: a 'command |' in it is an error ($no_pipes)"
 
 # shellcheck source=tools/parse_options.sh
 . "$ROOT/tools/parse_options.sh"
@@ -75,16 +75,16 @@ if [ $# -gt 0 ]; then
   exit 1
 fi
 
-# Tables, configs and stamps are UTF-8 text, and have these names in them.
+# Tables, configs and stamps contain these paths, and are UTF-8 text.
 if ! printf '%s\n' "$ROOT" "$CALLER_DIR" "${ARGUMENTS[@]}" | iconv -f UTF-8 -t UTF-8 > /dev/null 2>&1; then
   echo "$(basename "$0"): not UTF-8: a path of $(printf '%q ' "$ROOT" "$CALLER_DIR" "${ARGUMENTS[@]}"): rename it" >&2
   exit 1
 fi
 
-# However a place is named, it gets one name: a changed name would look like changed lists.
+# Prints the absolute path of a file or folder. Each has only one: another name for it would look like a changed list.
 absolute() { [ -z "$1" ] || (cd "$CALLER_DIR" && realpath --canonicalize-missing --no-symlinks -- "$1"); }
 
-# A path that the user gives is relative to where the user is; a conf file may also be named as seen from the root.
+# Paths are relative to the caller's folder. That of a conf may also be relative to the root of the repository.
 corpus_dir=$(absolute "$corpus_dir")
 vox1_dir=$(absolute "$vox1_dir")
 vox2_dir=$(absolute "$vox2_dir")
@@ -93,15 +93,15 @@ rirs_dir=$(absolute "$rirs_dir")
 model=$(absolute "$model")
 if [ -n "$config" ] && [ -e "$(absolute "$config")" ]; then config=$(absolute "$config"); fi
 
-# check_options: once the shell is in the repository's root.
+# check_options: call it in the root of the repository.
 check_options() {
   if [[ ! $corpus =~ ^[[:alnum:]_-]+$ || ! -e egs/$corpus/corpus.conf ]]; then
     die "--corpus $corpus: no egs/$corpus/corpus.conf; there are: $(cd egs && dirname -- */corpus.conf | paste -sd ' ')"
   fi
-  [ -z "$vox1_dir$vox2_dir" ] || [ "$corpus" = voxceleb ] || die "--vox1-dir and --vox2-dir are of --corpus voxceleb"
+  [ -z "$vox1_dir$vox2_dir" ] || [ "$corpus" = voxceleb ] || die "--vox1-dir and --vox2-dir need --corpus voxceleb"
   [[ $nodes =~ ^[1-9][0-9]*$ && $processes =~ ^[0-9]+$ ]] || die "--nodes $nodes --processes $processes: expected whole numbers"
   if [ "$nodes" != 1 ] && [[ $cmd != *slurm.pl* ]]; then
-    die "--nodes $nodes needs --cmd tools/slurm.pl: training on several nodes is started by Slurm (this is --cmd '$cmd')"
+    die "--nodes $nodes needs --cmd tools/slurm.pl: Slurm starts training on several nodes (this is --cmd '$cmd')"
   fi
   for dir in "$vox1_dir" "$vox2_dir" "$musan_dir" "$rirs_dir"; do
     [ -z "$dir" ] || [ -d "$dir" ] || die "$dir: no such folder"

@@ -1,23 +1,23 @@
 #!/usr/bin/env bash
-# Stage 7: the report, as report.md and as one report.html: DET curves, histograms of scores, intervals by bootstrap over
-# speakers, training curves. Where attention maps were distilled, also those of the teacher, of this student, and of the
-# student that was trained alike without KD.
+# Stage 7: writes the report as report.md and as one report.html: DET curves, histograms of scores, intervals by bootstrap
+# over speakers, training curves. Where attention maps were distilled, the report also shows those of the teacher, of this
+# student, and of a student with the same config but without KD.
 set -euo pipefail
 . "$(dirname "$0")/common.sh"
 
-[ -e "$exp/results.json" ] || die "$exp/results.json is not there: run stage 6 first"
+[ -e "$exp/results.json" ] || die "$exp/results.json is missing: run stage 6 first"
 inputs=("$exp/results.json" "$data/$test_set/utt2spk")
 [ ! -e "$exp/metrics.jsonl" ] || inputs+=("$exp/metrics.jsonl")
 systems=() current=("$exp/.score.stamp") maps='' terms=$(setting distill.terms)
-# Pairs that do not go by stages are not what the picture shows, which are the last blocks of stages.
+# The picture shows the last block of each stage. So it does not fit pairs of blocks that do not follow the stages.
 attention="'name': 'attention'[^}]*'pairs': '(stage|blocks)'"
 if $trained && [[ $terms =~ $attention ]]; then
   check_asked_for
   find_teachers
   teacher=$(teacher_file "${teachers[0]}")
   plain=$(python -m wespeaker_lite.bin.draw_attention --without-kd "$exp")
-  [ -n "$plain" ] || say "nothing in $exps was trained as $name, but without KD: such attention maps are not shown"
-  if [ "$plain/final.pt" = "$teacher" ]; then plain=''; fi # a network that teaches its own kind
+  [ -n "$plain" ] || say "the attention maps without KD are not shown: no experiment in $exps is $name without KD"
+  if [ "$plain/final.pt" = "$teacher" ]; then plain=''; fi # teacher and student are the same network
   for weights in "$teacher" ${plain:+"$plain/final.pt"} "$exp/final.pt"; do
     systems+=(--system "$(basename "$(dirname "$weights")")=$weights")
     inputs+=("$weights")

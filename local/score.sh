@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Stage 6: score the trials in the ways that the config's section scoring names, and measure: results.json and a table here.
+# Stage 6: scores the trials by the scorings of the config, computes the metrics, writes results.json and prints a table.
 set -euo pipefail
 . "$(dirname "$0")/common.sh"
 
@@ -10,14 +10,14 @@ options=(--embeddings "$embeddings/$test_set/xvector.scp" --frames "$fbanks/$tes
 find_lists
 options+=(--trials "${lists[@]}")
 inputs+=("${lists[@]}")
-read -rd "" -a of_mean <<< "$mean_trials" || true # which ends without a zero byte
+read -rd "" -a of_mean <<< "$mean_trials" || true # read fails because there is no zero byte
 if [ "${#of_mean[@]}" -gt 1 ]; then options+=(--mean "${of_mean[@]}") inputs+=("$data/test_sets"); fi
 if [ -n "$cohort_set" ] && [ -e "$fbanks/$cohort_set/feats.scp" ]; then
   options+=(--cohort "$embeddings/$cohort_set/xvector.scp" --cohort-utt2spk "$fbanks/$cohort_set/utt2spk")
   options+=(--cohort-frames "$fbanks/$cohort_set/utt2num_frames")
   inputs+=("$embeddings/$cohort_set/.embed.stamp" "$fbanks/$cohort_set/utt2spk" "$fbanks/$cohort_set/utt2num_frames")
   current+=("$embeddings/$cohort_set/.embed.stamp")
-  # A model that was trained before there was calibration has no such key in its config.
+  # The config of an older model has no section for calibration.
   if list=$(setting scoring.calibration.list 2> /dev/null) && [ -n "$list" ]; then inputs+=("$list"); fi
 else
   options+=(--scorings cosine)
@@ -36,7 +36,7 @@ done
 if fresh "$exp/.score.stamp" --files "${inputs[@]}" --config "$exp/config.yaml" --sections scoring --words "$mean_trials" \
   --current "${current[@]}"; then exit; fi
 python -m wespeaker_lite.bin.cost --config "$exp/config.yaml" > "$exp/cost.json"
-rm -rf "$exp/scores" # those of another config; fusion would learn from them
+rm -rf "$exp/scores" # scores of an earlier config: fusion would use them
 python -m wespeaker_lite.bin.score "${options[@]}" --config "$exp/config.yaml" --cost "$exp/cost.json" \
   --model "$model" --out "$exp"
 stamp "$exp/results.json" "$exp/verify.json" "$exp"/scores/*

@@ -1,15 +1,15 @@
-# Sourced by common.sh: what is done already, by the stamps that stages leave.
+# Sourced by common.sh: reads and writes the stamps of finished stages.
 # shellcheck shell=bash disable=SC2034,SC2154  # what is set here is used where this is sourced, and the other way round
 
-# Reads the data beside others; who had to wait looks again whether they are still those of the corpus that is meant.
+# Takes a shared lock on the data. After a wait, checks again that they were made from the given corpus.
 lock_for_reading() { lock "$data" shared || check_made_from; }
 
-# fresh STAMP INPUTS...: true, and says so, where STAMP was left by the same inputs; an input that is not there ends the stage.
+# fresh STAMP INPUTS...: succeeds, with a message, if STAMP matches these inputs. A missing input ends the stage.
 fresh() {
   local code=0
   stamp_and_inputs=("$@")
   python -m wespeaker_lite.bin.stamp check "$@" || code=$?
-  # What experiments share is made by one of them at a time, and while none reads it; who had to wait looks again.
+  # Data that experiments share are written by one run at a time, while no other reads them. After a wait, check again.
   if [ "$code" -eq 3 ] && [[ $1 == "$data"/* ]] && ! lock "$data"; then
     code=0
     check_made_from
@@ -20,10 +20,10 @@ fresh() {
   [ "$code" -ne 0 ] || say "done already ($1)"
   return "$code"
 }
-# stamp OUTPUTS... [--editable OUTPUTS...]: leave the stamp that `fresh` was last asked about.
+# stamp OUTPUTS... [--editable OUTPUTS...]: writes the stamp of the last call of `fresh`.
 stamp() { python -m wespeaker_lite.bin.stamp write "${stamp_and_inputs[@]}" --outputs "$@"; }
 
-# find_files WORD...: what `find` prints, in the array `files`. Bash does not tell when a program in <( ) fails.
+# find_files WORD...: sets the array `files` to the output of `find`. Fails if `find` does, which bash ignores inside <( ).
 find_files() {
   local lines
   lines=$(find "$@") || die "find $* failed"

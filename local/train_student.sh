@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Stage 4: train the student; run again after a stop, it resumes from the last checkpoint. Weights from outside are fetched.
+# Stage 4: trains the student. After a stop it resumes from the last checkpoint. Pretrained weights are imported instead.
 set -euo pipefail
 . "$(dirname "$0")/common.sh"
 . local/beforehand.sh
@@ -12,7 +12,7 @@ if [ -n "$weights" ]; then
   if [ -f "$weights" ]; then inputs=(--files "$weights"); fi
   if fresh "$exp/.train.stamp" "${inputs[@]}" --config "$exp/config.yaml" --sections pretrained features crop model; then exit; fi
   run_jobs "$log" python -m wespeaker_lite.bin.import_teacher --config "$exp/config.yaml" --out "$exp"
-  arrived "$exp/final.pt"
+  wait_for_outputs "$exp/final.pt"
   stamp "$exp/final.pt"
   exit
 fi
@@ -65,5 +65,5 @@ say "training $name; everything is in $exp/train.log"
 follow "$log" 'epoch .*done|resuming|stopping;|set aside|are of another run|is trained again' \
   run_jobs --gpu "$gpu" "${on_nodes[@]}" "$log" "${program[@]}" -m wespeaker_lite.bin.train --config "$exp/config.yaml" \
   --data "$train_data" --out "$exp" "${options[@]}" --inputs "${inputs[@]}"
-arrived "$exp/final.pt"
+wait_for_outputs "$exp/final.pt"
 stamp "$exp/final.pt"

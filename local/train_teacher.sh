@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Stage 3: train what must be there before the student: the teacher that its config names, and the model that it starts
-# from (and first what these need in their turn); also the teachers' embeddings of the training set, if they teach by those.
+# Stage 3: trains what the student needs: its teachers, the model that it starts from, and first what these need themselves.
+# With `source: utterance` it also extracts the teachers' embeddings of the training set.
 set -euo pipefail
 . "$(dirname "$0")/common.sh"
 . local/beforehand.sh
@@ -16,7 +16,7 @@ common_options=(--corpus "$corpus" --data-name "$data_name" --nj "$nj" --cmd "$c
 teacher_changes=()
 for change in "${teacher_set[@]}"; do teacher_changes+=(--set "$change"); done
 
-# What would end the student's training or scoring, once others have been trained for hours, is said now.
+# Find settings that would stop the student's training or scoring now, not after hours of training others.
 given=()
 for teacher in "${teachers[@]}"; do
   if [ -n "$teacher" ] && ! is_conf "$teacher"; then given+=(--teacher "$teacher"); fi
@@ -25,11 +25,11 @@ unset -v teacher
 if [ -n "$start" ] && ! is_conf "$start"; then given+=(--start-from "$start"); fi
 check_settings before "${given[@]}"
 
-# train_first CONF [OPTION ...]: leaves in `options` those that train it.
+# train_first CONF [OPTION ...]: trains a conf, and sets `options` to those that it used.
 train_first() {
-  [ "$(basename "$1" .yaml)" != "$(basename "$config" .yaml)" ] || die "$config needs itself to be trained before"
+  [ "$(basename "$1" .yaml)" != "$(basename "$config" .yaml)" ] || die "$config names itself as teacher or start_from"
   options=("${common_options[@]}" --config "$1" "${@:2}" "${teacher_changes[@]}" --stop-stage 4) # it is not scored
-  bash local/make_fbanks.sh "${options[@]}" # it may want speeds that its student does not
+  bash local/make_fbanks.sh "${options[@]}" # it may need speeds that its student does not
   if [ "$1" = "${teacher-}" ]; then
     check_teacher
   else
@@ -39,7 +39,7 @@ train_first() {
   bash local/train_student.sh "${options[@]}"
 }
 
-# What would end the student's training, once the teacher has taken hours, is said now.
+# Finds a mismatch between student and teacher now, not after hours of training the teacher.
 check_teacher() {
   local teacher_exp
   teacher_exp=$(teacher_folder "$teacher")
@@ -47,7 +47,7 @@ check_teacher() {
     python -m wespeaker_lite.bin.check_kd --student "$exp/config.yaml" --teacher "$teacher_exp/config.yaml"
 }
 
-# With several, all are checked before the first is trained.
+# Check all teachers before the first is trained.
 for teacher in "${teachers[@]:1}"; do
   if is_conf "$teacher"; then
     bash local/make_fbanks.sh "${common_options[@]}" --config "$teacher" "${teacher_changes[@]}"
@@ -65,7 +65,7 @@ for teacher in "${teachers[@]}"; do
   if [ "$(setting distill.source)" = utterance ]; then
     folder=$(teacher_folder "$teacher")
     features=$(features_of "$folder") || exit
-    # It embeds the training set and the copies of its student, whose front end may be another.
+    # The teacher embeds the student's training set with its copies. It may have another front end than the student.
     [ "$features" = "$(setting features)" ] ||
       (cd "$CALLER_DIR" && bash "$ROOT/local/make_fbanks.sh" "${ARGUMENTS[@]}" --front-end "$ROOT/$folder")
     bash local/extract_embeddings.sh "${options[@]}" --sets "$(training_set)"
@@ -76,4 +76,4 @@ if [ "$(starting_model)" != "$start" ]; then
   say "$name starts from $start"
   train_first "$start" --seed "$seed"
 fi
-leave_asked_for
+write_asked_for

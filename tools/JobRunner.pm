@@ -1,7 +1,7 @@
 package JobRunner;
 
-# What the job runners share: the job line that they are given, the bash text that it becomes, and the job's log.
-# It needs no more Perl than Debian's perl-base has.
+# Code that all job runners share: it parses the job line, writes the bash script of a job, and reads its log.
+# It uses only modules of Debian's perl-base.
 
 use strict;
 use warnings;
@@ -16,7 +16,7 @@ our @EXPORT_OK = qw(parse_job_line positive_integer job_log job_name job_command
 
 my $PROGRAM = basename($0);
 
-# Ends the program with 1 and one line.
+# Prints one line and exits with 1.
 sub fail {
     my ($message) = @_;
     print STDERR "$PROGRAM: $message\n";
@@ -25,12 +25,12 @@ sub fail {
 
 sub positive_integer {
     my ($option, $text) = @_;
-    fail("$option takes a whole number above 0, not '$text'") unless $text =~ /^[1-9]\d{0,8}\z/;
+    fail("$option needs a whole number above 0, not '$text'") unless $text =~ /^[1-9]\d{0,8}\z/;
     return $text + 0;
 }
 
-# Splits `[options] [JOB=1:N] [options] LOG COMMAND [ARGUMENT...]`.
-# $on_option->($option, @values) is called for each option; $count_values->($option) says how many values it has.
+# Parses `[options] [JOB=1:N] [options] LOG COMMAND [ARGUMENT...]`.
+# Calls $on_option->($option, @values) for each option. $count_values->($option) returns its number of values.
 # Returns a hash with name (undef without a range), first, last, log, words.
 sub parse_job_line {
     my ($words, $count_values, $on_option) = @_;
@@ -51,7 +51,7 @@ sub parse_job_line {
     fail("expected a log file and a command; run $PROGRAM --help for the usage") if @$words < 2;
     ($job{log}, @{ $job{words} }) = @$words;
     if ($job{last} > $job{first} && index($job{log}, $job{name}) < 0) {
-        fail("$job{name} must stand in the log's path, or all jobs write the one log $job{log}");
+        fail("$job{name} must be in the path of the log, or all jobs write the same log $job{log}");
     }
     return \%job;
 }
@@ -71,14 +71,14 @@ sub with_id {
     return $text;
 }
 
-# The log of job $id; with '*' for $id, the pattern of all.
+# The path of the log of job $id. With '*' for $id, the pattern of all logs.
 sub job_log {
     my ($job, $id) = @_;
     return with_id($job, $id, $job->{log});
 }
 
-# A name for schedulers, which take not every letter. The digest tells apart the jobs of two experiments, or two clones:
-# jobs of one name write one log, and the same files.
+# The name of the job for the scheduler, without characters that schedulers refuse. A digest of the log's path makes it
+# unique for each experiment and clone. So jobs with the same name write the same log and the same files.
 sub job_name {
     my ($job) = @_;
     (my $name = basename(with_id($job, '', $job->{log}))) =~ s/\.*log$//;
@@ -87,7 +87,7 @@ sub job_name {
     return ($name =~ /^[A-Za-z]/ ? $name : "job_$name") . '_' . digest($log);
 }
 
-# 64-bit FNV-1a: perl-base has no module of digests.
+# 64-bit FNV-1a, since perl-base has no module for digests.
 sub digest {
     use integer;
     my $hash = 14695981039346656037;
@@ -101,8 +101,8 @@ sub job_command {
     return join ' ', map { shell_word(with_id($job, $id, $_)) } @{ $job->{words} };
 }
 
-# A word that is an operator and nothing else stays one; so does a redirection with its file, and the name in
-# NAME=value. Everything else reaches the command as it was given: spaces, quotes, $ and * too.
+# Quotes a word for bash. Three kinds keep their meaning: a word that is only an operator, a redirection with its file, and
+# the NAME= of NAME=value. All other words reach the command unchanged, including spaces, quotes, $ and *.
 sub shell_word {
     my ($word) = @_;
     return $word if $word =~ /^(?:\|\|?|\|&|&&?|;|\(|\)|\d?>>?|&>>?|\d?<|\d?>&\d)\z/;
@@ -113,14 +113,14 @@ sub shell_word {
 
 sub quote {
     my ($text) = @_;
-    return $text if $text =~ m{^[\w./:=,+@%-]+\z}; # not $, which lets a newline pass
+    return $text if $text =~ m{^[\w./:=,+@%-]+\z}; # \z, since $ would accept a newline at the end
     $text =~ s/'/'\\''/g;
     return "'$text'";
 }
 
-# Bash text that runs a command and writes its log. The command has a bash of its own, so that neither `exit` nor a
-# syntax error in it keeps the last lines from the log; pipefail, since a failure inside a pipe is a failure.
-# $setup are lines of bash before the command, $threads what the job was given.
+# The bash script that runs a command and writes its log. The command runs in its own bash, so that the last lines reach the
+# log even after `exit` or a syntax error. With pipefail, a failure inside a pipe is a failure of the job.
+# $setup: bash lines before the command. $threads: the number of threads of the job.
 sub job_script {
     my ($log, $command, $setup, $threads) = @_;
     my ($log_file, $run) = (quote($log), quote($setup . $command));
@@ -138,8 +138,8 @@ exit "\$code"
 END
 }
 
-# How the run that wrote this log ended: 'done', 'failed', or 'incomplete' (killed, or never started).
-# Second, its last line of output, which is mostly the reason for a failure.
+# Returns how the run that wrote this log ended: 'done', 'failed', or 'incomplete' (killed, or never started).
+# Also returns the last line of its output, which usually gives the reason of a failure.
 sub log_state {
     my ($log) = @_;
     open my $file, '<', $log or return ('incomplete', '');
@@ -154,7 +154,7 @@ sub log_state {
     return ($1 == 0 ? 'done' : 'failed', $output);
 }
 
-# Makes the log's folder and takes away the log of an earlier run: until this run's job starts, it must not report success.
+# Makes the folder of the log and removes the log of an earlier run, which could report success before this job starts.
 sub prepare_log {
     my ($log) = @_;
     make_path(dirname($log), { error => \my $errors });
@@ -163,14 +163,15 @@ sub prepare_log {
     return;
 }
 
-# The first failures with their last words, then Kaldi's line. $lost->{$id} says how a job ended that could not tell.
+# Prints the first three failures with the last line of their logs, then a summary as Kaldi does. $lost->{$id} says how a
+# job ended that wrote no exit code.
 sub report_failures {
     my ($job, $lost, @failed) = @_;
     @failed = sort { $a <=> $b } @failed;
     for my $id (@failed[0 .. ($#failed < 2 ? $#failed : 2)]) {
-        my ($state, $last_words) = log_state(job_log($job, $id));
+        my ($state, $last_line) = log_state(job_log($job, $id));
         $state = $lost->{$id} if defined $lost->{$id};
-        print STDERR "$PROGRAM: ", job_log($job, $id), " $state: ", $last_words || 'it says nothing', "\n";
+        print STDERR "$PROGRAM: ", job_log($job, $id), " $state: ", $last_line || 'no output', "\n";
     }
     my $all = $job->{last} - $job->{first} + 1;
     if ($all == 1) {
@@ -181,12 +182,12 @@ sub report_failures {
     return;
 }
 
-# The signals that cancel; what the caller ignores (nohup, a background job) stays ignored.
+# The signals that cancel the jobs. Signals that the caller ignores (nohup, a background job) stay ignored.
 sub cancelling_signals {
     return grep { ($SIG{$_} || '') ne 'IGNORE' } qw(INT TERM HUP QUIT);
 }
 
-# A job that had not started has no log, and gets none.
+# Adds a line to the logs of cancelled jobs. A job that has not started gets no log.
 sub mark_cancelled {
     my ($signal, @logs) = @_;
     for my $log (grep { -e } @logs) {

@@ -1,10 +1,10 @@
 package Scheduler;
 
-# What queue.pl and slurm.pl share: the conf that turns options into the scheduler's own, the script of an array of
-# tasks, and the wait for it.
+# Code that queue.pl and slurm.pl share. It reads the conf that translates options for the scheduler, writes the script of an
+# array of tasks, submits it, and waits for its end.
 #
-# A task tells its exit code by a file of its own (the sync file), which is quick to look for; the scheduler, whose time
-# all users share, is asked now and then whether the tasks that are still missed are alive.
+# Each task writes its exit code to a file of its own, the sync file, which is cheap to check. The scheduler serves all users,
+# so it is asked only now and then whether the remaining tasks are alive.
 
 use strict;
 use warnings;
@@ -23,49 +23,49 @@ use Text::ParseWords qw(shellwords);
 our @EXPORT_OK = qw(run_on_cluster capture);
 
 my $PROGRAM = basename($0);
-# Seconds for the sync file of a task to come into sight after its end (file servers may be late), and for the scheduler to
-# hear of a task's host again (a busy host may be late), or to tell why it ended one.
+# Seconds to wait, by the kind of a task's state (see `states` below), before the task counts as lost. File servers may show a
+# sync file late, and a busy host may report late. unexplained: seconds to wait for the scheduler's reason.
 my %PATIENCE = (dead => 0, ended => 6, leaving => 6, unheard => 120, unexplained => 30);
-my $SILENCE = 3600;      # seconds after which a scheduler that does not answer is given up
-my @PAUSE = (0.05, 0.5); # seconds between two looks for sync files, at first and at most
+my $SILENCE = 3600;      # time-out in seconds for a scheduler that does not answer
+my @PAUSE = (0.05, 0.5); # seconds between two checks for sync files: the first pause, the longest pause
 my @ASK = (2, 10);       # the same for questions to the scheduler
-# Seconds after which a submission that does not end is given up.
+# Time-out of a submission in seconds.
 my $SUBMISSION = $ENV{WESPEAKER_LITE_SUBMIT_SECONDS} // 120;
-my $HURRY = 10;          # the same for any question once a signal has come
-my $LATE = 142;          # the exit code of a program that took longer than it may
-# Seconds for a job to end that was cancelled: it may write a checkpoint.
+my $HURRY = 10;          # time-out in seconds of any command after a signal
+my $TIMED_OUT = 142;     # the exit code of a command that was stopped by its time-out
+# Seconds that a cancelled job has to end: it may write a checkpoint.
 my $ENDING = $ENV{WESPEAKER_LITE_END_SECONDS} // 120;
-# Pauses before a submission is tried again that failed for a cause which passes.
+# Pauses in seconds before a submission is repeated after a temporary failure.
 my @TRY_AGAIN = split ' ', $ENV{WESPEAKER_LITE_SUBMIT_PAUSES} // '2 5 15 30';
-my $PASSES = join '|', 'no answer', 'timed out', 'timeout', 'temporar', 'try again', 'unable to contact', 'connection (?:refused|reset)',
+my $TEMPORARY = join '|', 'no answer', 'timed out', 'timeout', 'temporar', 'try again', 'unable to contact', 'connection (?:refused|reset)',
     "can't connect", 'got no response', 'queue size limit';
 my $VANISHED = 'the scheduler does not know it any more';
-my $signal; # the one that came, if any
+my $signal; # the name of the signal that was received, if any
 
-# Runs the job line in @ARGV and ends the program. $cluster is a hash:
+# Runs the job line in @ARGV and exits. $cluster is a hash:
 #   conf        the name of the conf file
-#   usage       what --help prints
-#   task_id     the variable in which a task finds its number
-#   flags       a hash: how many values an option with one dash has, where it is not one
-#   submission  ->($job, $script, $limit), the words after those of the conf; they print the array's number
-#   number      what a line that tells that number is like; the number is its first group
-#   find        ->($name), the numbers of our user's jobs of that name that have not ended, the newest first; and the
-#               answer in words, where it was not understood (the numbers are undef then)
-#   look        what a user asks to see them; the name follows
-#   states      ->($number, $name), a hash of [kind, words] by task of our user's array of that number and name, undef
-#               without an answer. Kinds: alive; unheard (it may be
-#               alive, on a host that the scheduler does not hear of); ended (its sync file may still come into sight,
-#               as may that of a task that is not listed); leaving (the same, but it has not yet left its machine); dead.
+#   usage       the text of --help
+#   task_id     the environment variable with the number of a task
+#   flags       a hash: the number of values of options with one dash, where it is not 1
+#   submission  ->($job, $script, $limit) returns the arguments after those of the conf; the command prints the array's number
+#   number      the pattern of the line with that number, which is the first group
+#   find        ->($name) returns the numbers of our user's unfinished jobs of that name, the newest first. If the answer was
+#               not understood, it returns undef and the text of the answer
+#   look        the command that shows these jobs to a user; the name follows
+#   states      ->($number, $name) returns a hash of [kind, text] by task of our user's array of that number and name, or
+#               undef without an answer. Kinds: alive; unheard (may be alive, but its host does not report to the scheduler);
+#               ended (its sync file may still appear; the same holds for a task that is not listed); leaving (the same, but
+#               the task is still on its host); dead
 #   cancel      ->($number)
-#   why         ->($number, $name), a hash of words by ended task: why the scheduler ended it, '' if it did not
-#   pass_on     signals that may come to the script alone, and are meant for the task
+#   why         ->($number, $name) returns a hash by ended task: the reason why the scheduler ended it, '' if it did not
+#   pass_on     signals that the scheduler may send to the script alone, and that the script forwards to the task
 sub run_on_cluster {
     my ($cluster) = @_;
     my ($job, $asked) = read_job_line($cluster);
     my @command = scheduler_command($asked, read_conf($asked->{config}));
     my @ids = ($job->{first} .. $job->{last});
     local @SIG{ cancelling_signals() } = (sub { $signal = $_[0] }) x cancelling_signals();
-    local $SIG{CHLD} = 'DEFAULT'; # or exit codes would be lost
+    local $SIG{CHLD} = 'DEFAULT'; # if it were ignored, exit codes would be lost
 
     my $array = { cluster => $cluster, name => job_name($job), number => undef };
     end_older($array);
@@ -86,7 +86,7 @@ sub run_on_cluster {
     exit(@failed ? 1 : 0);
 }
 
-# A runner that was killed leaves its job, which writes the log and the files of this one: it must end before.
+# Cancels the job that a killed runner has left, and waits for its end: it writes the same log and files as this job.
 sub end_older {
     my ($array) = @_;
     my ($numbers, @pauses) = (undef, @TRY_AGAIN);
@@ -94,7 +94,7 @@ sub end_older {
         ($numbers, my $said) = find($array);
         last if $numbers || !try_again("no answer on older jobs of the name $array->{name}", $said, \@pauses);
     }
-    # One that has ended may be seen for a moment.
+    # The scheduler may list a finished job for a moment.
     return if !$numbers || !@$numbers || is_gone($array, 2);
     if (!$signal) {
         print STDERR "$PROGRAM: job @$numbers ($array->{name}) is left from an earlier run; cancelling it\n";
@@ -102,7 +102,7 @@ sub end_older {
         return if is_gone($array, $ENDING);
     }
     exit 2 if $signal;
-    fail("it does not end; this job would write the same files. Submit again when it is gone: " . look($array));
+    fail("it does not end, and this job would write the same files. Submit again when it is gone: " . look($array));
 }
 
 sub find {
@@ -110,13 +110,13 @@ sub find {
     return $array->{cluster}{find}->($array->{name});
 }
 
-# How a user sees the jobs of this name.
+# The command that shows the jobs of this name to a user.
 sub look {
     my ($array) = @_;
     return "$array->{cluster}{look} $array->{name}";
 }
 
-# Waits until no job of this name is left; a signal that comes meanwhile ends it.
+# Waits until no job of this name is left. A signal ends the wait.
 sub is_gone {
     my ($array, $seconds) = @_;
     my ($until, $before) = (now() + $seconds, $signal);
@@ -128,19 +128,19 @@ sub is_gone {
     }
 }
 
-# Where the cause of a failure passes, says so, pauses, and is true.
+# After a temporary failure, prints a message, waits, and returns true.
 sub try_again {
     my ($what, $said, $pauses) = @_;
-    return 0 if $said !~ /$PASSES/i || !@$pauses || $signal;
+    return 0 if $said !~ /$TEMPORARY/i || !@$pauses || $signal;
     my $pause = shift @$pauses;
     print STDERR "$PROGRAM: $what ($said); trying again in $pause s\n";
-    select undef, undef, undef, $pause; # a signal ends it
+    select undef, undef, undef, $pause; # a signal ends the pause
     return !$signal;
 }
 
-# Submits, again where the cause passes. The array's number is read from the last line of standard output: what a site's
-# wrapper says before it, or on standard error, may begin with digits too. If in doubt, the job is looked for by its name:
-# none of that name was left before.
+# Submits the array, repeatedly after temporary failures. Reads the array's number from the last line of standard output,
+# since a site's wrapper may print other lines with digits before it or to standard error. Without a number, it finds the job
+# by its name: end_older has removed all other jobs of that name.
 sub submit {
     my ($array, @command) = @_;
     my @pauses = @TRY_AGAIN;
@@ -154,14 +154,14 @@ sub submit {
         }
         last if $signal;
         my ($found) = find($array);
-        return $array->{number} = $found->[0] if $found && @$found; # it was taken all the same
+        return $array->{number} = $found->[0] if $found && @$found; # the scheduler accepted the job despite the error
         my $said = join "\n", grep { $_ ne '' } $answer, $errors;
-        # One that was cut off may still be taken: to try again could run the job twice.
-        my $is_cut = $code > 128;
-        next if !$is_cut && try_again("$command[0] did not take the job", $said, \@pauses);
+        # A submission that was stopped may still be accepted: a second one could run the job twice.
+        my $was_stopped = $code > 128;
+        next if !$was_stopped && try_again("$command[0] did not take the job", $said, \@pauses);
         last if $signal;
         remove_sync_files($array->{sync});
-        $said .= '; it may run all the same, see: ' . look($array) if $is_cut;
+        $said .= '; it may still run, see: ' . look($array) if $was_stopped;
         fail("$command[0] did not take the job (code $code): $said");
     }
     return;
@@ -194,13 +194,14 @@ sub read_job_line {
     return ($job, \%asked);
 }
 
-# conf/ where the user is, else beside the folder of this program.
+# The conf in conf/ of the current folder, else that of the repository.
 sub find_conf {
     my ($name) = @_;
     return -e "conf/$name" ? "conf/$name" : dirname(__FILE__) . "/../conf/$name";
 }
 
-# Lines `command WORDS`, `default NAME=VALUE` and `option NAME=VALUE WORDS`, where VALUE may be * and $0 is the value.
+# Reads a conf: lines `command WORDS`, `default NAME=VALUE` and `option NAME=VALUE WORDS`. VALUE may be *, and $0 in WORDS
+# stands for the given value.
 sub read_conf {
     my ($path) = @_;
     my %conf = (path => $path, command => [], default => {}, option => {});
@@ -223,11 +224,11 @@ sub read_conf {
         }
     }
     close $file;
-    fail("$path: no line says the command") unless @{ $conf{command} };
+    fail("$path: no line with the command") unless @{ $conf{command} };
     return \%conf;
 }
 
-# The words that submit, with those that the options ask for. No shell reads them: a value is one word or a part of one.
+# The command that submits, with the arguments for the options. No shell parses it, so a value never becomes two words.
 sub scheduler_command {
     my ($asked, $conf) = @_;
     my %value = (%{ $conf->{default} }, %{ $asked->{value} });
@@ -240,17 +241,17 @@ sub scheduler_command {
     return @words;
 }
 
-# Writes the script and makes the empty folder of the sync files, both in q/ beside the logs.
+# Writes the script, and makes an empty folder for the sync files. Both are in q/ beside the logs.
 sub prepare_queue_files {
     my ($cluster, $job, $threads) = @_;
     my $log = $job->{log};
     $log =~ s/\.?\Q$job->{name}\E//g if defined $job->{name};
-    $log = ".$log" if $log =~ m{^/} && $job->{log} !~ m{^/}; # it was JOB/x.log
+    $log = ".$log" if $log =~ m{^/} && $job->{log} !~ m{^/}; # the log was JOB/x.log
     my $base = basename($log) =~ s/\.log$//r;
     my $queue = dirname($log) . '/q';
     make_path($queue, { error => \my $errors });
     fail("cannot make the folder $queue: " . join ', ', map { values %$_ } @$errors) if @$errors;
-    # The time, since a process number may be taken on another machine too; mkdir tells who came first.
+    # With the time, since another machine may use the same process number. If two runners still agree, one mkdir fails.
     my $sync = sprintf '%s/%s.%x-%x', $queue, $base, time, $$;
     mkdir $sync or fail("cannot make the folder $sync: $!");
     my $script = "$queue/$base.sh";
@@ -261,10 +262,10 @@ sub prepare_queue_files {
     return ($script, $sync);
 }
 
-# The number of a task is put in when it runs. It is digits only, hence safe at any depth of quoting.
-# The script ends with 1 for whatever code: Grid Engine starts a task again that ends with 99, and holds one with 100.
-# Signals that ask a job to stop are for the command: the shells outlive them to tell how it ended, and start nothing
-# after it. `wait`, unlike a command in the foreground, lets a trap run at once.
+# The script of all tasks. It inserts the number of a task when it runs; digits need no quoting.
+# It exits with 1 for any failure: Grid Engine restarts a task that exits with 99, and holds one that exits with 100.
+# Stop signals are meant for the command. The shells survive them to write its exit code, and start no further command.
+# The script uses `wait`, since a trap runs at once during `wait`, but not during a foreground command.
 sub array_script {
     my ($cluster, $job, $sync, $threads) = @_;
     my ($mark, $again) = ('@TASK@', 0);
@@ -290,7 +291,7 @@ echo "\$code" >"\$sync.part" && mv "\$sync.part" "\$sync"
 END
 }
 
-# Waits until every task has ended, or a signal came. Returns by task its exit code, or words that tell why it has none.
+# Waits until all tasks have ended, or for a signal. Returns a hash by task: its exit code, or why it has none.
 sub wait_for_tasks {
     my ($array, @ids) = @_;
     my %wait = (array => $array, left => { map { $_ => 1 } @ids }, how => {}, ended => {}, ask_after => $ASK[0]);
@@ -304,12 +305,12 @@ sub wait_for_tasks {
         $pause = $news ? $PAUSE[0] : $pause * 1.3 < $PAUSE[1] ? $pause * 1.3 : $PAUSE[1];
         select undef, undef, undef, $pause;
     }
-    # What the scheduler holds in vain would stay there for ever, or start again when its host is back.
+    # Tasks that the scheduler holds would stay in the queue forever, or start again when their host is back.
     cancel_ours($array) if $wait{lost} && !%{ $wait{left} };
     return %{ $wait{how} };
 }
 
-# Seconds of a clock that nobody sets.
+# Seconds of a monotonic clock.
 sub now {
     return (POSIX::times())[0] / POSIX::sysconf(POSIX::_SC_CLK_TCK());
 }
@@ -347,7 +348,7 @@ sub ask_scheduler {
     my ($wait) = @_;
     my $before = now();
     my $states = states($wait->{array});
-    # A scheduler that is slow to answer is asked less often.
+    # Ask a slow scheduler less often.
     my $longest = 20 * (now() - $before);
     $longest = $ASK[1] if $longest < $ASK[1];
     $wait->{ask_after} = $wait->{ask_after} * 1.5 < $longest ? $wait->{ask_after} * 1.5 : $longest;
@@ -357,7 +358,7 @@ sub ask_scheduler {
     return;
 }
 
-# The states of the array's tasks. Where there are none, its number may not be what the submission said.
+# The states of the array's tasks. If there are none, the number that the submission printed may be wrong: search by name.
 sub states {
     my ($array) = @_;
     my ($number, $ask) = ($array->{number}, $array->{cluster}{states});
@@ -370,7 +371,7 @@ sub states {
     return $ask->($array->{number}, $array->{name});
 }
 
-# Settles the tasks that cannot end any more. To make a file in a folder has its list read again by NFS.
+# Settles the tasks that are lost. Creating a file in the folder makes NFS read its list of files again.
 sub judge {
     my ($wait, $states) = @_;
     my %missing = map { $_ => $states->{$_} || ['ended', $VANISHED] } keys %{ $wait->{left} };
@@ -397,11 +398,11 @@ sub no_answer {
     return;
 }
 
-# Tasks that a signal ended, or that are just gone: a limit of time or memory may be why.
+# Adds the scheduler's reason, such as a limit of time or memory, to tasks that a signal ended or that have vanished.
 sub explain {
     my ($array, $how) = @_;
     my @unclear = grep { $how->{$_} eq "was lost ($VANISHED)" || $how->{$_} =~ /^\d+$/ && $how->{$_} > 128 } keys %$how;
-    my ($why, $until) = ({}, now() + $PATIENCE{unexplained}); # a scheduler still tidies up behind a killed task
+    my ($why, $until) = ({}, now() + $PATIENCE{unexplained}); # the scheduler may still clean up after a killed task
     while (grep { !defined $why->{$_} } @unclear) {
         $why = defined $array->{number} ? $array->{cluster}{why}->($array->{number}, $array->{name}) : undef;
         last if !$why || now() > $until;
@@ -413,8 +414,8 @@ sub explain {
     return;
 }
 
-# Leaves when nothing runs any more, so that the same command may be given again at once. A submission that the signal has
-# cut off may be seen late.
+# Cancels the array and waits for its end, so that the user can run the same command again at once. The job of a submission
+# that the signal has stopped may appear late.
 sub cancel {
     my ($array) = @_;
     my $numbers = cancel_ours($array);
@@ -423,17 +424,17 @@ sub cancel {
         $numbers = cancel_ours($array);
     }
     if (!$numbers || !@$numbers) {
-        my $what = $numbers ? 'no such job is to be seen' : 'the scheduler does not say whose the job is';
-        print STDERR "$PROGRAM: signal $signal: $what, and none is cancelled; ", may_run($array), "\n";
+        my $what = $numbers ? 'found no such job' : 'the scheduler does not say whose job it is';
+        print STDERR "$PROGRAM: signal $signal: $what, cancelled nothing; ", may_run($array), "\n";
         return;
     }
     print STDERR "$PROGRAM: signal $signal: cancelling the array @$numbers\n";
-    # A job may take half a minute to end, as training does to write a checkpoint.
+    # A job may need half a minute to end, since training writes a checkpoint.
     print STDERR "$PROGRAM: some tasks of the array @$numbers still run\n" unless is_gone($array, 40);
     return;
 }
 
-# Cancels the jobs of our user and our name, whatever number a submission told. Returns their numbers, undef without an answer.
+# Cancels our user's jobs of our name, whatever number the submission printed. Returns their numbers, undef without an answer.
 sub cancel_ours {
     my ($array) = @_;
     my ($numbers) = find($array);
@@ -444,12 +445,12 @@ sub cancel_ours {
 sub may_run {
     my ($array) = @_;
     my $job = defined $array->{number} ? "array $array->{number}" : 'the job';
-    return "$job may run on, see: " . look($array);
+    return "$job may still run, see: " . look($array);
 }
 
-# Runs a program, for no more than so many seconds, and once a signal comes for one more. Returns its exit code ($LATE: it
-# took longer), its standard output and its standard error. Ctrl-C goes to the whole process group: outside of it, a
-# submission is not cut off when the job is taken and its number not yet told.
+# Runs a command with a time-out in seconds. After a signal, it has one more second. Returns its exit code ($TIMED_OUT after a
+# time-out), its standard output and its standard error. The command has its own process group, which Ctrl-C does not reach:
+# otherwise a submission could end after the scheduler has accepted the job, but before it has printed the number.
 sub capture {
     my ($seconds, @words) = @_;
     my $before = $signal;
@@ -469,33 +470,33 @@ sub capture {
     while (1) {
         my $is_open = read_some($output, \$said, defined $code ? 0 : 0.1);
         $code = $? & 127 ? 128 + ($? & 127) : $? >> 8 if !defined $code && waitpid($pid, WNOHANG) == $pid;
-        # It may have left behind what holds the pipe.
+        # A process that the command has started may still hold the pipe.
         last if defined $code && !$is_open;
         $until = now() + 1 if $signal && !$before && $until > now() + 1;
         next if now() < $until;
         kill 'KILL', -$pid; # the whole group: a site's wrapper may have started the program that hangs
         waitpid $pid, 0;
-        $code = $LATE;
+        $code = $TIMED_OUT;
         last;
     }
     seek $errors, 0, 0;
-    my $complaint = do { local $/; <$errors> };
-    $complaint = "no answer for $seconds s " . ($complaint // '') if $code == $LATE;
-    for ($said, $complaint) {
+    my $errors_text = do { local $/; <$errors> };
+    $errors_text = "no answer for $seconds s " . ($errors_text // '') if $code == $TIMED_OUT;
+    for ($said, $errors_text) {
         $_ = '' unless defined;
         s/\s+\z//;
     }
-    return ($code, $said, $complaint);
+    return ($code, $said, $errors_text);
 }
 
-# Adds to a text what can be read within so many seconds. False where there is nothing, or the end.
+# Appends to a text what can be read within the given seconds. Returns false if there is nothing, or at the end.
 sub read_some {
     my ($file, $text, $seconds) = @_;
     my $readable = '';
     vec($readable, fileno $file, 1) = 1;
     if (select($readable, undef, undef, $seconds) > 0) {
         return 1 if sysread $file, $$text, 4096, length $$text;
-        select undef, undef, undef, 0.01; # the end: the program ends soon, too
+        select undef, undef, undef, 0.01; # at the end of the output, the program exits soon
     }
     return 0;
 }

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Look after data directories: tools/data_dir.sh validate|fix|split|combine|subset ...; see --help.
+# Checks and edits data directories: tools/data_dir.sh validate|fix|split|combine|subset ...; see --help.
 set -euo pipefail
 # shellcheck source=path.sh
 . "$(dirname "${BASH_SOURCE[0]}")/../path.sh"

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Installs what requirements.txt and the extras name; path.sh calls it at the start of every script.
-# Standard output is for path.sh alone; what a person should read goes to standard error.
+# Installs the packages of requirements.txt and of the extras. path.sh calls it at the start of every script.
+# Standard output is for path.sh only. Messages for users go to standard error.
 set -euo pipefail
 CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
 
@@ -8,16 +8,16 @@ extras="plots"
 for_path=false
 help_message='Usage: tools/install.sh [--extras "plots test"]
 
-    tools/install.sh                          # what the recipe needs, and what draws its pictures
-    tools/install.sh --extras "plots test"    # and what tests/run.sh needs
-    tools/install.sh --extras peers           # the weights of a network that others trained (81 MB)
+    tools/install.sh                          # for the recipe and its plots
+    tools/install.sh --extras "plots test"    # also for tests/run.sh
+    tools/install.sh --extras peers           # the pretrained weights of CAM++ (81 MB)
 
-Installs into the active Python if that meets requirements.txt, else into .venv, or the folder that the variable
-WESPEAKER_LITE_VENV names, which is made. Run again, it finishes or skips what is there. An extra is a file
+Installs into the active Python if it meets requirements.txt. Otherwise it creates an environment in .venv, or in the
+folder of the variable WESPEAKER_LITE_VENV. Run it again to finish an installation. An extra is a file
 requirements-EXTRA.txt.
 
   --extras "NAMES"  what to install besides requirements.txt (default: "plots")
-  --for-path true   for path.sh: change no Python but the folder; print its bin folder if it is to be used'
+  --for-path true   for path.sh: never install into the active Python; print the bin folder of the environment if it is used'
 # shellcheck source=tools/parse_options.sh
 . tools/parse_options.sh
 
@@ -32,12 +32,13 @@ choose_files() {
   local words="${*//,/ }" extra
   files=(requirements.txt)
   for extra in $words; do
-    [[ -f requirements-$extra.txt ]] || fail "there is no extra '$extra', but $(echo requirements-*.txt)"
+    [[ -f requirements-$extra.txt ]] || fail "there is no extra '$extra', only $(echo requirements-*.txt)"
     [[ " ${files[*]} " == *" requirements-$extra.txt "* ]] || files+=("requirements-$extra.txt")
   done
 }
 
-# What stands in the mark of a finished folder: its Python, its place (programs in bin/ know it), the files it meets.
+# Prints the lines of the mark of a finished environment: its Python, its path (programs in bin/ contain it), and the
+# requirement files that it meets.
 mark_lines() {
   "$venv/bin/python" -V && echo "at $venv" && sha256sum "${files[@]}"
 }
@@ -56,17 +57,17 @@ find_python() {
     command -v "$name"
     return
   done
-  fail "Python 3.11 or newer is needed, and $(python3 -V 2>&1 || true) is what python3 gives: install one"
+  fail "Python 3.11 or newer is needed, but python3 is $(python3 -V 2>&1 || true): install a newer one"
 }
 
 create_venv() {
   local python
   python=$(find_python)
-  say "making $venv with $python (once; torch is large: up to 6 GB)"
+  say "creating $venv with $python (once; torch is large: up to 6 GB)"
   "$python" -I -m venv --clear "$venv"
 }
 
-# Whether the folder is worth finishing: it has a pip that runs, and was neither moved nor left by its Python.
+# Whether the environment can be completed: its pip runs, it was not moved, and its Python is the same as before.
 is_usable() {
   "$venv/bin/python" -I -m pip --version >/dev/null 2>&1 || return 1
   if [[ -f $mark ]]; then
@@ -74,8 +75,9 @@ is_usable() {
   fi
 }
 
-# pip takes a package that was cut short for installed if its metadata is there; the RECORD is written last.
-drop_cut_packages() {
+# Removes the metadata of packages whose installation was interrupted. pip would count them as installed. It writes RECORD
+# last, so a package without it is incomplete.
+remove_incomplete_packages() {
   local site info
   site=$("$venv/bin/python" -I -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
   for info in "$site"/*.dist-info; do
@@ -83,7 +85,7 @@ drop_cut_packages() {
   done
 }
 
-# Of pip's output, a line for each package that comes: its file and size.
+# Copies pip's output, and prints a line with file and size for each package.
 show_progress() {
   local line
   while IFS= read -r line; do
@@ -98,7 +100,7 @@ show_progress() {
   done
 }
 
-# -I: what PYTHONPATH or the user's own site folder holds is not in the environment, and must not count as installed.
+# -I: packages in PYTHONPATH or in the user's site folder are not in the environment, and must not count as installed.
 pip_install() {
   local python=$1
   shift
@@ -110,7 +112,7 @@ pip_install() {
   }
 }
 
-# Of the peers only the files are wanted: laid apart, so that neither code nor dependencies of theirs come in.
+# Installs the peers into a folder of their own, without dependencies: only their weight files are used, never their code.
 install_peers() {
   local python=$1 target
   target=$("$python" -I -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/wespeaker_lite_peers
@@ -134,15 +136,15 @@ install_files() {
 
 finish_venv() {
   local made=false
-  # The extras that were asked for before stay, where the folder must be made again as well.
+  # Keep the extras of earlier installations, also if the environment must be created again.
   [[ ! -f $mark ]] || choose_files "$extras" "$(sed -n 's/.*requirements-\(.*\)\.txt/\1/p' "$mark")"
   is_usable || { create_venv; made=true; }
   rm -f -- "$mark"
-  drop_cut_packages
+  remove_incomplete_packages
   install_files "$venv/bin/python" "${files[@]}"
   if ! "$venv/bin/python" -I tools/requirements.py --import requirements.txt >&2; then
-    ! $made || fail "the packages above were installed and do not work here; see $venv"
-    say "a package in $venv is broken: making it again"
+    ! $made || fail "the packages above were installed but do not work here; see $venv"
+    say "a package in $venv is broken: creating it again"
     create_venv
     install_files "$venv/bin/python" "${files[@]}"
     "$venv/bin/python" -I tools/requirements.py --import requirements.txt >&2 || fail "see above; the folder is $venv"
@@ -152,7 +154,7 @@ finish_venv() {
   say "$venv is ready"
 }
 
-# Whether the active Python meets the files given. The folder's own does not count: its mark is to be looked at.
+# Whether the active Python meets the given files. The Python of the environment does not count: its mark decides.
 active_meets() {
   active=$(command -v python) && [[ $(realpath -ms -- "$active") != "$venv"/* ]] &&
     "$active" tools/requirements.py "$@" >/dev/null 2>&1
@@ -171,7 +173,7 @@ fi
 
 if ! is_finished; then
   mkdir -p -- "$(dirname -- "$venv")"
-  # pip inherits the lock: should this script be killed alone, the next still waits for that pip to end.
+  # pip inherits the lock. If only this script is killed, the next one still waits for pip to end.
   exec {lock}>"$venv.lock"
   flock -n "$lock" || { say "waiting for another installation into $venv"; flock "$lock"; }
   is_finished || finish_venv

@@ -1,9 +1,9 @@
-# Sourced by local/common.sh: folders that one run at a time works in, or many read.
+# Sourced by local/common.sh: locks on folders, exclusive for writing and shared for reading.
 # shellcheck shell=bash
 
-# lock FOLDER [shared]: hold FOLDER until this process and all that it started have ended. Where another run holds it, say
-# which, and wait. `shared` is for reading: many can, but none beside a run that holds the folder for itself. What the script
-# that called this one holds is held already. Returns 3 if it had to wait: what was looked at before may have changed.
+# lock FOLDER [shared]: locks FOLDER until this process and all its children have ended. If another run holds the lock, prints
+# which one and waits. Many runs can hold a `shared` lock, but not beside an exclusive one. A lock that the calling script
+# holds counts. Returns 3 after a wait: files that were checked before may have changed.
 lock() {
   local folder file how=--exclusive fd waited=0
   folder=$(realpath -m -- "$1")
@@ -14,12 +14,12 @@ lock() {
   if [ -w "$file" ] || [[ ! -e $file && -w $folder ]]; then
     exec {fd}>> "$file"
   elif [ "$how" = --exclusive ]; then
-    echo "$(basename "$0"): $1 is not writable for $(id -un), and this stage writes to it" >&2
+    echo "$(basename "$0"): this stage writes to $1, which is not writable for $(id -un)" >&2
     exit 1
-  elif [ -r "$file" ]; then # a folder of another user: flock locks what is open for reading, too
+  elif [ -r "$file" ]; then # a folder of another user: flock can also lock a file that is open for reading
     exec {fd}< "$file"
   else
-    echo "$(date '+%Y-%m-%d %H:%M:%S') $(basename "$0" .sh): $1 is read without a lock: it has none, and is not writable"
+    echo "$(date '+%Y-%m-%d %H:%M:%S') $(basename "$0" .sh): reading $1 without a lock: the folder is not writable"
     return 0
   fi
   if ! flock "$how" --nonblock "$fd"; then

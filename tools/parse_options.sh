@@ -1,22 +1,23 @@
 # shellcheck shell=bash
-# Options of a script, from the variables that it has set: `. tools/parse_options.sh` after the defaults.
+# Parses the options of a script, which are the variables that it has set. Source it after the defaults:
 #
 #   nj=4; cmd=tools/run.pl; resume=true; sets=()
 #   help_message="usage ..."
 #   . tools/parse_options.sh         # --nj 8 --resume false --sets a=1 --sets b=2 first-positional ...
 #
-# --foo-bar X and --foo_bar X set foo_bar, whose default tells the type: true or false, a whole number, anything else.
-# An array takes the option again and again. What follows the options stays in "$@". --help prints $help_message.
-# Variables in lower case that the script set are options, and nothing else is. No value is ever run as code.
+# --foo-bar X and --foo_bar X set foo_bar. The type is that of the default: true or false, a whole number, or any text.
+# The option of an array may be repeated. Positional arguments stay in "$@". --help prints $help_message.
+# Only lower-case variables that the script has set are options. No value is ever run as code.
 
-# All names begin with _, which no option can: a local must not hide the script's variable.
+# All names here begin with _, which no option name does: a local variable must not hide one of the script.
 
 _options_fail() {
   echo "${0##*/}: $1" >&2
   exit 1
 }
 
-# Whether the script set the variable. One that is as the environment gave it counts only if a script here assigns it.
+# Whether the script has set the variable. If it has the same value in the environment, it counts only if a sourced script
+# assigns it.
 _options_has() {
   local _declared
   [[ $1 =~ ^[a-z][a-z0-9_]*$ && $1 != help_message ]] && _declared=$(declare -p "$1" 2>/dev/null) || return 1
@@ -24,7 +25,7 @@ _options_has() {
   grep -qsE "(^|[[:space:];])$1=" "${BASH_SOURCE[@]}"
 }
 
-# The names that are nearest to $1 by edits, as ` --a --b`; none where even the nearest is far.
+# Prints the options with the smallest edit distance to $1, as ` --a --b`. Prints none if the distance is large.
 _options_nearest() {
   local _name
   for _name in $(compgen -v); do
@@ -58,16 +59,16 @@ _options_set() {
   fi
   case ${!_name-} in
     true | false)
-      [[ $_value == true || $_value == false ]] || _options_fail "$_option takes true or false, not '$_value'" ;;
+      [[ $_value == true || $_value == false ]] || _options_fail "$_option needs true or false, not '$_value'" ;;
     *)
       if [[ ${!_name-} =~ ^-?[0-9]+$ && ! $_value =~ ^-?(0|[1-9][0-9]{0,17})$ ]]; then
-        _options_fail "$_option takes a whole number, not '$_value'"
+        _options_fail "$_option needs a whole number, not '$_value'"
       fi ;;
   esac
   printf -v "$_name" %s "$_value"
 }
 
-# Reads options up to the first word that is none; _options_read then counts the words it took.
+# Reads options up to the first word that is not one. Sets _options_read to the number of words read.
 _options_parse() {
   local _option _name _next _nearest
   _options_read=0
@@ -76,7 +77,7 @@ _options_parse() {
     case $_option in
       --help | -h) printf '%s\n' "${help_message:-${0##*/} has no help text}"; exit 0 ;;
       --) _options_read=$((_options_read + 1)); return ;;
-      --*=*) _options_fail "write '${_option%%=*} ${_option#*=}' in place of '$_option'" ;;
+      --*=*) _options_fail "write '${_option%%=*} ${_option#*=}', not '$_option'" ;;
     esac
     _name=${_option#--}
     _name=${_name//-/_}

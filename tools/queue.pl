@@ -1,5 +1,5 @@
 #!/usr/bin/env perl
-# Runs jobs on a Grid Engine cluster, as an array, each with its log.
+# Runs jobs on a Grid Engine cluster, as an array. Each job has its own log.
 
 use strict;
 use warnings;
@@ -18,12 +18,13 @@ Usage: queue.pl [options] [JOB=1:N] LOG COMMAND [ARGUMENT...]
     queue.pl --gpu 1 --num-threads 2 JOB=1:8 exp/log/extract.JOB.log extract.sh JOB
 
 Runs COMMAND as run.pl does, but by qsub, and waits for it. Each job sources ./path.sh if there is one. The script is
-in q/ beside the logs. All jobs run even if one fails, or is lost: then the exit code is 1. A signal cancels: 2.
+in q/ beside the logs. All jobs run even if one fails or is lost; then the exit code is 1. After a signal, which cancels
+the jobs, it is 2.
 
-  --max-jobs-run N, -tc N  jobs at once; the smallest counts
-  --config FILE            what the options mean (default: conf/queue.conf)
-  --mem, --num-threads, --gpu, or any other --NAME VALUE that the conf knows
-  -x VALUE                 any other option with one dash goes to qsub as it is
+  --max-jobs-run N, -tc N  jobs at once; the smallest value counts
+  --config FILE            translates options for qsub (default: conf/queue.conf)
+  --mem, --num-threads, --gpu, or any other --NAME VALUE that the conf has
+  -x VALUE                 any other option with one dash is passed to qsub
 END
 
 run_on_cluster({
@@ -35,7 +36,7 @@ run_on_cluster({
     cancel => sub { capture(30, 'qdel', $_[0]) },
 });
 
-# -C '': no line of the script is an option, whatever the arguments hold.
+# -C '': qsub must not read options from the script, since the arguments may look like some.
 sub submission {
     my ($job, $script, $limit) = @_;
     my $log = job_log($job, '$TASK_ID');
@@ -49,19 +50,19 @@ sub find {
     my ($name) = @_;
     my ($jobs, $said) = listed();
     return (undef, $said) unless $jobs;
-    return (undef, 'qstat -r does not tell the names of jobs') if grep { !defined $_->{name} } @$jobs;
+    return (undef, 'qstat -r does not show the names of jobs') if grep { !defined $_->{name} } @$jobs;
     my %numbers = map { $_->{number} => 1 } grep { $_->{name} eq $name } @$jobs;
     return [sort { $b <=> $a } keys %numbers];
 }
 
-# A task stays "running" when its host is down: Grid Engine tells only that it does not hear of the host.
+# Grid Engine lists a task as running when its host is down. It only reports that the host does not answer.
 sub states {
     my ($number, $name) = @_;
     my $states = tasks($number, $name) or return;
     my $unheard = grep({ $_ =~ /r/ } values %$states) ? tasks($number, $name, qw(-qs u)) : {};
     return {
         (map { $_ => judge_state($states->{$_}) } keys %$states),
-        (map { $_ => ['unheard', 'Grid Engine does not hear of its host'] } keys %{ $unheard || {} }),
+        (map { $_ => ['unheard', 'Grid Engine gets no answer from its host'] } keys %{ $unheard || {} }),
     };
 }
 
@@ -74,8 +75,8 @@ sub tasks {
     return { map { $_->{task} => $_->{state} } @tasks };
 }
 
-# The jobs of our user, as hashes: number, state, task (or tasks), and name, since a job's line has the first letters only.
-# Undef and its words without an answer.
+# The jobs of our user, as hashes: number, state, task (or tasks), and name. The full name is on a line of its own, since
+# qstat shortens it in the job's line. Without an answer, returns undef and the output of qstat.
 sub listed {
     my @which = @_;
     my ($code, $answer, $errors) = capture(30, qw(qstat -r), @which, '-u', scalar getpwuid $<);
@@ -92,7 +93,7 @@ sub listed {
     return \@jobs;
 }
 
-# E: Grid Engine could not start it, and would keep it for ever; d: somebody has deleted it.
+# E: Grid Engine could not start the task, and keeps it in the queue. d: a user has deleted it.
 sub judge_state {
     my ($state) = @_;
     return ['dead', "state $state: Grid Engine could not start it"] if $state =~ /E/;
@@ -100,17 +101,17 @@ sub judge_state {
     return ['alive', ''];
 }
 
-# The accounting has a record of each task some seconds after its end, where it can be read at all.
+# Reads the accounting, which has a record of each task some seconds after its end. Not every site lets users read it.
 sub why {
     my ($number, $name) = @_;
     my ($code, $answer, $errors) = capture(30, qw(qacct -j), $number);
     return if $code != 0 && "$answer\n$errors" !~ /not found/;
     my (%why, $task);
-    my $whose = '';
+    my $job_name = '';
     for my $line (split /\n/, $answer) {
-        $whose = $1 if $line =~ /^jobname\s+(\S+)/;
+        $job_name = $1 if $line =~ /^jobname\s+(\S+)/;
         $task = $1 if $line =~ /^taskid\s+(\d+)/;
-        $why{$task} = $1 if $whose eq $name && $line =~ /^failed\s+\d+\s*:?\s*(.*?)\s*$/;
+        $why{$task} = $1 if $job_name eq $name && $line =~ /^failed\s+\d+\s*:?\s*(.*?)\s*$/;
     }
     return \%why;
 }

@@ -1,10 +1,11 @@
-"""Tell whether this Python meets requirement files: prints each line that is not met; exit code 1 if there is one.
+"""Check whether this Python meets requirement files. Prints each line that is not met; then the exit code is 1.
 
 Usage: python tools/requirements.py [--import] FILE...
 
-It stands alone and imports nothing heavy, since path.sh asks it at the start of every script, in whatever Python is
-active: even importlib.metadata would take three times as long as all the rest. With --import the packages are imported
-too: two of them may both be there and yet not fit together.
+With --import it also imports the packages, since two installed packages may not work together.
+
+path.sh calls it at the start of every script, with any active Python. So it imports only light modules of the standard
+library: importlib.metadata alone would triple its time.
 """
 
 import importlib
@@ -31,12 +32,12 @@ def release(version: str) -> tuple[int, ...]:
 
 
 def normalized(name: str) -> str:
-    """A package's name as all its spellings have it in common."""
+    """The name of a package in a form that is the same for all its spellings."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def installed() -> dict[str, str]:
-    """Version by name of every package that this Python would find, from the names of their metadata folders."""
+    """The version of every package that this Python finds, by name; read from the names of metadata folders."""
     versions: dict[str, str] = {}
     for folder in filter(os.path.isdir, sys.path):
         for entry in os.listdir(folder):
@@ -47,7 +48,7 @@ def installed() -> dict[str, str]:
 
 
 def complaint(requirement: str, versions: dict[str, str]) -> str | None:
-    """What is wrong with the installed package that a line like `torch>=2.9,<4` names; None if nothing is."""
+    """Why the installed packages do not meet a line like `torch>=2.9,<4`; None if they do."""
     name, conditions = re.fullmatch(r"([\w.-]+)\s*(.*)", requirement).groups()
     version = versions.get(normalized(name))
     if version is None:
@@ -64,7 +65,7 @@ def import_complaint(requirement: str) -> str | None:
     name = re.match(r"[\w.-]+", requirement).group()
     try:
         importlib.import_module(MODULES.get(name, name.replace("-", "_")))
-    except (ImportError, OSError, RuntimeError) as error:  # a package's own libraries fail in any of these ways
+    except (ImportError, OSError, RuntimeError) as error:  # broken libraries of a package raise any of these
         return f"{requirement}: does not import: {error}"
     return None
 
@@ -79,7 +80,7 @@ def requirements(paths: list[str]) -> list[str]:
 
 
 def main() -> int:
-    """Print every complaint; 1 if there is one."""
+    """Print every requirement that is not met; returns 1 if there is one, else 0."""
     if sys.version_info < OLDEST_PYTHON:
         print("Python {}.{} or newer is needed".format(*OLDEST_PYTHON))
         return 1

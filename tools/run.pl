@@ -1,5 +1,5 @@
 #!/usr/bin/env perl
-# Runs jobs on this machine, side by side, each with its log.
+# Runs jobs in parallel on this machine. Each job has its own log.
 
 use strict;
 use warnings;
@@ -17,16 +17,17 @@ Usage: run.pl [options] [JOB=1:N] LOG COMMAND [ARGUMENT...]
     run.pl --max-jobs-run 4 JOB=1:8 exp/log/split.JOB.log sort data/JOB/list \| uniq \> data/JOB/sorted
     run.pl --gpu 1 JOB=1:8 exp/log/extract.JOB.log extract.sh JOB
 
-Runs COMMAND with bash (pipefail is set), once for every number in the range, which replaces JOB (any name serves)
-in LOG and in all words. Words survive as they are; only a word that is an operator of bash (\| \; \> \&\&), or a
-redirection (\>file), acts as one. All jobs run even if one fails; then the exit code is 1. A signal cancels: 2.
+Runs COMMAND with bash (with pipefail), once for every number of the range. The number replaces JOB, or any other name
+of the range, in LOG and in all words. Only words that are an operator of bash (\| \; \> \&\&) or a redirection (\>file)
+have a special meaning; all others are passed on unchanged. All jobs run even if one fails; then the exit code is 1.
+After a signal, which cancels the jobs, it is 2.
 
-  --max-jobs-run N, -tc N  jobs at once; the smallest counts (default: one for each CPU; with --gpu, as GPUs suffice)
-  --gpu N                  give every running job N GPUs of its own, by CUDA_VISIBLE_DEVICES: of those that stand in it
-                           already (from you, or from Slurm), else of the free ones that nvidia-smi lists, MIG instances too
-  --pick CLASS             which jobs to run, by the logs of last time: all (default), failed (and incomplete),
-                           incomplete (killed or never started; jobs that failed then still count as failed)
-  --mem, --time, --num-threads, -q, -l, -pe, ...  are for the queues, and ignored here
+  --max-jobs-run N, -tc N  jobs at once; the smallest value counts (default: one per CPU; with --gpu, as many as GPUs allow)
+  --gpu N                  give each running job N GPUs of its own, by CUDA_VISIBLE_DEVICES. If you or Slurm have set
+                           it, its GPUs are used, else the free ones that nvidia-smi lists, including MIG instances
+  --pick CLASS             which jobs to run, by the logs of the last run: all (default), failed (and incomplete),
+                           incomplete (killed or never started; failed jobs are not run and still count as failed)
+  --mem, --time, --num-threads, -q, -l, -pe, ...  are for clusters, and ignored here
 END
 
 my %IGNORED = map { $_ => 1 } qw(--mem --time --num-threads -q -l -pe -P -p -j -sync -V -cwd);
@@ -35,14 +36,14 @@ my %VALUES = ('-V' => 0, '-cwd' => 0, '--help' => 0, '-h' => 0, '-pe' => 2);
 my ($limit, $gpus_each, $pick) = (undef, 0, 'all');
 my $job = parse_job_line(\@ARGV, sub { defined $VALUES{ $_[0] } ? $VALUES{ $_[0] } : 1 }, \&take_option);
 
-my @busy; # GPUs that somebody else computes on
+my @busy; # GPUs that others use
 my @gpus = $gpus_each ? find_gpus() : ();
 if ($gpus_each) {
-    my $room = int(@gpus / $gpus_each);
+    my $most = int(@gpus / $gpus_each);
     my $busy = join ',', @busy;
-    my $in_use = @busy ? " that are free; others use $busy (CUDA_VISIBLE_DEVICES=$busy takes them all the same)" : '';
-    fail("--gpu $gpus_each: this machine offers " . @gpus . " GPUs$in_use") if $room < 1;
-    $limit = $room if !defined $limit || $limit > $room;
+    my $in_use = @busy ? "; others use $busy (set CUDA_VISIBLE_DEVICES=$busy to share them)" : '';
+    fail("--gpu $gpus_each: this machine has " . @gpus . " free GPUs$in_use") if $most < 1;
+    $limit = $most if !defined $limit || $limit > $most;
 }
 $limit = count_cpus() unless defined $limit;
 
@@ -68,7 +69,7 @@ sub take_option {
         $gpus_each = $values[0] eq '0' ? 0 : positive_integer($option, $values[0]);
     } elsif ($option eq '--pick') {
         $pick = $values[0];
-        fail("--pick takes all, failed or incomplete, not '$pick'") unless $pick =~ /^(?:all|failed|incomplete)$/;
+        fail("--pick needs all, failed or incomplete, not '$pick'") unless $pick =~ /^(?:all|failed|incomplete)$/;
     } elsif (!$IGNORED{$option}) {
         print STDERR "run.pl: ignoring the option $option @values\n";
     }
@@ -76,18 +77,18 @@ sub take_option {
 }
 
 sub count_cpus {
-    # nproc knows the CPUs that this process may use, but would answer 1 where OMP_NUM_THREADS is 1.
+    # nproc counts the CPUs that this process may use. But with OMP_NUM_THREADS=1 it would print 1.
     delete local @ENV{qw(OMP_NUM_THREADS OMP_THREAD_LIMIT)};
     my $count = qx(nproc 2>/dev/null || getconf _NPROCESSORS_ONLN);
     return $count =~ /^(\d+)/ && $1 > 0 ? $1 : 1;
 }
 
-# The GPUs that were left to us, else all that the driver lists and nobody uses. Names of MIG instances serve as numbers do.
+# The GPUs of CUDA_VISIBLE_DEVICES, else the free ones that the driver lists, by number or by the name of a MIG instance.
 sub find_gpus {
     if (defined $ENV{CUDA_VISIBLE_DEVICES}) {
         my @given;
         for my $name (split /\s*,\s*/, $ENV{CUDA_VISIBLE_DEVICES} =~ s/^\s+|\s+$//gr) {
-            last unless $name =~ /^(?:\d+|(?:GPU|MIG)-.+)$/; # CUDA stops at -1; Slurm says NoDevFiles where there are none
+            last unless $name =~ /^(?:\d+|(?:GPU|MIG)-.+)$/; # CUDA stops at -1; Slurm writes NoDevFiles for no GPU
             push @given, $name;
         }
         return @given;
@@ -99,7 +100,7 @@ sub find_gpus {
             $uuid{$1} = $2;
         } elsif (/^\s+MIG .*\(UUID: +(MIG-[^)]+)\)/) {
             my $instance = $1;
-            pop @found if @found && $found[-1] =~ /^\d/; # a GPU that is cut up is not to be had as a whole
+            pop @found if @found && $found[-1] =~ /^\d/; # a GPU that is split into instances cannot be used as a whole
             push @found, $instance;
         }
     }
@@ -108,7 +109,7 @@ sub find_gpus {
     return grep { !(defined $uuid{$_} && $used{ $uuid{$_} }) } @found;
 }
 
-# The GPUs on which processes compute, or that hold over 1 GiB: processes of other containers are not listed.
+# The GPUs with processes, or with more than 1 GiB in use, since nvidia-smi does not list the processes of other containers.
 sub used_gpus {
     my @computing = qx(nvidia-smi --query-compute-apps=gpu_uuid --format=csv,noheader 2>/dev/null);
     my %used = map { /(GPU-\S+)/ ? ($1 => 1) : () } @computing;
@@ -118,7 +119,7 @@ sub used_gpus {
     return %used;
 }
 
-# Signals stay blocked except inside sigsuspend: none can be lost between a look at the jobs and the wait for them.
+# Signals are blocked except during sigsuspend: otherwise one could be lost between the check of the jobs and the wait.
 sub run_jobs {
     my @queue = @_;
     my (%running, $signal);
@@ -145,7 +146,7 @@ sub run_jobs {
     return;
 }
 
-# A job leads a process group of its own, by which it is found again with all that it starts.
+# Each job has its own process group, so that a signal reaches the job and all its children.
 sub start_job {
     my ($id, $own_gpus, $signal_mask) = @_;
     my $script = job_script(job_log($job, $id), job_command($job, $id), '', 1);
@@ -166,9 +167,9 @@ sub cancel {
     local @SIG{ cancelling_signals() } = (sub { $again = 1 }) x cancelling_signals();
     sigprocmask(SIG_UNBLOCK, POSIX::SigSet->new(SIGINT, SIGTERM, SIGHUP, SIGQUIT));
     print STDERR "run.pl: signal $signal: cancelling " . @groups . " running jobs (a second signal kills them)\n";
-    # CONT, since a stopped process would not hear of TERM.
+    # CONT, since a stopped process would not get TERM.
     for my $name (qw(TERM CONT)) { kill $name, map { -$_ } @groups }
-    for (1 .. 200) { # 20 seconds: training ends after the batch at hand, with a checkpoint
+    for (1 .. 200) { # 20 seconds: training finishes its batch and writes a checkpoint
         waitpid $_, WNOHANG for @groups;
         last if $again || !grep { kill 0, -$_ } @groups;
         select undef, undef, undef, 0.1;

@@ -1,5 +1,5 @@
 #!/usr/bin/env perl
-# Runs jobs on a Slurm cluster, as an array, each with its log.
+# Runs jobs on a Slurm cluster, as an array. Each job has its own log.
 
 use strict;
 use warnings;
@@ -17,18 +17,19 @@ Usage: slurm.pl [options] [JOB=1:N] LOG COMMAND [ARGUMENT...]
     slurm.pl --gpu 1 --num-threads 2 --time 1:00:00 JOB=1:8 exp/log/extract.JOB.log extract.sh JOB
 
 Runs COMMAND as run.pl does, but by sbatch, and waits for it. Each job sources ./path.sh if there is one. The script is
-in q/ beside the logs. All jobs run even if one fails, or is lost: then the exit code is 1. A signal cancels: 2.
+in q/ beside the logs. All jobs run even if one fails or is lost; then the exit code is 1. After a signal, which cancels
+the jobs, it is 2.
 
-  --max-jobs-run N, -tc N  jobs at once; the smallest counts
-  --config FILE            what the options mean (default: conf/slurm.conf)
-  --mem, --time, --num-threads, --gpu, or any other --NAME VALUE that the conf knows
-  -x VALUE                 any other option with one dash goes to sbatch as it is
+  --max-jobs-run N, -tc N  jobs at once; the smallest value counts
+  --config FILE            translates options for sbatch (default: conf/slurm.conf)
+  --mem, --time, --num-threads, --gpu, or any other --NAME VALUE that the conf has
+  -x VALUE                 any other option with one dash is passed to sbatch
 END
 
 # Slurm's states of a task that has not ended.
 my %ALIVE = map { $_ => 1 } qw(PENDING CONFIGURING RUNNING COMPLETING SUSPENDED STOPPED RESIZING SIGNALING STAGE_OUT
     REQUEUED REQUEUE_FED REQUEUE_HOLD RESV_DEL_HOLD SPECIAL_EXIT);
-# Reasons for which a task would be pending for ever.
+# Reasons for which a task would stay pending forever.
 my $HOPELESS = qr/launch_failed_requeued_held|launch failed requeued held|DependencyNeverSatisfied|BadConstraints/;
 
 run_on_cluster({
@@ -40,7 +41,7 @@ run_on_cluster({
     cancel => sub { capture(30, 'scancel', $_[0]) },
 });
 
-# Slurm's own words on a task (why it was killed) go to its log.
+# --output is the task's log, since Slurm writes there why it killed a task.
 sub submission {
     my ($job, $script, $limit) = @_;
     my $log = job_log({ %$job, log => $job->{log} =~ s/%/%%/gr }, '%a');
@@ -61,7 +62,7 @@ sub states {
     my ($number, $name) = @_;
     my @ours = ("--jobs=$number", "--user=$<", "--name=$name");
     my ($code, $answer, $errors) = capture(30, qw(squeue --noheader --array --states=all --format=%K|%T|%r), @ours);
-    # That is all of it once the last task has left Slurm's memory.
+    # Slurm prints only this once it has forgotten the last task.
     return {} if $code != 0 && "$answer\n$errors" =~ /Invalid job id/;
     return if $code != 0;
     return { map { /^(\d+)\|(\w+)\|(.*)$/ ? ($1 => judge_state($2, $3)) : () } split /\n/, $answer };
@@ -75,7 +76,7 @@ sub why {
     return { map { $_ => $words{$_} =~ /^(?:COMPLETED|FAILED)/ ? '' : $words{$_} } keys %words };
 }
 
-# Only of COMPLETED must a sync file come: all the other states are failures.
+# Only a COMPLETED task must have a sync file. All other final states are failures.
 sub judge_state {
     my ($state, $reason) = @_;
     return ['dead', "$state, $reason"] if $reason =~ $HOPELESS;

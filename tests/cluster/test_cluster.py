@@ -63,7 +63,7 @@ def test_one_failure_of_three_that_run_one_by_one(cluster, tmp_path: Path) -> No
     name = cluster.runner.name
     assert code == 1
     assert message.splitlines() == [
-        f"{name}: log/x.2.log failed: it says nothing",
+        f"{name}: log/x.2.log failed: no output",
         f"{name}: 1 / 3 failed, log is in log/x.*.log",
     ]
     assert len(list(tmp_path.glob("done.*"))) == 3
@@ -200,7 +200,7 @@ def test_host_that_goes_down(gridengine, tmp_path: Path, request: pytest.Fixture
     gridengine.change("-Mconf", "global", conf)
     start_execd(gridengine)
     assert process.returncode == 1
-    assert "log/x.1.log was lost (Grid Engine does not hear of its host)" in message
+    assert "log/x.1.log was lost (Grid Engine gets no answer from its host)" in message
 
 
 def numbers_of_jobs(cluster) -> list[str]:

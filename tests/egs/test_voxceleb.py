@@ -379,6 +379,6 @@ def test_run_sh_makes_lists_skips_and_notices_what_changed(checkout: Path, tree:
     assert run(*dirs).count("done already") == 1
     assert (data / ".lists.stamp").stat().st_mtime_ns != stamp
     assert len((data / "train/audio.list").read_text().splitlines()) == 11
-    assert "are of --corpus voxceleb" in run("--corpus", "mini", *dirs)
+    assert "need --corpus voxceleb" in run("--corpus", "mini", *dirs)
     assert "nowhere: no such folder" in run("--musan-dir", "nowhere")
     assert "not by --corpus-dir" in run("--corpus-dir", "corpus")

@@ -54,7 +54,7 @@ def test_another_corpus_than_that_of_the_data_is_an_error(checkout: Checkout, st
 def test_another_variable_than_that_of_the_data_is_an_error(checkout: Checkout) -> None:
     said = checkout.bad(*OWN, "--stage", "5", OWN_SEED="7")
     assert "OWN_SEED=7, but data/own was made from OWN_SEED=1" in said
-    assert "--sets is of stage 5" in checkout.bad(*OWN, "--stage", "6", "--sets", "test")
+    assert "--sets applies to stage 5" in checkout.bad(*OWN, "--stage", "6", "--sets", "test")
 
 
 @pytest.mark.parametrize("given", [(), ("--corpus-dir", "../X"), ("--corpus-dir", "../X/../X")])
@@ -99,7 +99,7 @@ find_teachers() { teachers=(conf/teacher.yaml); }
 is_conf() { [[ $1 == *.yaml ]]; }
 teacher_folder() { echo exp/teacher; }
 . "$1/local/made_from.sh"
-leave() { leave_asked_for; }
+leave() { write_asked_for; }
 check() { check_teacher_set && check_asked_for; }
 teacher_set=("${@:3}")
 "$2"

@@ -97,7 +97,7 @@ def test_bad_options_and_configs_say_what_is_wrong(checkout: Checkout) -> None:
         (("--max-bda", "3"), "nearest: --max-bad"),
         (("--stage", "5", "--stop-stage", "3"), "nothing to do"),
         (("--stage", "9"), "stages 0 to 8"),
-        (("--model", "exp/mini/student/final.pt", "--set", "seed=3"), "keeps the config that it carries"),
+        (("--model", "exp/mini/student/final.pt", "--set", "seed=3"), "--set changes training only"),
         (("--stage", "5", "--sets", "typo"), "data/mini/typo"),
         (("positional",), "unexpected argument 'positional'"),
     ):
@@ -126,8 +126,8 @@ def test_without_its_extra_the_export_is_skipped_unless_it_is_asked_for(checkout
     requirements.write_text("no-such-package==1\n")
     try:
         extras = {"WESPEAKER_LITE_EXTRAS": "plots test"}
-        message = "no-such-package==1: not installed; get it by: tools/install.sh --extras export"
-        assert f"skipped, since it was not asked for alone: {message}" in checkout.good("--stage", "6", **extras)
+        message = "no-such-package==1: not installed; install it: tools/install.sh --extras export"
+        assert f"skipped: {message}" in checkout.good("--stage", "6", **extras)
         assert f"export.sh: {message}" in checkout.bad("--stage", "8", **extras)
     finally:
         requirements.write_text(before)
@@ -150,7 +150,7 @@ def test_a_network_without_a_graph_is_not_exported_unless_it_is_asked_for(checko
 def test_a_stage_before_its_inputs_exist_names_the_stage_to_run(checkout: Checkout) -> None:
     assert "run stage 4" in checkout.bad("--name", "fresh", "--stage", "5")
     assert "run stage 5" in checkout.bad("--name", "fresh", "--stage", "6")
-    assert "results.json is not there: run stage 6" in checkout.bad("--name", "fresh", "--stage", "7")
+    assert "results.json is missing: run stage 6" in checkout.bad("--name", "fresh", "--stage", "7")
 
 
 def test_what_was_made_for_another_config_is_not_used(checkout: Checkout) -> None:

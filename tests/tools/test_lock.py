@@ -104,7 +104,7 @@ def test_a_folder_of_another_user_can_be_read_and_is_not_written_to(repository: 
     folder.chmod(0o555)
     reading = _lock_without_privileges(repository, folder, "shared")
     assert (reading.returncode, reading.stderr) == (0, "")
-    assert "read without a lock" in reading.stdout
+    assert "without a lock: the folder is not writable" in reading.stdout
     assert reading.stdout.endswith("held\n")
     folder.chmod(0o755)
     (folder / ".lock").write_text("another\n")

@@ -124,13 +124,13 @@ def test_unknown_option_is_ignored_aloud(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["JOB=1:3", "x.log", "true"], "JOB must stand in the log's path"),
+        (["JOB=1:3", "x.log", "true"], "JOB must be in the path of the log"),
         (["JOB=0:3", "x.JOB.log", "true"], "starts below 1"),
         (["JOB=3:2", "x.JOB.log", "true"], "ends before it starts"),
         (["JOB=1:b", "x.JOB.log", "true"], "expected a range like JOB=1:4"),
         (["JOB=1:3", "x.JOB.log"], "expected a log file and a command"),
-        (["--max-jobs-run", "0", "x.log", "true"], "--max-jobs-run takes a whole number above 0"),
-        (["--pick", "some", "x.log", "true"], "--pick takes all, failed or incomplete"),
+        (["--max-jobs-run", "0", "x.log", "true"], "--max-jobs-run needs a whole number above 0"),
+        (["--pick", "some", "x.log", "true"], "--pick needs all, failed or incomplete"),
         (["--mem", "--gpu", "1", "x.log", "true"], "--mem needs a value"),
         (["--mem"], "--mem needs a value"),
         (["file/x.log", "true"], "cannot make the folder of file/x.log"),
@@ -230,7 +230,7 @@ def test_gpus_that_others_use_are_left_to_them(tmp_path: Path, use: str) -> None
     assert set(gpus_of_jobs(tmp_path)) <= {"1", "2"}
     refused = run_with_driver(tmp_path, driver, 3)
     assert refused.returncode == 1
-    assert "offers 2 GPUs that are free; others use 0 (CUDA_VISIBLE_DEVICES=0 takes" in refused.stderr
+    assert "has 2 free GPUs; others use 0 (set CUDA_VISIBLE_DEVICES=0" in refused.stderr
 
 
 def test_instances_of_a_gpu_that_is_cut_up_serve_one_by_one(tmp_path: Path) -> None:
@@ -254,13 +254,13 @@ def test_gpus_that_were_given_are_taken_by_their_names(tmp_path: Path, visible: 
 def test_words_for_no_gpu_are_none(tmp_path: Path, nothing: str) -> None:
     result = run_pl(tmp_path, "--gpu", "1", "log", "true", CUDA_VISIBLE_DEVICES=nothing)
     assert result.returncode == 1
-    assert "offers 0 GPUs" in result.stderr
+    assert "has 0 free GPUs" in result.stderr
 
 
 def test_gpu_that_is_not_there_is_an_error(tmp_path: Path) -> None:
     result = run_pl(tmp_path, "--gpu", "1", "log", "true", CUDA_VISIBLE_DEVICES="")
     assert result.returncode == 1
-    assert "offers 0 GPUs" in result.stderr
+    assert "has 0 free GPUs" in result.stderr
     assert run_pl(tmp_path, "--gpu", "2", "log", "true", CUDA_VISIBLE_DEVICES="4").returncode == 1
     assert run_pl(tmp_path, "--gpu", "0", "log", "true", CUDA_VISIBLE_DEVICES="").returncode == 0
 

@@ -202,7 +202,7 @@ def test_wrong_conf_names_file_and_line(runner: Runner, line: str, message: str)
     code, said = runner.run("x.log", "true")
     assert (code, message in said) == (1, True), said
     runner.use_conf("option mem=0\n")
-    assert "own.conf: no line says the command" in runner.run("x.log", "true")[1]
+    assert "own.conf: no line with the command" in runner.run("x.log", "true")[1]
     (runner.folder / "own.conf").unlink()
     assert "cannot read own.conf" in runner.run("x.log", "true")[1]
     assert not runner.has("submitted")
@@ -213,9 +213,9 @@ def test_wrong_conf_names_file_and_line(runner: Runner, line: str, message: str)
     [
         (["--colour", "blue", "x.log", "true"], "has no option colour=blue, nor colour=*"),
         (["--mem=4G", "x.log", "true"], "write an option and its value as two words, not '--mem=4G'"),
-        (["--max-jobs-run", "0", "x.log", "true"], "--max-jobs-run takes a whole number above 0"),
-        (["--num-threads", "many", "x.log", "true"], "--num-threads takes a whole number above 0"),
-        (["JOB=1:3", "x.log", "true"], "JOB must stand in the log's path"),
+        (["--max-jobs-run", "0", "x.log", "true"], "--max-jobs-run needs a whole number above 0"),
+        (["--num-threads", "many", "x.log", "true"], "--num-threads needs a whole number above 0"),
+        (["JOB=1:3", "x.log", "true"], "JOB must be in the path of the log"),
         (["x.log"], "expected a log file and a command"),
     ],
 )
@@ -283,7 +283,7 @@ def test_a_submission_that_hangs_is_given_up(runner: Runner, monkeypatch: pytest
     code, message = runner.run("x.log", "true")
     assert code == 1
     assert time.monotonic() - began < 20, "what the wrapper started holds the pipe"
-    assert "no answer for 1 s; it may run all the same, see: " in message
+    assert "no answer for 1 s; it may still run, see: " in message
     assert message.endswith(f" {runner.name_of('x.log')}\n")
 
 
@@ -299,7 +299,7 @@ def test_a_signal_during_a_submission_acts_at_once(runner: Runner, hanging: str)
     message = process.communicate(timeout=20)[1]
     assert (process.returncode, time.monotonic() - began < 10) == (2, True)
     if hanging == "hang":
-        assert "signal TERM: no such job is to be seen, and none is cancelled; the job may run on, see: " in message
+        assert "signal TERM: found no such job, cancelled nothing; the job may still run, see: " in message
         assert not runner.has("cancelled")
     else:
         assert message == f"{runner.name}.pl: signal TERM: cancelling the array 42\n"
@@ -377,7 +377,7 @@ def test_a_job_that_is_not_seen_to_be_ours_is_not_cancelled(runner: Runner) -> N
     (runner.folder / "jobs").write_text("theirs\n")
     process.terminate()
     message = process.communicate(timeout=30)[1]
-    assert "signal TERM: no such job is to be seen, and none is cancelled; array 42 may run on, see: " in message
+    assert "signal TERM: found no such job, cancelled nothing; array 42 may still run, see: " in message
     assert (process.returncode, runner.has("cancelled")) == (2, [])
 
 
@@ -404,7 +404,7 @@ def test_no_job_starts_beside_one_that_does_not_end(runner: Runner, monkeypatch:
     (runner.folder / "x.log").write_text("it runs\n")
     (runner.folder / "stubborn").touch()
     code, message = runner.run("x.log", "true")
-    assert (code, "it does not end; this job would write the same files" in message) == (1, True)
+    assert (code, "it does not end, and this job would write the same files" in message) == (1, True)
     assert (runner.has("submitted"), runner.has("x.log")) == ([], ["it runs"])
 
 
@@ -422,9 +422,9 @@ def test_slurms_states_of_lost_tasks(slurm: Runner) -> None:
     code, message = slurm.run("JOB=1:3", "x.JOB.log", "true")
     assert code == 1
     assert message.splitlines() == [
-        "slurm.pl: x.1.log was lost (TIMEOUT): it says nothing",
-        "slurm.pl: x.2.log was lost (OUT_OF_MEMORY): it says nothing",
-        "slurm.pl: x.3.log was lost (PENDING, launch failed requeued held): it says nothing",
+        "slurm.pl: x.1.log was lost (TIMEOUT): no output",
+        "slurm.pl: x.2.log was lost (OUT_OF_MEMORY): no output",
+        "slurm.pl: x.3.log was lost (PENDING, launch failed requeued held): no output",
         "slurm.pl: 3 / 3 failed, log is in x.*.log",
     ]
     assert slurm.has("cancelled") == ["42"], "the held task would stay in the queue"
@@ -478,7 +478,7 @@ def test_silent_scheduler_is_told_once_and_borne(slurm: Runner) -> None:
     code, message = slurm.run("x.log", "sleep", "6")
     assert code == 0
     name = slurm.name_of("x.log")
-    assert message == f"slurm.pl: the scheduler does not answer; array 42 may run on, see: squeue --me --name {name}\n"
+    assert message == f"slurm.pl: the scheduler does not answer; array 42 may still run, see: squeue --me --name {name}\n"
     assert len(slurm.has("asked")) == 3, "the scheduler is asked too often"
 
 
