@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# The mini corpus: simulated speakers, made on the spot. Called by stages 0 and 1 from the repository's root.
+# Prepares the mini corpus of simulated speakers. Stages 0 and 1 call it from the root of the repository.
 set -euo pipefail
 
 here=$(dirname "$0")
 default_dir=data/mini/corpus
-usage="Usage: $0 get CORPUS_DIR              make the corpus in $default_dir, or look at one made elsewhere
+usage="Usage: $0 get CORPUS_DIR              simulate the corpus in $default_dir, or check an existing one
        $0 lists CORPUS_DIR DATA_DIR   write data dirs and trials
  e.g.: $0 get $default_dir
        MINI_TRAIN_SPEAKERS=500 MINI_SEED=2 $0 get $default_dir
-Sizes are the MINI_* variables of $here/corpus.conf. To make one elsewhere, for --corpus-dir:
+The variables MINI_* in $here/corpus.conf set the size. To simulate one elsewhere, for --corpus-dir:
        python -m wespeaker_lite.bin.simulate_corpus --out DIR --train-speakers 500"
 
 # shellcheck source=egs/mini/corpus.conf
@@ -22,7 +22,7 @@ get() {
   elif [ -e "$1/simulation.json" ]; then
     python -m wespeaker_lite.bin.make_lists --corpus-dir "$1"
   else
-    echo "$0: $1 holds no simulated corpus; leave --corpus-dir out, or make one there:" \
+    echo "$0: $1 has no simulated corpus; leave --corpus-dir out, or make one there:" \
       "python -m wespeaker_lite.bin.simulate_corpus --out $1" >&2
     exit 1
   fi

@@ -1,16 +1,16 @@
 #!/usr/bin/env bash
-# A corpus of your own: a folder that is only read. Called by stages 0 and 1 from the repository's root.
+# Prepares your own corpus, and only reads its folder. Stages 0 and 1 call it from the root of the repository.
 set -euo pipefail
 
 here=$(dirname "$0")
-usage="Usage: $0 get CORPUS_DIR              look at the corpus
+usage="Usage: $0 get CORPUS_DIR              check the corpus
        $0 lists CORPUS_DIR DATA_DIR   write data dirs and trials
  e.g.: $0 lists /corpora/my_speech data/own
-CORPUS_DIR is a tree speaker/[session/]utterance.{wav,flac,ogg,opus,mp3} or a Kaldi data dir (wav.scp, utt2spk,
-segments), or has a train/ and/or a test/ of such kind; else its speakers are split by seed.
-Files trials* in it (or in its test/) are used, as 'enroll test target|nontarget' or '1|0 enroll test'; without any,
-lists are made: all target pairs (across sessions, where there are some), as many nontargets at random (trials_O), and,
-where it has spk2gender, of the same sex (and age group, with spk2age) (trials_H).
+CORPUS_DIR is a tree speaker/[session/]utterance.{wav,flac,ogg,opus,mp3}, or a Kaldi data dir (wav.scp, utt2spk,
+segments). It may have train/ and test/ of one of these kinds; otherwise its speakers are split at random.
+Trial lists are the files trials* in it or in its test/, with lines 'enroll test target|nontarget' or '1|0 enroll test'.
+Without any, two lists are made. trials_O has all target pairs (across sessions, if there are several) and as many random
+nontargets. trials_H needs spk2gender, and has nontargets of the same sex (and age group, with spk2age).
 OWN_SEED, OWN_TEST_SHARE and OWN_MAX_TARGETS: see $here/corpus.conf."
 
 # shellcheck source=egs/own/corpus.conf

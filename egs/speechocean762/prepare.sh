@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
-# speechocean762, from OpenSLR or from a folder. Called by stages 0 and 1 from the repository's root.
+# Prepares speechocean762, from OpenSLR or from a folder. Stages 0 and 1 call it from the root of the repository.
 set -euo pipefail
 
 here=$(dirname "$0")
 default_dir=data/speechocean762/corpus
-usage="Usage: $0 get CORPUS_DIR              download into $default_dir, or look at a copy that lies elsewhere
+usage="Usage: $0 get CORPUS_DIR              download into $default_dir, or check an existing copy
        $0 lists CORPUS_DIR DATA_DIR   write data dirs and trials
  e.g.: $0 get $default_dir
        $0 lists /corpora/speechocean762 data/speechocean762
-Where CORPUS_DIR has trials_O and trials_H they are used; else lists are made by SPEECHOCEAN762_SEED.
-A mirror: SPEECHOCEAN762_URL=https://openslr.elda.org/resources/101/speechocean762.tar.gz $0 get $default_dir"
+If CORPUS_DIR has trials_O and trials_H, they are used. Otherwise lists are made with the seed SPEECHOCEAN762_SEED.
+To use a mirror: SPEECHOCEAN762_URL=https://openslr.elda.org/resources/101/speechocean762.tar.gz $0 get $default_dir"
 
 # shellcheck source=egs/speechocean762/corpus.conf
 . "$here/corpus.conf"
@@ -26,7 +26,7 @@ get() {
 check_layout() {
   for file in {train,test}/{wav.scp,utt2spk}; do
     if [ ! -e "$1/$file" ]; then
-      echo "$0: $1 is not speechocean762: it has no $file; leave --corpus-dir out to download it" >&2
+      echo "$0: $1 is not speechocean762: it has no $file; leave --corpus-dir out to download the corpus" >&2
       exit 1
     fi
   done

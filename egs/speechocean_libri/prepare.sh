@@ -1,17 +1,17 @@
 #!/usr/bin/env bash
-# speechocean762 and one clip each of LibriSpeech speakers, from OpenSLR or from a folder. Called by stages 0 and 1 from
-# the repository's root.
+# Prepares speechocean762 and one clip per LibriSpeech speaker, from OpenSLR or from a folder. Stages 0 and 1 call it from the
+# root of the repository.
 set -euo pipefail
 
 here=$(dirname "$0")
 default_dir=data/speechocean_libri/corpus
-usage="Usage: $0 get CORPUS_DIR              download into $default_dir, or look at copies that lie elsewhere
+usage="Usage: $0 get CORPUS_DIR              download into $default_dir, or check existing copies
        $0 lists CORPUS_DIR DATA_DIR   write data dirs and trials
  e.g.: $0 get $default_dir
        $0 lists /corpora data/speechocean_libri
-CORPUS_DIR holds speechocean762/ and, beside it, librispeech_clips/SPEAKER-CHAPTER-UTTERANCE.{flac,opus,...} or else
-LibriSpeech/train-clean-100/. Of each speaker there the first clip by name joins the training set, as speaker lsSPEAKER.
-A mirror: LIBRISPEECH_URL=https://openslr.elda.org/resources/12/train-clean-100.tar.gz $0 get $default_dir"
+CORPUS_DIR has speechocean762/, and librispeech_clips/SPEAKER-CHAPTER-UTTERANCE.{flac,opus,...} or
+LibriSpeech/train-clean-100/. The first clip (by name) of each speaker is added to the training set, as speaker lsSPEAKER.
+To use a mirror: LIBRISPEECH_URL=https://openslr.elda.org/resources/12/train-clean-100.tar.gz $0 get $default_dir"
 
 # shellcheck source=egs/speechocean_libri/corpus.conf
 . "$here/corpus.conf"
@@ -30,7 +30,7 @@ download() {
     ln -sfn "$(realpath data/speechocean762/corpus)" "$1/speechocean762"
   fi
   if [ ! -d "$1/librispeech_clips" ] && [ ! -d "$1/LibriSpeech" ]; then
-    # The first clip of a speaker is the first of a chapter: 0000. The others would take 6 GB.
+    # The first clip of a speaker is the first clip of a chapter: 0000. The other clips would need 6 GB.
     python -m wespeaker_lite.bin.fetch_corpus --url "$LIBRISPEECH_URL" --size "$LIBRISPEECH_SIZE" \
       --sha256 "$LIBRISPEECH_SHA256" --keep '*-0000.flac' --out "$1/LibriSpeech"
   fi

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# VoxCeleb1 and 2, from folders that are only read. Called by stages 0 and 1 from the repository's root.
+# Prepares VoxCeleb1 and 2, and only reads their folders. Stages 0 and 1 call it from the root of the repository.
 set -euo pipefail
 
 here=$(dirname "$0")
@@ -9,15 +9,15 @@ vox2_dir=
 nj=2
 cmd=tools/run.pl
 help_message="Usage: $0 [options] get CORPUS_DIR              link both corpora in $default_dir, get the trial lists
-       $0 [options] lists CORPUS_DIR DATA_DIR   write data dirs and trials, decode m4a if asked for
+       $0 [options] lists CORPUS_DIR DATA_DIR   write data dirs and trials, and decode m4a with VOXCELEB_DECODE=flac
  e.g.: $0 --vox1-dir /corpora/vox1 --vox2-dir /corpora/vox2 get $default_dir
        VOXCELEB_DECODE=flac $0 --nj 8 lists $default_dir data/voxceleb
---vox1-dir and --vox2-dir hold, as published, {dev,test}/{wav,aac}/id10001/1zcIwhmdeo4/00001.{wav,m4a}, or
-vox1_dev_wav/wav/..., vox1_test_wav/wav/..., or all in wav/. Both are asked for by 'get' alone, and without VoxCeleb2
-there is no training set. m4a needs ffmpeg. veri_test2.txt, list_test_all2.txt and list_test_hard2.txt are taken from
-VOXCELEB_LISTS_DIR, the corpora's folders or their meta/, else downloaded. What is not as published is listed in
-DATA_DIR/differences.txt. All VOXCELEB_*: see $here/corpus.conf.
---nj N, --cmd CMD: jobs that decode ($nj), and how they run ($cmd)."
+--vox1-dir and --vox2-dir contain, as published, {dev,test}/{wav,aac}/id10001/1zcIwhmdeo4/00001.{wav,m4a}, or
+vox1_dev_wav/wav/..., vox1_test_wav/wav/..., or all in wav/. Only 'get' needs them. Without VoxCeleb2 there is no
+training set. m4a needs ffmpeg. veri_test2.txt, list_test_all2.txt and list_test_hard2.txt are read from
+VOXCELEB_LISTS_DIR, the folders of the corpora or their meta/, or downloaded. Differences from the published corpora are
+listed in DATA_DIR/differences.txt. For the variables VOXCELEB_*, see $here/corpus.conf.
+--nj N, --cmd CMD: number of decoding jobs ($nj), and the job runner ($cmd)."
 
 # shellcheck source=tools/parse_options.sh
 . "$here/../../tools/parse_options.sh"
@@ -38,11 +38,11 @@ get() {
   prepare --meta-url "$VOXCELEB_META_URL"
 }
 
-# link NAME DIR: CORPUS_DIR/NAME leads to DIR, or is not there where DIR is empty.
+# link NAME DIR: makes CORPUS_DIR/NAME a link to DIR, or removes it if DIR is empty.
 link() {
   if [ -z "$2" ]; then rm -f "$default_dir/$1" && return; fi
   if [ ! -d "$2" ]; then
-    echo "$0: $2: no such folder; it was to be $1" >&2
+    echo "$0: $2: no such folder (given for $1)" >&2
     exit 1
   fi
   ln -sfn "$(realpath --no-symlinks "$2")" "$default_dir/$1"
@@ -57,7 +57,7 @@ lists() {
 }
 
 if [ $# -ge 2 ] && [ "$(realpath -m "$2")" != "$(realpath -m "$default_dir")" ]; then
-  echo "$0: VoxCeleb's folders are named by --vox1-dir and --vox2-dir, not by --corpus-dir" >&2
+  echo "$0: VoxCeleb needs --vox1-dir and --vox2-dir instead of --corpus-dir" >&2
   exit 1
 fi
 case $#:${1-} in

@@ -477,8 +477,8 @@ def test_silent_scheduler_is_told_once_and_borne(slurm: Runner) -> None:
     (slurm.folder / "silent").touch()
     code, message = slurm.run("x.log", "sleep", "6")
     assert code == 0
-    name = slurm.name_of("x.log")
-    assert message == f"slurm.pl: the scheduler does not answer; array 42 may still run, see: squeue --me --name {name}\n"
+    look = f"squeue --me --name {slurm.name_of('x.log')}"
+    assert message == f"slurm.pl: the scheduler does not answer; array 42 may still run, see: {look}\n"
     assert len(slurm.has("asked")) == 3, "the scheduler is asked too often"
 
 
