@@ -14,7 +14,7 @@ _PATIENCE = 60.0  # seconds
 
 
 class Browser:
-    """One page of a headless Chromium; messages of the DevTools protocol go through pipes 3 and 4 of the process."""
+    """A page of a headless Chromium. Messages of the DevTools protocol go through file descriptors 3 and 4."""
 
     def __init__(self, profile: Path, options: Sequence[str] = ()) -> None:
         ours, theirs = os.pipe(), os.pipe()
@@ -22,7 +22,7 @@ class Browser:
             PROGRAM, "--headless", "--no-sandbox", "--disable-gpu", "--remote-debugging-pipe",
             f"--user-data-dir={profile}", *options,
         ]  # fmt: skip
-        # The shell moves the ends to the numbers that Chromium expects.
+        # The shell gives the pipes the file descriptors that Chromium expects.
         moving = f'exec 3<&{ours[0]} 4>&{theirs[1]}; exec "$@"'
         self._process = subprocess.Popen(
             ["bash", "-c", moving, "bash", *command], pass_fds=(ours[0], theirs[1]),
@@ -51,7 +51,7 @@ class Browser:
         self.wait_for("document.readyState == 'complete'")
 
     def evaluate(self, expression: str) -> Any:
-        """The value of a JavaScript expression in the page; of a promise, what it comes to."""
+        """The value of a JavaScript expression in the page; for a promise, the value that it resolves to."""
         answer = self._call("Runtime.evaluate", expression=expression, awaitPromise=True, returnByValue=True)
         assert "exceptionDetails" not in answer, answer["exceptionDetails"]
         return answer["result"].get("value")

@@ -1,4 +1,4 @@
-"""Shared by all tests: where real speech lies, when it is there."""
+"""Fixtures for all tests, such as the folder of real speech."""
 
 import os
 from pathlib import Path
@@ -21,7 +21,7 @@ def repository() -> Path:
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """The folder with real speech; tests that need it are skipped, and say so, where it is not."""
+    """The folder with real speech. Tests that need it are skipped if it does not exist."""
     folder = Path(os.environ.get("WESPEAKER_LITE_SHARED", ROOT.parent / "shared")) / "data"
     if not folder.is_dir():
         pytest.skip(f"no real speech in {folder}")

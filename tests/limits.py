@@ -1,4 +1,4 @@
-"""Limits that tests run within."""
+"""Limits on files and memory for tests."""
 
 import resource
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from pathlib import Path
 
 @contextmanager
 def small_files(size: int) -> Iterator[None]:
-    """Let no file that this process or its children write grow beyond so many bytes: as on a full disk."""
+    """Limit the size in bytes of files that this process and its children write, to simulate a full disk."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:
@@ -19,7 +19,7 @@ def small_files(size: int) -> Iterator[None]:
 
 @contextmanager
 def little_memory(room: int) -> Iterator[None]:
-    """Let this process take so many bytes more than it has."""
+    """Limit this process to `room` bytes above its current memory."""
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
     taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (taken + room, hard))

@@ -1,4 +1,4 @@
-"""What the caller's environment holds does not change what the scripts do."""
+"""The caller's environment variables do not change the behaviour of the scripts."""
 
 import json
 import os
@@ -39,7 +39,7 @@ def test_paths_that_are_not_utf8_are_refused_in_a_line(repository: Path, tmp_pat
         assert r"lat\351n" in ran.stderr
 
 
-def test_an_exported_array_takes_what_the_command_line_says(repository: Path) -> None:
+def test_an_exported_array_does_not_change_the_command_line(repository: Path) -> None:
     words = ["--set", "train.epochs=2", "--corpus", "none"]
     ran = subprocess.run(
         ["bash", "local/score.sh", *words],
@@ -49,8 +49,8 @@ def test_an_exported_array_takes_what_the_command_line_says(repository: Path) ->
     assert ran.stderr.startswith("score.sh: --corpus none: no egs/none/corpus.conf")
 
 
-def test_the_scripts_know_the_default_front_end(repository: Path) -> None:
-    """Fbanks of another section `features` lie in a folder of their own."""
+def test_the_scripts_have_the_default_front_end(repository: Path) -> None:
+    """Fbanks of another section `features` are in a folder of their own."""
     lines = (repository / "local/settings.sh").read_text().splitlines()
     known = [line for line in lines if line.startswith("default_features")]
     said = subprocess.run(
@@ -59,8 +59,8 @@ def test_the_scripts_know_the_default_front_end(repository: Path) -> None:
     assert said.stdout.decode().strip() == json.dumps(to_mapping(FbankConfig()))
 
 
-def test_scripts_read_no_program_whose_failure_bash_hides(repository: Path) -> None:
-    """Bash does not tell when a program in <( ) fails, and whoever reads it takes what there is for all."""
+def test_scripts_use_no_process_substitution_for_input(repository: Path) -> None:
+    """Bash ignores the failure of a program in <( ), so its reader would accept an incomplete list."""
     scripts = [path for name in ("local", "tools", "egs") for path in (repository / name).rglob("*.sh")]
     for script in (repository / "run.sh", repository / "path.sh", *scripts):
         code = [line.partition(" #")[0] for line in script.read_text().splitlines() if not line.startswith("#")]

@@ -1,4 +1,4 @@
-"""Makes small trees in the very layout of VoxCeleb1 and 2, MUSAN and RIRS_NOISES, from any speech; for tests."""
+"""Makes small trees with the layout of VoxCeleb1 and 2, MUSAN and RIRS_NOISES, from any speech, for tests."""
 
 import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -43,7 +43,7 @@ def simulated(speaker: int, video: int, utterance: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Tree:
-    """A made corpus: its folders, and the utterances of its parts as `id10001/1zcIwhmdeo4/00001`."""
+    """A generated corpus: its folders, and the utterances of its parts as `id10001/1zcIwhmdeo4/00001`."""
 
     root: Path
     layout: str = "published"
@@ -73,7 +73,7 @@ UTTERANCE_NUMBERS = range(1, UTTERANCES + 1)
 
 
 def youtube_id(speaker: str, video: int) -> str:
-    """Eleven characters; the first video begins with the awkward ones."""
+    """An id of eleven characters; that of the first video begins with special characters."""
     rng = np.random.default_rng([int(speaker[2:]), video])
     name = "".join(ALPHABET[number] for number in rng.integers(len(ALPHABET), size=11))
     return f"{'-_'[int(speaker[2:]) % 2]}{name[:4]}-{name[5:10]}" if video == 0 else name
@@ -124,7 +124,7 @@ def write_audio(path: Path, samples: np.ndarray) -> None:
 
 
 def trial_lines(utterances: Sequence[str]) -> Iterator[str]:
-    """All pairs, as they are published: `1 id10270/x6uYqmx31kE/00001.wav id10270/8jEAjG6SegY/00008.wav`."""
+    """All pairs in the published format: `1 id10270/x6uYqmx31kE/00001.wav id10270/8jEAjG6SegY/00008.wav`."""
     for place, enroll in enumerate(utterances):
         for test in utterances[place + 1 :]:
             yield f"{int(enroll[:7] == test[:7])} {enroll}.wav {test}.wav"

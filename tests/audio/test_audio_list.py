@@ -1,4 +1,4 @@
-"""audio.list changes when a file does: one that is named, or one that a pipe's command names."""
+"""audio.list changes when an audio file changes, also if the file is in the command of a pipe."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Filterbanks, checked against torchaudio and a plain float64 version."""
+"""Fbanks against torchaudio and a naive float64 version."""
 
 from pathlib import Path
 
@@ -60,18 +60,18 @@ CONFIGS = [
 @pytest.mark.parametrize(
     "samples", [noise(), noise(16001, 1e-4), noise(15999, 0.3, 0.5), noise(520, 0.2), noise(16079)]
 )
-def test_features_are_those_of_torchaudio(config: FbankConfig, samples: np.ndarray) -> None:
+def test_features_equal_those_of_torchaudio(config: FbankConfig, samples: np.ndarray) -> None:
     np.testing.assert_allclose(fbank(samples, config), torchaudio_fbank(samples, config), rtol=0, atol=3e-3)
 
 
-def test_features_are_those_of_a_naive_version_and_closer_than_half_a_byte() -> None:
+def test_features_equal_a_naive_version_within_half_a_byte() -> None:
     samples = noise(32000)
     feats = fbank(samples, FbankConfig())
     np.testing.assert_allclose(feats, naive_fbank(samples), rtol=0, atol=2e-3)
     assert (feats.max() - feats.min()) / 255 / 2 > 5 * np.abs(feats - naive_fbank(samples)).max()
 
 
-def test_real_speech_has_torchaudios_features(shared_data: Path) -> None:
+def test_features_of_real_speech_equal_those_of_torchaudio(shared_data: Path) -> None:
     for path in sorted((shared_data / "librispeech_clips").glob("*.opus"))[:3]:
         samples = read_audio(str(path), 16000)
         difference = np.abs(fbank(samples, FbankConfig()) - torchaudio_fbank(samples, FbankConfig()))
@@ -81,7 +81,7 @@ def test_real_speech_has_torchaudios_features(shared_data: Path) -> None:
 
 @pytest.mark.parametrize("config", [*CONFIGS, FbankConfig(dither=1.0)])
 @pytest.mark.parametrize("size", [520, 16000, 16079, 40001])
-def test_samples_in_blocks_have_the_features_of_the_whole(
+def test_blocks_of_samples_give_the_same_features(
     config: FbankConfig, size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     samples = noise(size)
@@ -89,7 +89,9 @@ def test_samples_in_blocks_have_the_features_of_the_whole(
     monkeypatch.setattr("wespeaker_lite.audio.fbank._FRAMES", 7)
     whole = fbank(samples, config)
     if not config.dither:
-        np.testing.assert_allclose(whole, at_once, rtol=0, atol=1e-4)  # the sums of a product depend on its shape
+        np.testing.assert_allclose(
+            whole, at_once, rtol=0, atol=1e-4
+        )  # rounding of a matrix product depends on its shape
     for cut in (1, 163, 5000):
         blocks = [samples[first : first + cut] for first in range(0, size, cut)]
         features = list(fbank_blocks(blocks, config))
@@ -113,7 +115,7 @@ def test_less_than_a_frame_is_refused() -> None:
         fbank(noise(399), FbankConfig())
 
 
-def test_samples_are_left_as_they_were_and_may_be_a_view() -> None:
+def test_samples_are_not_changed_and_may_be_a_view() -> None:
     samples = noise(32000)
     before = samples.copy()
     feats = fbank(samples[::2], FbankConfig())
@@ -144,13 +146,13 @@ def test_dither_lifts_silence_and_is_the_same_in_every_run() -> None:
         ({"num_mels": 200}, "200 mel bands are too narrow for frames of 25"),
     ],
 )
-def test_senseless_options_are_refused(options: dict, fault: str) -> None:
+def test_invalid_options_are_refused(options: dict, fault: str) -> None:
     with pytest.raises(InputError, match=fault):
         from_mapping(FbankConfig, options, "here")
 
 
 @pytest.mark.parametrize("config", [FbankConfig(), FbankConfig(sample_rate=8000, num_mels=40, frame_shift_ms=8)])
-def test_energies_of_bands_tell_the_power_of_the_sound(config: FbankConfig) -> None:
+def test_weighted_band_energies_estimate_the_power_of_a_sound(config: FbankConfig) -> None:
     rate = config.sample_rate
     time, white = np.arange(2 * rate) / rate, np.random.default_rng(0).normal(size=2 * rate)
     hertz = np.fft.rfftfreq(2 * rate, 1 / rate)
@@ -160,7 +162,7 @@ def test_energies_of_bands_tell_the_power_of_the_sound(config: FbankConfig) -> N
     assert acoustics.frame_seconds == config.frame_shift_ms / 1000
 
     def spread(weights: np.ndarray) -> float:
-        """In dB, of what mel energies say of the power beyond what is true, among the sounds."""
+        """The range over the sounds, in dB, of the estimated power relative to the true power."""
         levels = [
             np.mean(np.exp(fbank(sound, config).astype(np.float64)) @ weights) / np.mean(sound**2) for sound in sounds
         ]

@@ -1,4 +1,4 @@
-"""m4a through ffmpeg: audio alone is decoded, and a playlist in its place leads nowhere."""
+"""m4a through ffmpeg: only audio is decoded, and playlists are not followed."""
 
 import os
 import subprocess
@@ -28,7 +28,7 @@ PLAYLISTS = {
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a sound as .m4a and .aac, and text that leads ffmpeg to it."""
+    """A folder with a sound as .m4a and .aac, and playlists that refer to it."""
     folder = tmp_path_factory.mktemp("m4a")
     soundfile.write(folder / "x.wav", SOUND, RATE)
     for name in ("next.m4a", "x.aac"):
@@ -40,7 +40,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("name", ["next.m4a", "x.aac"])
-def test_audio_is_decoded_by_its_content_whatever_its_name(folder: Path, name: str) -> None:
+def test_the_format_is_determined_by_content_not_by_name(folder: Path, name: str) -> None:
     named = folder / f"{name}.other.m4a"
     named.write_bytes((folder / name).read_bytes())
     samples = read_audio(pipe_of(find_ffmpeg(), str(named)), RATE)

@@ -1,4 +1,4 @@
-"""Audio: what is read is right, and what cannot be read is named."""
+"""Reading of audio: correct samples, and an error with the file for unreadable audio."""
 
 import errno
 import logging
@@ -29,7 +29,7 @@ CODECS = {"wav": "PCM_16", "flac": "PCM_16", "ogg": "VORBIS", "opus": "OPUS", "m
 
 
 def tone(seconds: float, rate: int = RATE, hertz: float = 440.0) -> np.ndarray:
-    """A tone that swells, so that no two stretches of it are alike."""
+    """A tone with rising amplitude, so that no two parts of it are equal."""
     time = np.arange(round(seconds * rate)) / rate
     return 0.1 * (0.1 + time) / (0.1 + seconds) * np.sin(2 * np.pi * hertz * time)
 
@@ -41,7 +41,7 @@ def save(path: Path, samples: np.ndarray, rate: int = RATE, subtype: str | None 
 
 
 @pytest.fixture(autouse=True)
-def _say_everything_again() -> None:
+def _clear_warnings() -> None:
     audio._warn_once.cache_clear()
 
 
@@ -56,7 +56,7 @@ def test_every_codec_is_read(tmp_path: Path, suffix: str) -> None:
 
 
 @pytest.mark.parametrize("suffix", CODECS)
-def test_a_segment_is_that_stretch_of_the_whole(tmp_path: Path, suffix: str) -> None:
+def test_a_segment_equals_that_part_of_the_whole(tmp_path: Path, suffix: str) -> None:
     path = save(tmp_path / f"a.{suffix}", tone(6))
     whole, part = read_audio(path, RATE), read_audio(path, RATE, 4.5, 5.25)
     assert part.shape == (12000,)
@@ -65,7 +65,7 @@ def test_a_segment_is_that_stretch_of_the_whole(tmp_path: Path, suffix: str) -> 
 
 @pytest.mark.parametrize("suffix", CODECS)
 @pytest.mark.parametrize("size", [1000, 30000])
-def test_blocks_are_what_soundfile_reads_at_once(
+def test_blocks_equal_what_soundfile_reads_at_once(
     tmp_path: Path, suffix: str, size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = save(tmp_path / f"a.{suffix}", np.random.default_rng(0).normal(0, 0.1, (6 * RATE, 2)))
@@ -77,7 +77,9 @@ def test_blocks_are_what_soundfile_reads_at_once(
     assert max(map(len, blocks)) == size // 2
     expected = soundfile.read(path, dtype="float32")[0].mean(1)
     np.testing.assert_allclose(np.concatenate(blocks), expected, rtol=0, atol=1e-7 if suffix == "mp3" else 0)
-    np.testing.assert_allclose(again, expected, atol=0.05 if suffix == "mp3" else 0)  # its first frames need a run-up
+    np.testing.assert_allclose(
+        again, expected, atol=0.05 if suffix == "mp3" else 0
+    )  # the first mp3 frames depend on earlier ones
 
 
 def test_a_pipe_is_run_by_bash(tmp_path: Path) -> None:
@@ -107,7 +109,7 @@ def test_a_failing_pipe_is_named(command: str, fault: str) -> None:
     assert str(caught.value).startswith(f"{command}: {fault}")
 
 
-def test_another_rate_is_resampled_and_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_another_rate_is_resampled_with_one_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     paths = [
         save(tmp_path / f"{name}.wav", tone(2, rate), rate) for name, rate in (("a", 8000), ("b", 8000), ("c", 44100))
     ]
@@ -122,7 +124,7 @@ def test_another_rate_is_resampled_and_said_once(tmp_path: Path, caplog: pytest.
     ]
 
 
-def test_channels_are_averaged_and_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_channels_are_averaged_with_one_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     left, right = tone(1), tone(1, hertz=300)
     path = save(tmp_path / "a.wav", np.stack([left, right], axis=1))
     with caplog.at_level(logging.WARNING):
@@ -131,9 +133,7 @@ def test_channels_are_averaged_and_said_once(tmp_path: Path, caplog: pytest.LogC
     assert [record.message for record in caplog.records] == ["audio of 2 channels is averaged (said once)"]
 
 
-def test_an_mp3_that_does_not_tell_its_length_is_read_with_a_warning(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_an_mp3_without_a_length_is_read_with_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = tmp_path / "a.mp3"
     soundfile.write(path, tone(2, 44100), 44100, format="MP3", bitrate_mode="CONSTANT", compression_level=0.5)
     data = path.read_bytes()
@@ -147,7 +147,7 @@ def test_an_mp3_that_does_not_tell_its_length_is_read_with_a_warning(
 
 @pytest.mark.parametrize("suffix", CODECS)
 @pytest.mark.parametrize("share", [0.02, 0.66, 0.99])
-def test_cut_audio_is_named(tmp_path: Path, suffix: str, share: float) -> None:
+def test_truncated_audio_is_an_error(tmp_path: Path, suffix: str, share: float) -> None:
     path = Path(save(tmp_path / f"a.{suffix}", np.random.default_rng(0).normal(0, 0.1, 4 * RATE)))
     data = path.read_bytes()
     path.write_bytes(data[: int(len(data) * share)])
@@ -155,14 +155,14 @@ def test_cut_audio_is_named(tmp_path: Path, suffix: str, share: float) -> None:
         read_audio(str(path), RATE)
 
 
-def test_a_wav_that_lacks_its_last_byte_is_cut(tmp_path: Path) -> None:
+def test_a_wav_without_its_last_byte_is_truncated(tmp_path: Path) -> None:
     path = Path(save(tmp_path / "a.wav", tone(1)))
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(InputError, match=r"cut: the header claims 32000 bytes of samples, there are 31999"):
         read_audio(str(path), RATE)
 
 
-def test_missing_empty_and_strange_files_are_named(tmp_path: Path) -> None:
+def test_missing_empty_and_other_files_are_errors(tmp_path: Path) -> None:
     (tmp_path / "zero.wav").touch()
     (tmp_path / "text.wav").write_text("this is no audio, but long enough to be looked at by a decoder\n" * 9)
     save(tmp_path / "header.wav", np.zeros(0))
@@ -187,7 +187,7 @@ def test_missing_empty_and_strange_files_are_named(tmp_path: Path) -> None:
         (-1e30, r"up to 1e\+30; expected -1 to 1"),
     ],
 )
-def test_audio_whose_features_were_not_finite_is_named(tmp_path: Path, value: float, fault: str) -> None:
+def test_audio_with_non_finite_features_is_an_error(tmp_path: Path, value: float, fault: str) -> None:
     samples = tone(1)
     samples[700] = value
     path = save(tmp_path / "a.wav", samples, subtype="FLOAT")
@@ -196,7 +196,7 @@ def test_audio_whose_features_were_not_finite_is_named(tmp_path: Path, value: fl
 
 
 @pytest.mark.parametrize(("start", "end"), [(2.0, 2.4), (0.5, 2.6), (5.0, 6.0)])
-def test_a_segment_outside_the_recording_is_named(tmp_path: Path, start: float, end: float) -> None:
+def test_a_segment_outside_the_recording_is_an_error(tmp_path: Path, start: float, end: float) -> None:
     path = save(tmp_path / "a.wav", tone(2))
     with pytest.raises(
         InputError, match=rf"^{path}: the segment {start} to {end} s lies outside of the recording, 2.00 s"
@@ -209,17 +209,17 @@ def test_a_segment_may_end_a_little_late(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("start", "end"), [(0.5, 1e308), (1e308, 1.5e308), (0.5, np.nan), (np.nan, 1.0), (-1e308, 1)])
-def test_a_segment_of_senseless_times_is_named(tmp_path: Path, start: float, end: float) -> None:
+def test_a_segment_with_invalid_times_is_an_error(tmp_path: Path, start: float, end: float) -> None:
     path = save(tmp_path / "a.wav", tone(2))
     with pytest.raises(InputError, match=rf"^{path}: the segment .* lies outside of the recording, 2.00 s"):
         read_audio(path, RATE, start, end)
 
 
-# headers that claim much
+# headers with wrong values
 
 
 def wav_of_header(path: Path, channels: int = 1, rate: int = RATE) -> str:
-    """Two bytes a sample, 2520 bytes of them, and what the header says."""
+    """Write a wav of 2520 bytes of 16-bit samples, with these values in its header."""
     data = bytearray(Path(save(path, np.full(1260, 0.1))).read_bytes())
     data[22:24], data[24:28] = channels.to_bytes(2, "little"), rate.to_bytes(4, "little")
     data[28:32], data[32:34] = (2 * rate * channels).to_bytes(4, "little"), (2 * channels).to_bytes(2, "little")
@@ -228,7 +228,7 @@ def wav_of_header(path: Path, channels: int = 1, rate: int = RATE) -> str:
 
 
 def flac_of_length(path: Path, frames: int) -> str:
-    """A second of audio, and how many samples the header claims."""
+    """Write a second of audio, with this number of samples in the header."""
     data = bytearray(Path(save(path, tone(1))).read_bytes())
     claim = int.from_bytes(data[18:26]) >> 36 << 36 | frames
     data[18:26] = claim.to_bytes(8)
@@ -237,7 +237,7 @@ def flac_of_length(path: Path, frames: int) -> str:
 
 
 @pytest.mark.parametrize("rate", [100, 1000, 44099, 384_000])
-def test_an_odd_rate_takes_little_memory(tmp_path: Path, rate: int) -> None:
+def test_unusual_rates_need_little_memory(tmp_path: Path, rate: int) -> None:
     path = wav_of_header(tmp_path / "a.wav", rate=rate)
     with little_memory(1 << 28):
         samples = read_audio(path, RATE)
@@ -245,12 +245,12 @@ def test_an_odd_rate_takes_little_memory(tmp_path: Path, rate: int) -> None:
     assert np.median(samples) == pytest.approx(0.1, abs=1e-2)
 
 
-def test_many_channels_take_little_memory(tmp_path: Path) -> None:
+def test_many_channels_need_little_memory(tmp_path: Path) -> None:
     path = wav_of_header(tmp_path / "a.wav", channels=252)
     np.testing.assert_allclose(read_audio(path, RATE), np.full(5, 0.1), atol=2**-15)
 
 
-def test_claims_that_no_recording_makes_are_one_line(tmp_path: Path) -> None:
+def test_impossible_headers_are_one_line(tmp_path: Path) -> None:
     faults = {
         wav_of_header(tmp_path / "many.wav", channels=315): "315 channels by its header; expected up to 256",
         wav_of_header(tmp_path / "fast.wav", rate=384_001): "a sampling rate of 384001 Hz; expected 1 to 384000 Hz",
@@ -267,7 +267,7 @@ def test_claims_that_no_recording_makes_are_one_line(tmp_path: Path) -> None:
     assert audio_seconds(path) == 1260
 
 
-def test_what_is_too_long_for_memory_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_recording_too_long_for_memory_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = save(tmp_path / "a.wav", tone(4))
     monkeypatch.setattr(audio, "LONGEST_WHOLE", 3)
     with pytest.raises(InputError, match=rf"^{path}: over .* h, which is too long to be held in memory: split it"):
@@ -275,13 +275,13 @@ def test_what_is_too_long_for_memory_is_named(tmp_path: Path, monkeypatch: pytes
     assert len(read_audio(path, RATE, 1.0, 4.0)) == 3 * RATE
 
 
-def test_a_pipe_on_the_disk_is_no_file(tmp_path: Path) -> None:
+def test_a_fifo_is_not_a_file(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo.wav")
     with pytest.raises(InputError, match=r"fifo.wav: not a file"):
         read_audio(str(tmp_path / "fifo.wav"), RATE)
 
 
-def test_long_output_of_a_command_lies_in_a_file_and_has_an_end(
+def test_long_output_of_a_command_is_spooled_to_a_file_and_limited(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = save(tmp_path / "a.wav", tone(2))
@@ -302,7 +302,7 @@ def test_a_full_disk_is_not_the_fault_of_the_utterance(tmp_path: Path, monkeypat
         read_audio("echo x |", RATE)
 
 
-def test_flac_appears_whole_or_not_at_all(tmp_path: Path) -> None:
+def test_flac_is_written_completely_or_not_at_all(tmp_path: Path) -> None:
     path = tmp_path / "new" / "a.flac"
     write_flac(path, tone(1), RATE)
     np.testing.assert_allclose(read_audio(str(path), RATE), tone(1), atol=2**-15)
@@ -327,7 +327,7 @@ def test_utterances_of_a_directory_come_in_order(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("piped", [False, True])
-def test_segments_are_read_and_a_pipe_runs_once_for_all_of_its_own(tmp_path: Path, piped: bool) -> None:
+def test_segments_are_read_and_a_pipe_runs_once_for_all_its_segments(tmp_path: Path, piped: bool) -> None:
     path = save(tmp_path / "a.wav", tone(3, 8000), 8000)
     shutil.copy(path, tmp_path / "b.wav")
     value = f"echo run >> {tmp_path}/runs; cat {tmp_path}/%s.wav |" if piped else f"{tmp_path}/%s.wav"
@@ -356,7 +356,7 @@ def test_a_segment_of_an_unknown_recording_is_named(tmp_path: Path) -> None:
         Utterances(tmp_path, RATE)
 
 
-def test_real_speech_is_read_whole(shared_data: Path) -> None:
+def test_real_speech_is_read_completely(shared_data: Path) -> None:
     for path in sorted((shared_data / "librispeech_clips").glob("*.opus"))[:5]:
         samples = read_audio(str(path), RATE)
         assert 5 < len(samples) / RATE < 40

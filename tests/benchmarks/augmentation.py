@@ -1,14 +1,14 @@
-"""How close noise and reverberation in the mel domain come to those of the waveform, and what both cost.
+"""The error of noise and reverberation in the mel domain compared with waveforms, and the cost of both.
 
     OMP_NUM_THREADS=1 python -m tests.benchmarks.augmentation [--speech FOLDER] [--noise FOLDER] [--crops 200]
 
-Crops of 2 s, each mixed with the same stretch of noise at the same ratio, or heard in the same room (T60 and
-direct-to-reverberant ratio; the waveform's room is a decaying noise), both ways. Distances are means of |difference| of
-log mel energies, the mean of the crop subtracted; beside them that between clean and distorted crops, and the share.
-`exact` is the mel domain without bytes and fast logarithms: what is left is that sounds have phases, and rooms are no
-smooth decay (hence the distance between two rooms of the same T60 and ratio); `bands alike` is with a ratio that does
-not undo pre-emphasis. Without folders: simulated speech, and noises of several colours. Seconds are those of the
-processor, features included, the ways taking turns; medians.
+Crops of 2 s are augmented in both ways, with the same part of a noise at the same SNR, or with the same reverberation
+(T60 and direct-to-reverberant ratio; the waveform's impulse response is decaying noise). Distances are means of
+|difference| of log mel energies after mean subtraction. They are printed with the distance between clean and augmented
+crops, and their ratio. `exact` is the mel domain without bytes and fast logarithms. Its remaining error is due to
+phases, and to impulse responses that do not decay smoothly: compare the distance between two responses of the same T60
+and ratio. `bands alike` has an SNR that does not undo pre-emphasis. Without folders, the speech is simulated, with
+noises of several colours. Times are medians of CPU seconds, with features; the two ways take turns.
 """
 
 import argparse
@@ -35,7 +35,7 @@ BLOCK = 32
 
 
 def crops_of(sounds: list[np.ndarray], count: int, rng: np.random.Generator) -> list[np.ndarray]:
-    """Stretches of crop length, none silent; a sound that is shorter is repeated."""
+    """Parts of crop length, none silent. Shorter sounds are repeated."""
     crops: list[np.ndarray] = []
     while len(crops) < count:
         sound = sounds[rng.integers(len(sounds))]
@@ -51,7 +51,7 @@ def simulated_speech(rng: np.random.Generator) -> list[np.ndarray]:
 
 
 def coloured_noise(rng: np.random.Generator) -> list[np.ndarray]:
-    """White to brown above 50 Hz, steady and in bursts."""
+    """Noise from white to brown above 50 Hz, continuous or in bursts."""
     sounds = []
     hertz = np.fft.rfftfreq(5 * RATE, 1 / RATE)
     for tilt in (0.0, 0.5, 1.0):
@@ -63,7 +63,7 @@ def coloured_noise(rng: np.random.Generator) -> list[np.ndarray]:
 
 
 def as_bytes(feats: list[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """As arks hold them: bytes (N, T, F), low and step (N, 1, 1)."""
+    """Features as in arks: bytes (N, T, F), low and step (N, 1, 1)."""
     stack = torch.from_numpy(np.stack(feats))
     low, high = stack.amin((1, 2), keepdim=True), stack.amax((1, 2), keepdim=True)
     step = (high - low) / 255
@@ -148,7 +148,7 @@ def compare_rooms(speech: list[np.ndarray], rng: np.random.Generator) -> None:
 
 
 def costs(speech: list[np.ndarray], noises: list[np.ndarray]) -> None:
-    """Microseconds a crop, of a block, features included."""
+    """Microseconds per crop of a block, with features."""
     speech, noises = speech[:BLOCK], noises[:BLOCK]
     raw, low, step = as_bytes([fbank(wave, CONFIG) for wave in speech])
     one = torch.ones(len(raw), 1, 1)

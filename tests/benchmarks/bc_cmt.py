@@ -2,8 +2,8 @@
 
     OMP_NUM_THREADS=1 python -m tests.benchmarks.bc_cmt [--threads 1] [--batch 16]
 
-The two sides have the same weights, give the same numbers (tests/models/test_bc_cmt.py) and take turns; medians are
-given. Rates are a machine's, ratios carry over. Tiny throughout.
+Both networks are Tiny with the same weights, and give the same results (tests/models/test_bc_cmt.py). They take turns,
+and medians are printed. Rates depend on the machine; the ratios are more general.
 """
 
 import argparse
@@ -28,7 +28,7 @@ NETWORKS = {
 
 
 def compare(fast: Callable[[], object], plain: Callable[[], object], turns: int = TURNS) -> tuple[float, float]:
-    """Median seconds of both, in turns."""
+    """Median seconds of both; they take turns."""
     times: tuple[list[float], list[float]] = ([], [])
     for turn in range(turns + 1):
         for side, run in zip(times, (fast, plain), strict=True):
@@ -40,7 +40,7 @@ def compare(fast: Callable[[], object], plain: Callable[[], object], turns: int 
 
 
 def training_step(network: nn.Module, feats: torch.Tensor) -> Callable[[], object]:
-    """A pass forward and backward."""
+    """A forward and a backward pass."""
 
     def step() -> None:
         network.zero_grad()

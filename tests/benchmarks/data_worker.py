@@ -1,14 +1,14 @@
-"""Crops a second of one data worker, against the plain way, and against extraction on the fly.
+"""Crops per second of one data worker, compared with kaldiio, and with extraction during training.
 
     OMP_NUM_THREADS=1 python -m tests.benchmarks.data_worker [--utterances 3000] [--batch 128] [--rounds 5]
 
-The plain way: kaldiio loads the utterance, then a crop is sliced. Both give mean-subtracted float32 batches from the
-same arks (8 s, 80 bands) and take turns; the medians are compared. First in this process, by its own time whatever else
-runs, then through a DataLoader with one worker, by the clock, where a batch also changes process.
+kaldiio loads the whole utterance, and the crop is a slice of it. Both give mean-subtracted float32 batches from
+the same arks (8 s, 80 bands) and take turns; the medians are compared. First they run in this process, and CPU time is
+measured. Then they run in a DataLoader with one worker, and wall time is measured, with the transfer of batches.
 
-On the fly, as wespeaker's processors have it: soundfile reads the utterance, two of three times it is played at another
-speed, 2 s are cut out, three of ten get noise and three a room, torchaudio makes fbanks. Ours gets noise and rooms as
-often, in the mel domain, and other speeds by arks. The goal is 50 times as many crops.
+During training, as in wespeaker's processors: soundfile reads the utterance; two of three are played at another speed;
+2 s are cut out; three of ten get noise and three reverberation; torchaudio computes fbanks. Ours has the same shares of
+noise and reverberation, in the mel domain, and other speeds from arks. The goal is 50 times as many crops.
 """
 
 import argparse
@@ -35,9 +35,9 @@ from wespeaker_lite.kaldi.arks import ArkWriter
 from wespeaker_lite.kaldi.tables import write_table
 
 FRAMES, CROP, MELS, RATE = 798, 200, 80, 16000
-FILES = 40  # of each kind that is read on the fly, so few that they stay in memory
+FILES = 40  # of each kind, for extraction during training: few enough to stay in memory
 BATCHES, WARM_UP = 30, 5
-PROBABILITY = 0.3  # of noise, and of a room
+PROBABILITY = 0.3  # of noise, and of reverberation
 ON_THE_FLY = 4  # crops in a batch of the peer, which is slow
 
 
@@ -60,7 +60,7 @@ def make(directory: Path, utterances: int, prefix: str = "s") -> None:
 
 
 class PlainDataset(torch.utils.data.Dataset):
-    """The plain way: whole utterances, decoded, for each crop."""
+    """Decodes the whole utterance for each crop."""
 
     def __init__(self, folder: Path, data: CropDataset) -> None:
         self.scp = dict(line.split() for line in (folder / "feats.scp").read_text().splitlines())
@@ -77,7 +77,7 @@ class PlainDataset(torch.utils.data.Dataset):
 
 
 def make_audio(folder: Path) -> None:
-    """Write utterances of 8 s, noises of 5 s and rooms as 16-bit wav."""
+    """Write utterances of 8 s, noises of 5 s and impulse responses as 16-bit wav."""
     rng = np.random.default_rng(0)
     for number in range(FILES):
         sounds = {"speech": rng.normal(0, 0.1, 8 * RATE), "noise": rng.normal(0, 0.1, 5 * RATE)}
@@ -86,7 +86,7 @@ def make_audio(folder: Path) -> None:
 
 
 class OnTheFlyDataset(torch.utils.data.Dataset):
-    """Audio in, features out, for each crop."""
+    """Computes features from audio for each crop."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -119,17 +119,17 @@ class OnTheFlyDataset(torch.utils.data.Dataset):
 
 
 def direct(data: torch.utils.data.Dataset, requests: list[Request]) -> Iterator:
-    """Batches that this process makes."""
+    """Batches made in this process."""
     return (data[request] for request in requests)
 
 
 def loaded(data: torch.utils.data.Dataset, requests: list[Request]) -> Iterator:
-    """Batches that one worker makes."""
+    """Batches made by one worker."""
     return iter(DataLoader(data, sampler=requests, batch_size=None, num_workers=1))
 
 
 def crops_per_second(batches: Iterator, clock: Callable[[], float]) -> float:
-    """Take all batches, as features, and time them but for the first few, which pay for the start of a worker."""
+    """Time all batches, as features, except the first few, which include the start of a worker."""
     for _ in range(WARM_UP):
         next(batches)
     started = clock()
@@ -138,7 +138,7 @@ def crops_per_second(batches: Iterator, clock: Callable[[], float]) -> float:
 
 
 def compare(name: str, way: Callable, ours: CropDataset, other: torch.utils.data.Dataset, orders: list) -> None:
-    """Each order is a list of requests; the slow peer gets the first few of each."""
+    """Each order is a list of requests. The slow alternative gets only the first few of each."""
     pairs = []
     clock = time.process_time if way is direct else time.perf_counter
     for order in orders:

@@ -1,4 +1,4 @@
-"""Utterances per second of extraction: batches by length against one by one, same network, in one run.
+"""Utterances per second of extraction: batches by length against single utterances, with the same network in one run.
 
 python -m tests.benchmarks.extraction [--config conf/ecapa_c64_kd.yaml] [--threads 1]
 """

@@ -1,8 +1,8 @@
-"""Fbanks, in times real time, of one thread: torchaudio alone, our function alone, and our whole way from file to ark.
+"""The speed of fbanks on one thread, in multiples of real time: torchaudio, our function, our path from file to ark.
 
     python tests/benchmarks/fbank.py [--utterances 40] [--rounds 15]
 
-Made-up utterances of 8 s. All take turns; the medians are compared.
+The utterances are simulated and have 8 s. All take turns; the medians are compared.
 """
 
 import argparse

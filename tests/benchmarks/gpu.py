@@ -1,12 +1,12 @@
-"""Training and inference beside a plain loop and the limits of the machine; at small sizes on a CPU.
+"""Training and inference compared with a plain loop and with the limits of the machine; with small sizes on a CPU.
 
     python -m tests.benchmarks.gpu [--device cuda] [--confs bc_cmt_tiny ecapa_c512] [--batches 128 512] [--rounds 5]
 
-A step is forward, backward, clipping and optimiser, on made crops of 2 s and 17,982 classes. Ours: precision auto, a
-fused optimiser, losses left on the device. The plain loops, in fp32 and with autocast, read loss and accuracy at each
-step, as wespeaker's does; of BC-CMT they have plain layers on (B, C, F, T). All take turns, and medians are given.
-Limit: the larger of bytes over the copy bandwidth and operations over the rate of matrix products, both measured here;
-the bytes are all that the step's operations read and write, so that fused kernels can go beyond it.
+A step is forward, backward, clipping and optimiser, on random crops of 2 s and 17,982 classes. Ours has precision auto,
+a fused optimiser, and keeps losses on the device. The plain loops, in fp32 and with autocast, read loss and accuracy in
+each step, as wespeaker does, and have plain layers of BC-CMT on (B, C, F, T). All take turns; medians are printed.
+The limit is the larger of bytes / copy bandwidth and operations / rate of matrix products, both measured here. Bytes
+are those that all operations of a step read and write, so fused kernels can be faster than the limit.
 """
 
 import argparse
@@ -58,7 +58,7 @@ class Traffic(TorchDispatchMode):
 
 
 class Bench:
-    """The device, its measured limits, and the turns that compare."""
+    """The device, its measured limits, and timing in turns."""
 
     def __init__(self, args: argparse.Namespace) -> None:
         self.device, self.args = torch.device(args.device), args
@@ -71,7 +71,7 @@ class Bench:
             torch.cuda.synchronize()
 
     def seconds(self, *runs: Callable[[], object]) -> list[float]:
-        """Median seconds of each, in turns; the first two turns warm up."""
+        """Median seconds of each; they take turns, and the first two turns are a warm-up."""
         times: list[list[float]] = [[] for _ in runs]
         for turn in range(self.args.rounds + 2):
             for run, taken in zip(runs, times, strict=True):
@@ -96,7 +96,7 @@ class Bench:
         return 2 * size**3 / self.seconds(lambda: left @ left)[0]
 
     def limit(self, step: Callable[[], object]) -> tuple[int, float]:
-        """Operations of a step, and the seconds that it takes at least."""
+        """Operations of a step, and its lower bound in seconds."""
         with FlopCounterMode(display=False) as flops, Traffic() as traffic:
             step()
         return traffic.calls, max(traffic.bytes / self.bandwidth, flops.get_total_flops() / self.rate)
@@ -108,7 +108,7 @@ def made_batch(bench: Bench, batch: int, mels: int) -> tuple[torch.Tensor, torch
 
 
 def our_step(bench: Bench, learner: Learner, experiment: Experiment, batch: int) -> Callable[[], torch.Tensor]:
-    """A step as the trainer makes it."""
+    """A step as in the trainer."""
     learner.move_to(bench.device)
     on_gpu = bench.device.type == "cuda"
     optimiser = build_optimiser(experiment.train.optimiser, learner.parameters(), fused=on_gpu)
@@ -128,7 +128,7 @@ def our_step(bench: Bench, learner: Learner, experiment: Experiment, batch: int)
 
 
 def plain_step(bench: Bench, network: nn.Module, experiment: Experiment, batch: int, amp: bool) -> Callable[[], None]:
-    """A step of a plain loop: loss and accuracy go to the host each time."""
+    """A step of a plain loop, which reads loss and accuracy on the host."""
     head = build_head({}, network.embed_dim, bench.args.classes)
     parts = nn.ModuleList([network, head]).to(bench.device).train()
     optimiser = torch.optim.SGD(parts.parameters(), lr=1e-6, momentum=0.9, nesterov=True, weight_decay=1e-4)
@@ -163,10 +163,10 @@ def plain_network(experiment: Experiment) -> nn.Module:
 
 
 def taught_learner(bench: Bench, experiment: Experiment, term: str) -> Learner:
-    """A learner with one KD term, taught by an untrained network of its own kind.
+    """A learner with one KD term and an untrained teacher of the same architecture.
 
     Raises:
-        InputError: where the network does not show what the term asks for.
+        InputError: if the network does not return what the term needs.
     """
     mels, frames, classes = experiment.features.num_mels, bench.args.frames, bench.args.classes
     student, other = (models.build(experiment.model["name"], experiment.model, mels) for _ in range(2))
@@ -194,7 +194,7 @@ def compare_training(bench: Bench, conf: str, batch: int) -> None:
 
 
 def compare_layouts(bench: Bench, batch: int) -> None:
-    """BC-CMT three ways: our layers, plain ones, plain ones compiled (on GPUs)."""
+    """Compare three versions of BC-CMT: our layers, plain ones, and compiled plain ones (on GPUs)."""
     experiment = load("conf/bc_cmt_tiny.yaml")
     feats, _ = made_batch(bench, batch, experiment.features.num_mels)
     fast = models.build("bc_cmt", experiment.model, experiment.features.num_mels)
@@ -226,7 +226,7 @@ def compare_terms(bench: Bench, conf: str, batch: int) -> None:
         try:
             learner = taught_learner(bench, experiment, term)
         except InputError:
-            continue  # the network shows no such thing
+            continue  # the network does not return what the term needs
         taken = bench.seconds(our_step(bench, learner, experiment, batch))[0]
         print(f"{conf} with {term}: {batch / taken:.1f} crops/s at batch {batch}", flush=True)
 

@@ -1,11 +1,10 @@
-"""Lists of VoxCeleb2's size, 1,092,009 utterances and two speed-perturbed copies: seconds and memory of each step.
+"""Time and memory of each step for lists of VoxCeleb2's size: 1,092,009 utterances and two speed-perturbed copies.
 
     python tests/benchmarks/lists.py [--utterances 1092009] [--folder DIR]
 
-Only lists are made: the walk over the corpus is invented, and the arks hold one matrix each. Each step runs in its
-own process; those in parentheses make what others begin with. The goal of a step is 60 s and 4 GB; opening the training
-set, 10 s, and little memory of a worker's own. Seconds are those of the clock and, beside them, those of the processor,
-which other processes on the machine hardly change.
+Only lists are made: the corpus tree is simulated, and each ark has one matrix. Each step runs in its own process; steps
+in parentheses prepare the input of others. The goal of a step is 60 s and 4 GB, and for opening the training set 10 s
+and little private memory of a worker. Times are wall time and CPU time; other processes hardly change the latter.
 """
 
 import argparse
@@ -35,12 +34,12 @@ from wespeaker_lite.kaldi.validate import validate
 SPEAKERS, ARKS, JOBS, MELS = 5994, 64, 32, 80
 COPIES = ("0.9", "1.1")
 ALPHABET = np.array(list("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_"))
-GOALS = {"load": 10.0}  # seconds; of the others 60
+GOALS = {"load": 10.0}  # seconds; for all other steps 60
 GIGABYTES = 4.0
 
 
 def videos_of(speakers: list[str], part: str, utterances: int, ending: str) -> Iterator[Video]:
-    """Eight utterances of each invented video, as many videos as are needed."""
+    """As many simulated videos as needed, with eight utterances each."""
     letters = np.random.default_rng(len(speakers)).choice(ALPHABET, (utterances // 8 + 1, 11))
     for number, name in zip(range(0, utterances, 8), letters.view("U11")[:, 0].tolist(), strict=False):
         speaker = speakers[number * len(speakers) // utterances]
@@ -50,7 +49,7 @@ def videos_of(speakers: list[str], part: str, utterances: int, ending: str) -> I
 
 
 def invented(utterances: int) -> voxceleb.Walk:
-    """The walk over both corpora; Vox1 has its true size."""
+    """A simulated walk over both corpora. VoxCeleb1 has its real size."""
     vox2 = [f"id{number:05d}" for number in range(12, 12 + SPEAKERS)]
 
     def walk(folder: Path) -> Iterator[Video]:
@@ -64,7 +63,7 @@ def invented(utterances: int) -> voxceleb.Walk:
 
 
 def make_lists(folder: Path) -> None:
-    """Trial lists of the published sizes, of invented utterances."""
+    """Trial lists of the published sizes, with simulated utterances."""
     (folder / "corpus/vox1").mkdir(parents=True)
     (folder / "corpus/vox2").mkdir()
     names = [
@@ -80,7 +79,7 @@ def make_lists(folder: Path) -> None:
 
 
 def make_features(folder: Path) -> None:
-    """The tables that stage 2 adds to train, and its copies."""
+    """Write the tables that stage 2 adds to the training set and to its copies."""
     for number in range(ARKS):
         with ArkWriter(folder / f"feats.{number}") as writer:
             writer.write("first", np.ones((200, MELS), dtype=np.float32))
@@ -102,7 +101,7 @@ def make_features(folder: Path) -> None:
 
 
 def load(folder: Path) -> None:
-    """Open the training set, fork a worker that touches all of it, and tell what memory is the worker's own."""
+    """Open the training set, fork a worker that reads all of it, and print the worker's private memory."""
     data = CropDataset(folder / "data/train_aug", CropConfig(200), seed=0)
     worker = os.fork()
     if worker == 0:

@@ -1,8 +1,9 @@
-"""Crops/s of several processes: shared statistics of batch norms or each process' own, gradients overlapped or not.
+"""Crops/s of several processes, with shared or local batch norms, and with or without overlapped gradients.
 
     torchrun --nproc-per-node 2 -m tests.benchmarks.processes [--conf bc_cmt_tiny] [--batch 16] [--device cpu]
 
-The four take turns, in whole steps on made crops; medians are given, of `--rounds` steps each. `--batch` is a process'.
+The four variants take turns with whole steps on random crops. Medians of `--rounds` steps are printed. `--batch` is per
+process.
 """
 
 import argparse
@@ -40,7 +41,7 @@ def step_of(ranks: Ranks, args: argparse.Namespace, shared: bool, overlapped: bo
         (losses.total / ranks.count).backward()
         gradient_sum.finish()
         optimiser.step()
-        losses.total.item()  # which waits for the device
+        losses.total.item()  # waits for the device
 
     return step
 

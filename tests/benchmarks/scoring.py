@@ -2,15 +2,14 @@
 
     OMP_NUM_THREADS=1 python -m tests.benchmarks.scoring [loops] [size]
 
-Both begin with utterance ids and embeddings as they are read. A loop looks two vectors up, subtracts the mean and takes
-their cosine: by numpy's dot and norm, the least there is to do, and by torch's `cosine_similarity`, as toolkits do. For
-AS-norm it compares both with the cohort and takes the highest 300 scores of each. A loop's rate does not depend on the
-number of trials, so that it is timed on some of them. The two sides take turns; medians are given.
+Both start from utterance ids and embeddings in memory. The loop looks two vectors up, subtracts the mean and computes
+their cosine, by numpy's dot and norm as a minimum, and by torch's `cosine_similarity` as in other toolkits. For AS-norm
+it compares both with the cohort and uses the highest 300 scores of each. The loop's rate does not depend on the number
+of trials, so it is timed on some of them. The two sides take turns; medians are printed.
 
-Full size: `bin.score` as stage 6 starts it, on simulated embeddings of 256 dimensions: 579,818 trials of 145,160
-utterances, and a training set of 1,092,009 utterances of 5,994 speakers, with AS-norm, QMF and PLDA. Arks, lists and
-lengths are read and scores written within the time. The goal is 60 s and 4 GB; where other programs compete for the
-CPU, its own seconds tell more than those of the clock.
+Full size: `bin.score` as in stage 6, on simulated embeddings of 256 dimensions: 579,818 trials of 145,160 utterances,
+and a training set of 1,092,009 utterances of 5,994 speakers, with AS-norm, QMF and PLDA. The time includes reading of
+arks, lists and lengths, and writing of scores. The goal is 60 s and 4 GB. On a busy machine, use the CPU time.
 """
 
 import os
@@ -117,7 +116,7 @@ def loops() -> None:
 
 
 def write_set(folder: Path, speakers: int, utterances: int, seed: int) -> list[str]:
-    """Embeddings, speakers and lengths of a simulated set whose ids have VoxCeleb's form."""
+    """Embeddings, speakers and lengths of a simulated set with VoxCeleb's id format."""
     folder.mkdir()
     rng = np.random.default_rng(seed)
     names = [f"id{row * speakers // utterances:05d}-{row // 5:011d}-{row:07d}" for row in range(utterances)]
@@ -141,7 +140,7 @@ def write_set(folder: Path, speakers: int, utterances: int, seed: int) -> list[s
 
 
 def write_list(path: Path, names: list[str], speakers: int, trials: int) -> None:
-    """Half of the trials are of one speaker, as in VoxCeleb1-E."""
+    """A list in which half of the trials are targets, as in VoxCeleb1-E."""
     rng = np.random.default_rng(2)
     enroll = rng.integers(0, len(names), trials)
     near = (enroll + rng.integers(1, len(names) // speakers // 2, trials)) % len(names)

@@ -1,9 +1,9 @@
-"""Training crops/s and peak memory with a self-teacher and without, of whole steps on made crops.
+"""Training crops/s and peak memory with and without a self-teacher, for whole steps on random crops.
 
 python -m tests.benchmarks.self_teacher [--models resnet18 ecapa_c256] [--precision fp32] [--batch 16] [--threads 1]
 
-The plain and the taught step take turns; the median ratio counts. Memory is the peak of a process of its own for each;
-beside it stands what that process held before the first step.
+Steps with and without self-teacher take turns; the median ratio is printed. Memory is the peak of a separate process
+for each, with its memory before the first step.
 """
 
 import argparse
@@ -71,7 +71,7 @@ def peak_memory() -> int:
 
 
 def measure_memory(name: str, args: argparse.Namespace) -> None:
-    """Print the megabytes of this process at its peak, before the first step and after some."""
+    """Print the peak memory of this process in MB, before the first step and after some steps."""
     step = step_of(name, args)
     before = peak_memory()
     for _ in range(3):
@@ -104,7 +104,7 @@ def main() -> None:
     if args.memory_of:
         measure_memory(args.memory_of, args)
         return
-    # Memory first: a process inherits the peak of the one that starts it.
+    # Memory first: a process inherits the peak of its parent.
     print(f"batches of {args.batch} crops of {args.frames} frames, {args.precision}, {args.threads} thread(s)")
     for name in args.models:
         compare_memory(name, sys.argv[1:])

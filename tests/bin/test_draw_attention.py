@@ -1,4 +1,4 @@
-"""The program draw_attention as a user starts it."""
+"""The program draw_attention, started as by a user."""
 
 import os
 import shutil
@@ -52,7 +52,7 @@ def test_a_network_without_attention_ends_with_one_line(folder: Path, repository
     assert not (folder / "out").exists()
 
 
-def test_the_twin_is_named_or_nothing_is(folder: Path, repository: Path) -> None:
+def test_the_experiment_without_kd_is_printed_if_there_is_one(folder: Path, repository: Path) -> None:
     kd = {"teacher": "conf/base.yaml", "terms": [{"name": "attention"}]}
     for name, distill in (("kd", kd), ("plain", {})):
         config = to_mapping(from_given({"model": BC_CMT, "features": {"num_mels": 20}, "distill": distill}, "test"))

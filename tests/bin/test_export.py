@@ -1,4 +1,4 @@
-"""The program that exports a trained model, and the programs that then use its files."""
+"""The program that exports a trained model, and the programs that use the exported files."""
 
 import subprocess
 import sys
@@ -37,6 +37,6 @@ def test_a_model_is_exported_and_embeds(tmp_path: Path, repository: Path) -> Non
     np.testing.assert_allclose(found[1], found[0], atol=1e-5)
 
 
-def test_what_cannot_be_exported_gets_one_line(tmp_path: Path, repository: Path) -> None:
+def test_a_model_that_cannot_be_exported_gets_one_line(tmp_path: Path, repository: Path) -> None:
     done = run(tmp_path, repository, "export", "--model", "none.pt")
     assert (done.returncode, done.stderr) == (1, "export: none.pt: no such file\n")

@@ -69,7 +69,7 @@ def test_a_speed_changes_ids_and_lengths(directory: Path) -> None:
     assert read_table(f"{prefix}.utt2dur") == {"sp0.9-a-1": "1.111", "sp0.9-a-2": "1.667", "sp0.9-b-1": "0.556"}
 
 
-def test_every_bad_utterance_is_named_and_nothing_is_left(directory: Path, repository: Path) -> None:
+def test_every_bad_utterance_is_named_and_no_output_is_left(directory: Path, repository: Path) -> None:
     (directory / "a-2.wav").write_bytes(b"")
     soundfile.write(directory / "b-1.wav", np.zeros(300), 16000)
     prefix = directory / "fbank" / "feats.1"
@@ -112,13 +112,13 @@ def test_bad_headers_and_loud_audio_are_bad_utterances(directory: Path, caplog: 
 
 
 @pytest.mark.parametrize(("rate", "speed"), [(16000, 1.0), (24000, 1.1)])
-def test_a_long_recording_takes_little_memory(directory: Path, rate: int, speed: float) -> None:
+def test_a_long_recording_needs_little_memory(directory: Path, rate: int, speed: float) -> None:
     minute, minutes = np.random.default_rng(0).normal(0, 0.1, 60 * rate).astype(np.float32), 20
     with soundfile.SoundFile(directory / "a-1.wav", "w", rate, 1) as file:
         for _ in range(minutes):
             file.write(minute)
     write_table(directory / "wav.scp", {"a-1": directory / "a-1.wav"})
-    with little_memory(170 << 20):  # all samples, features and bytes are 210 MB, and up to three times as much at once
+    with little_memory(170 << 20):  # without blocks: 210 MB, and up to three times as much
         make_fbanks(FbankJob(directory, str(directory / "feats"), FbankConfig(), Copy(speed)))
     duration = float(next(iter(read_table(directory / "feats.utt2dur").values())))
     assert duration == pytest.approx(60 * minutes / speed, abs=0.001)
@@ -128,7 +128,7 @@ def test_a_long_recording_takes_little_memory(directory: Path, rate: int, speed:
     assert np.abs(feats[100:5000].mean(0) - feats[-5000:-100].mean(0)).max() < 0.1
 
 
-def test_an_ark_of_nothing_is_not_made(directory: Path) -> None:
+def test_an_empty_ark_is_not_written(directory: Path) -> None:
     for key in LENGTHS:
         (directory / f"{key}.wav").unlink()
     with pytest.raises(InputError, match="3 of 3 utterances unreadable"):
@@ -143,7 +143,7 @@ def test_an_ark_of_nothing_is_not_made(directory: Path) -> None:
         ("{window: povy}", "window 'povy' is none of"),
     ],
 )
-def test_senseless_options_are_refused(
+def test_invalid_options_are_refused(
     directory: Path, monkeypatch: pytest.MonkeyPatch, features: str, fault: str
 ) -> None:
     (directory / "config.yaml").write_text(f"features: {features}\n")
@@ -155,7 +155,7 @@ def test_senseless_options_are_refused(
 
 @pytest.mark.parametrize("table", ["wav.scp", "musan/wav.scp", "rirs/wav.scp"])
 @pytest.mark.parametrize("segments", [False, True])
-def test_no_command_of_a_list_is_run_where_pipes_are_forbidden(directory: Path, table: str, segments: bool) -> None:
+def test_no_pipes_runs_no_command(directory: Path, table: str, segments: bool) -> None:
     kind = {"musan/wav.scp": "noise", "rirs/wav.scp": "reverb"}.get(table, "")
     for name in ("musan", "rirs"):
         (directory / name).mkdir()
@@ -192,7 +192,7 @@ def test_clips_whose_tables_differ_are_refused(directory: Path) -> None:
 
 
 def test_a_full_disk_is_named_and_nothing_is_left(directory: Path, repository: Path, tmp_path: Path) -> None:
-    """On a tmpfs of 16 kB, in a mount namespace of its own."""
+    """On a tmpfs of 16 kB, in a new mount namespace."""
     disk = tmp_path / "disk"
     disk.mkdir()
     inside = f'mount -t tmpfs -o size=16k none {disk} || exit 77; "$@"; code=$?; ls -A {disk}; exit $code'

@@ -1,4 +1,4 @@
-"""`egs/<corpus>/results.sh`'s program, in a copy of the repository's frame with a stand-in for run.sh."""
+"""The program of `egs/<corpus>/results.sh`, in a copy of the repository's folders with a fake run.sh."""
 
 import os
 import subprocess
@@ -37,7 +37,7 @@ def results(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_rows_are_run_from_where_the_user_is_and_a_failed_one_fails_the_program(root: Path) -> None:
+def test_rows_run_in_the_callers_folder_and_a_failed_row_fails_the_program(root: Path) -> None:
     done = results(root, "--corpus-dir", "speech", "--parallel", "2", "main")
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
@@ -51,7 +51,7 @@ def test_rows_are_run_from_where_the_user_is_and_a_failed_one_fails_the_program(
     assert results(root, "plain:1").returncode == 0
 
 
-def test_bad_words_and_options_are_one_line_before_anything_runs(root: Path) -> None:
+def test_bad_arguments_are_one_line_before_anything_runs(root: Path) -> None:
     for arguments, message in (
         (("plian",), "no row 'plian'; did you mean 'plain'?"),
         (("--bad", "1", "plain"), "unknown option --bad"),

@@ -1,4 +1,4 @@
-"""How programs end: one line for what a user can fix, a traceback for what is our fault."""
+"""How programs end: one line for an error that a user can fix, a traceback for a bug."""
 
 import errno
 import subprocess
@@ -33,7 +33,7 @@ def test_the_machines_errors_name_the_file(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.parametrize("unbuffered", ["", "1"])
-def test_output_that_a_full_disk_refuses_is_one_line(unbuffered: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_output_to_a_full_disk_is_one_line(unbuffered: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONUNBUFFERED", unbuffered)
     program = "from wespeaker_lite.bin import run; run(lambda: print('x'))"
     done = subprocess.run(f'{sys.executable} -c "{program}" > /dev/full', shell=True, capture_output=True, check=False)
@@ -47,11 +47,11 @@ def test_names_that_are_not_utf8_are_one_line(monkeypatch: pytest.MonkeyPatch) -
     assert ending(caught.value, monkeypatch) == expected
 
 
-def test_a_stop_that_was_asked_for_ends_as_shells_tell_of_signals(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stop_by_a_signal_exits_as_in_a_shell(monkeypatch: pytest.MonkeyPatch) -> None:
     assert ending(Stopped(15, "a checkpoint is written"), monkeypatch) == 143
 
 
-def test_our_own_defects_keep_their_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_exceptions_keep_their_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     def main() -> None:
         raise ZeroDivisionError
 

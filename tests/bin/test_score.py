@@ -1,4 +1,4 @@
-"""The programs score, report and compare as a user starts them."""
+"""The programs score, report and compare, started as by a user."""
 
 import json
 import os
@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 
-class House:
-    """A small test set and cohort on disk, and the programs run on them."""
+class Workspace:
+    """A folder with a small test set and cohort, in which the programs run."""
 
     def __init__(self, root: Path, repository: Path) -> None:
         self.root, self.repository = root, repository
@@ -50,16 +50,16 @@ FRAMES = ("--frames", "test/utt2num_frames", "--cohort-frames", "train/utt2num_f
 
 
 @pytest.fixture
-def house(tmp_path: Path, repository: Path) -> House:
-    return House(tmp_path, repository)
+def workspace(tmp_path: Path, repository: Path) -> Workspace:
+    return Workspace(tmp_path, repository)
 
 
-def test_score_report_compare(house: House) -> None:
-    (house.root / "cost.json").write_text(json.dumps({"params": 1000, "macs_1s": 5_000_000}))
+def test_score_report_compare(workspace: Workspace) -> None:
+    (workspace.root / "cost.json").write_text(json.dumps({"params": 1000, "macs_1s": 5_000_000}))
     scorings = "cosine snorm asnorm asnorm_qmf"
-    scored = house.score(*COHORT, *FRAMES, "--cost", "cost.json", "--top-n", "10", "--scorings", scorings)
+    scored = workspace.score(*COHORT, *FRAMES, "--cost", "cost.json", "--top-n", "10", "--scorings", scorings)
     assert scored.returncode == 0, scored.stderr
-    results = json.loads((house.root / "exp" / "results.json").read_text())
+    results = json.loads((workspace.root / "exp" / "results.json").read_text())
     assert (results["params"], results["macs_1s"]) == (1000, 5_000_000)
     assert list(results["trials"]["trials_O"]) == scorings.split()
     cosine = results["trials"]["trials_O"]["cosine"]
@@ -68,35 +68,37 @@ def test_score_report_compare(house: House) -> None:
     assert 0 < cosine["eer"] < 0.3
     assert f"{100 * cosine['eer']:.2f}" in scored.stdout
     assert f"{results['trials']['trials_O']['asnorm_qmf']['cllr']:.3f}" in scored.stdout
-    lines = (house.root / "exp" / "scores" / "trials_O.asnorm.score").read_text().splitlines()
+    lines = (workspace.root / "exp" / "scores" / "trials_O.asnorm.score").read_text().splitlines()
     assert [line.split()[:2] for line in lines] == [
-        line.split()[:2] for line in (house.root / "trials_O").read_text().splitlines()
+        line.split()[:2] for line in (workspace.root / "trials_O").read_text().splitlines()
     ]
 
-    reported = house.run("report", "--out", "exp", "--utt2spk", "test/utt2spk", "--replicates", "100")
+    reported = workspace.run("report", "--out", "exp", "--utt2spk", "test/utt2spk", "--replicates", "100")
     assert reported.returncode == 0, reported.stderr
-    assert reported.stdout == (house.root / "exp" / "report" / "report.md").read_text()
+    assert reported.stdout == (workspace.root / "exp" / "report" / "report.md").read_text()
 
     rows = ("--row", "a=exp", "--row", "b=exp", "--baseline", "a")
-    compared = house.run("compare", "--utt2spk", "test/utt2spk", "--trials", "trials_O", "--scoring", "snorm", *rows)
+    compared = workspace.run(
+        "compare", "--utt2spk", "test/utt2spk", "--trials", "trials_O", "--scoring", "snorm", *rows
+    )
     assert compared.returncode == 0, compared.stderr
     assert "### trials_O, snorm" in compared.stdout
     assert "+0.00 [+0.00, +0.00]" in compared.stdout
 
 
-def test_cohort_of_utterances_needs_no_speakers(house: House) -> None:
-    scored = house.score("--cohort", "train/xvector.scp", "--cohort-per", "utterance", "--scorings", "asnorm")
+def test_cohort_of_utterances_needs_no_speakers(workspace: Workspace) -> None:
+    scored = workspace.score("--cohort", "train/xvector.scp", "--cohort-per", "utterance", "--scorings", "asnorm")
     assert scored.returncode == 0, scored.stderr
     assert "the cohort has only 45 of the 300" in scored.stderr
 
 
-def test_what_is_left_out_or_odd_is_counted_in_results_and_report(house: House) -> None:
-    with (house.root / "trials_O").open("a") as file:
+def test_left_out_utterances_and_odd_trials_are_counted_in_results_and_report(workspace: Workspace) -> None:
+    with (workspace.root / "trials_O").open("a") as file:
         file.write("test00-0 test00-1 target\ntest00-0 test00-0 target\n")
-    (house.root / "train/left_out").write_text("train99-0\ntrain99-1\n")
-    scored = house.score(*COHORT, "--left-out", "train/left_out", "--scorings", "asnorm")
+    (workspace.root / "train/left_out").write_text("train99-0\ntrain99-1\n")
+    scored = workspace.score(*COHORT, "--left-out", "train/left_out", "--scorings", "asnorm")
     assert scored.returncode == 0, scored.stderr
-    results = json.loads((house.root / "exp/results.json").read_text())
+    results = json.loads((workspace.root / "exp/results.json").read_text())
     assert results["left_out"] == {"train": 2}
     assert results["odd_trials"] == {"trials_O": {"duplicates": 1, "of_itself": 1}}
     assert results["small_cohort"] == {"members": 15, "top_n": 300}
@@ -106,41 +108,41 @@ def test_what_is_left_out_or_odd_is_counted_in_results_and_report(house: House) 
         "The cohort has only 15 of the 300 members that AS-norm needs.",
     ]
     assert scored.stdout.split("\n")[:3] == lines
-    reported = house.run("report", "--out", "exp")
+    reported = workspace.run("report", "--out", "exp")
     assert reported.returncode == 0, reported.stderr
     assert reported.stdout.split("\n\n")[1:4] == lines
 
 
-def test_scorings_come_from_a_config(house: House) -> None:
-    (house.root / "config.yaml").write_text("scoring: {scorings: [plda, plda_linear], plda: {lda_dim: 8}}\n")
-    scored = house.score(*COHORT, "--config", "config.yaml")
+def test_scorings_come_from_a_config(workspace: Workspace) -> None:
+    (workspace.root / "config.yaml").write_text("scoring: {scorings: [plda, plda_linear], plda: {lda_dim: 8}}\n")
+    scored = workspace.score(*COHORT, "--config", "config.yaml")
     assert scored.returncode == 0, scored.stderr
     assert "PLDA of 8 dimensions (of 16) from 45 utterances of 15 speakers" in scored.stderr
-    results = json.loads((house.root / "exp" / "results.json").read_text())
+    results = json.loads((workspace.root / "exp" / "results.json").read_text())
     assert list(results["trials"]["trials_O"]) == ["plda", "plda_linear"]
     assert results["trials"]["trials_O"]["plda"]["eer"] < 0.3
-    assert len((house.root / "exp/scores/calibration.plda.score").read_text().splitlines()) == 90
+    assert len((workspace.root / "exp/scores/calibration.plda.score").read_text().splitlines()) == 90
 
 
-def test_bad_input_is_one_line_and_old_results_stay(house: House) -> None:
-    assert house.score("--scorings", "cosine").returncode == 0
-    before = (house.root / "exp" / "results.json").read_text()
-    with (house.root / "trials_O").open("a") as file:
+def test_bad_input_is_one_line_and_old_results_stay(workspace: Workspace) -> None:
+    assert workspace.score("--scorings", "cosine").returncode == 0
+    before = (workspace.root / "exp" / "results.json").read_text()
+    with (workspace.root / "trials_O").open("a") as file:
         file.write("test00-0 ghost-1 nontarget\n")
     for arguments, message in (
         (("--scorings", "cosine"), "trials_O:631: utterance 'ghost-1'"),
         (("--cohort", "train/xvector.scp"), "--cohort needs --cohort-utt2spk"),
         (("--scorings", "cosin"), "did you mean 'cosine'"),
     ):
-        failed = house.score(*arguments)
+        failed = workspace.score(*arguments)
         assert failed.returncode == 1
         assert message in failed.stderr
         assert failed.stderr.count("\n") == 1
-    assert (house.root / "exp" / "results.json").read_text() == before
+    assert (workspace.root / "exp" / "results.json").read_text() == before
 
 
-def test_help_shows_an_example(house: House) -> None:
+def test_help_shows_an_example(workspace: Workspace) -> None:
     for program in ("score", "report", "compare", "fuse"):
-        shown = house.run(program, "--help")
+        shown = workspace.run(program, "--help")
         assert shown.returncode == 0, shown.stderr
         assert "Example:" in shown.stdout

@@ -32,14 +32,14 @@ def run(folder: Path, repository: Path, program: str, *words: str) -> subprocess
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
 
 
-def test_without_a_threshold_the_score_stands_alone_and_says_so(folder: Path, repository: Path) -> None:
+def test_without_a_threshold_only_the_score_is_printed(folder: Path, repository: Path) -> None:
     done = run(folder, repository, "verify", "a.wav", "b.flac")
     assert done.returncode == 0, done.stderr
     score = SpeakerModel.load(folder / "final.pt").score(folder / "a.wav", folder / "b.flac")
     assert done.stdout.startswith(f"score {score:.4f} (no threshold")
 
 
-def test_a_threshold_is_named_and_decides(folder: Path, repository: Path) -> None:
+def test_a_threshold_gives_a_decision(folder: Path, repository: Path) -> None:
     (folder / "verify.json").write_text(json.dumps(VERIFY))
     done = run(folder, repository, "verify", "a.wav", "b.flac")
     assert done.stdout.startswith("different speakers: ")
@@ -63,7 +63,7 @@ def test_a_threshold_is_named_and_decides(folder: Path, repository: Path) -> Non
         (["a.wav", "b.flac", "--trials", "trials_E"], "no threshold of such a list"),
     ],
 )
-def test_what_is_wrong_is_said_in_one_line(folder: Path, repository: Path, words: list[str], fault: str) -> None:
+def test_errors_are_one_line(folder: Path, repository: Path, words: list[str], fault: str) -> None:
     done = run(folder, repository, "verify", *words)
     assert done.returncode == 1
     assert fault in done.stderr
@@ -95,7 +95,7 @@ def test_bad_recordings_stop_the_job_unless_allowed(folder: Path, repository: Pa
     assert np.load(folder / "x.npz")["ids"].tolist() == ["a.wav"]
 
 
-def test_a_running_decision_knows_no_audio_after_its_end(folder: Path, repository: Path) -> None:
+def test_a_running_decision_uses_only_audio_up_to_its_time(folder: Path, repository: Path) -> None:
     samples = np.random.default_rng(7).normal(0, 0.1, 32000).astype(np.float32)
     samples[16000:24000] = 0
     soundfile.write(folder / "x.wav", samples, 16000, subtype="FLOAT")

@@ -1,4 +1,4 @@
-"""The fixtures slurm and gridengine, and cluster for both in turn: each is started once, if a test needs it."""
+"""The fixtures slurm and gridengine, and cluster for both in turn. Each starts once, when a test needs it."""
 
 import os
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ from tests.cluster.schedulers import (
 
 @pytest.fixture(scope="session")
 def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """Slurm with two nodes of two CPUs, and a GPU in the second."""
+    """Slurm with two nodes of two CPUs each. The second node has a GPU."""
     require("slurm")
     folder = tmp_path_factory.mktemp("slurm")
     environment = os.environ | {"SLURM_CONF": f"{folder}/slurm.conf"}
@@ -61,5 +61,5 @@ def gridengine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 @pytest.fixture(params=["slurm", "gridengine"])
 def cluster(request: pytest.FixtureRequest) -> Cluster:
-    """One after the other: what both must do alike."""
+    """Both schedulers, one after the other, for what works the same with both."""
     return request.getfixturevalue(request.param)

@@ -1,7 +1,8 @@
-"""A Slurm and a Grid Engine of our own on this host, in folders and on ports of their own, for the runners' tests.
+"""Starts a Slurm and a Grid Engine on this host for the tests of the runners, with their own folders and ports.
 
-The daemons stay children of the tests (no systemd), so that they end with them. Debian's packages are needed:
-slurm-wlm, munge, gridengine-master, gridengine-exec, gridengine-client; and root, as whom the daemons start jobs.
+The daemons are children of the tests (without systemd), so that they end with them. This needs Debian's packages
+slurm-wlm, munge, gridengine-master, gridengine-exec and gridengine-client, and root, since the daemons start jobs as
+root.
 """
 
 import contextlib
@@ -16,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.tools.runners import take_signals
+from tests.tools.runners import reset_signals
 
 ROOT = Path(__file__).resolve().parents[2]
 NEEDED = {
@@ -28,7 +29,7 @@ INIT_CELL = Path("/usr/share/gridengine/scripts/init_cluster")
 
 @dataclass
 class Cluster:
-    """Daemons, and the environment in which their commands find them."""
+    """The daemons, and the environment variables with which their commands find them."""
 
     folder: Path
     runner: Path
@@ -36,7 +37,7 @@ class Cluster:
     daemons: list[subprocess.Popen] = field(default_factory=list)
 
     def start(self, *words: str, **environment: str) -> subprocess.Popen:
-        # Should the tests be killed, no fixture would end it.
+        # If the tests are killed, no fixture ends the daemon.
         command = ["setpriv", "--pdeathsig", "KILL", *words]
         with (self.folder / f"{words[0]}.{len(self.daemons)}.out").open("w") as output:
             daemon = subprocess.Popen(
@@ -49,18 +50,18 @@ class Cluster:
         for daemon in reversed(self.daemons):
             daemon.terminate()
             try:
-                daemon.wait(2)  # Grid Engine's master takes ten, and has nothing to lose
+                daemon.wait(2)  # Grid Engine's master needs ten, and can be killed safely
             except subprocess.TimeoutExpired:
                 daemon.kill()
                 daemon.wait()
 
     def ask(self, *words: str) -> str:
-        """What a command of the scheduler says, or nothing where it fails."""
+        """The output of a command of the scheduler, or '' if it fails."""
         done = subprocess.run(words, env=self.environment, capture_output=True, text=True, timeout=100, check=False)
         return done.stdout if done.returncode == 0 else ""
 
     def change(self, option: str, name: str, text: str) -> None:
-        """Give `qconf` a file."""
+        """Change a table of Grid Engine by `qconf` with a file."""
         file = self.folder / name
         file.write_text(text)
         subprocess.run(
@@ -69,11 +70,11 @@ class Cluster:
 
     @property
     def is_slurm(self) -> bool:
-        """Else it is a Grid Engine."""
+        """Whether it is Slurm; otherwise it is Grid Engine."""
         return self.runner.name == "slurm.pl"
 
     def cancel_all(self) -> None:
-        """End what runs and what waits."""
+        """Cancel all running and pending jobs."""
         self.ask("scancel", "--user=root") if self.is_slurm else self.ask("qdel", "-u", "root")
 
     def popen(self, folder: Path, *words: str) -> subprocess.Popen[str]:
@@ -81,7 +82,7 @@ class Cluster:
         pipe = subprocess.PIPE
         command = ["setpriv", "--pdeathsig", "TERM", self.runner, *words]
         return subprocess.Popen(
-            command, cwd=folder, env=self.environment, stdout=pipe, stderr=pipe, text=True, preexec_fn=take_signals
+            command, cwd=folder, env=self.environment, stdout=pipe, stderr=pipe, text=True, preexec_fn=reset_signals
         )
 
     def run(self, folder: Path, *words: str) -> tuple[int, str]:
@@ -96,7 +97,7 @@ class Cluster:
 
 
 def wait_until(condition: Callable[[], object], seconds: float = 100) -> None:
-    """Wait for something that is true soon, or later on a busy machine."""
+    """Wait until a condition is true, with a long time-out for busy machines."""
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, f"waited for {seconds} s in vain"
@@ -104,7 +105,7 @@ def wait_until(condition: Callable[[], object], seconds: float = 100) -> None:
 
 
 def require(name: str) -> None:
-    """Skip where this host cannot have the cluster, or must not."""
+    """Skip the test if this host cannot run the scheduler, or is not allowed to."""
     if os.environ.get("WESPEAKER_LITE_CLUSTER") == "0":
         pytest.skip(f"no {name} is started with WESPEAKER_LITE_CLUSTER=0")
     missing = [program for program in NEEDED[name].split() if shutil.which(program) is None]
@@ -120,9 +121,9 @@ def require(name: str) -> None:
 
 @contextlib.contextmanager
 def starting(cluster: Cluster) -> Iterator[None]:
-    """Skip, with the daemons' last words, where they cannot be started: a container may forbid what they need.
+    """Skip the test, with the daemons' last messages, if they cannot be started, as in some containers.
 
-    With WESPEAKER_LITE_CLUSTER=1, which says that this host can, it is a failure.
+    With WESPEAKER_LITE_CLUSTER=1 the test fails instead.
     """
     try:
         yield
@@ -134,7 +135,7 @@ def starting(cluster: Cluster) -> Iterator[None]:
 
 
 def descendants(pid: int) -> list[int]:
-    """The processes that a process has started, and those that these have."""
+    """All children of a process, and their children."""
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     return [found for child in map(int, children) for found in (child, *descendants(child))]
 
@@ -187,7 +188,7 @@ PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 
 
 def start_slurm(cluster: Cluster, folder: Path) -> None:
-    """Its own munge, the controller and both nodes."""
+    """Start a munge, the controller and both nodes."""
     (folder / "state").mkdir()
     conf = SLURM_CONF.format(host=socket.gethostname().split(".")[0], folder=folder, ports=free_ports(3))
     (folder / "slurm.conf").write_text(conf)
@@ -248,14 +249,14 @@ qsort_args NONE
 
 
 def replaced(table: str, **values: str) -> str:
-    """A table of qconf with other values, which may have gone on over lines that end with a backslash."""
+    """A table of qconf with some values replaced. Lines of the table may be continued by a backslash."""
     lines = (line.split(None, 1) for line in table.replace("\\\n", " ").splitlines() if line.strip())
     found = {line[0]: line[1] if len(line) > 1 else "" for line in lines} | values
     return "".join(f"{key} {value}\n" for key, value in found.items())
 
 
 def make_cell(folder: Path) -> None:
-    """The folders of a Grid Engine of its own, as Debian's package makes its own at installation."""
+    """Make the folders of a new Grid Engine, as Debian's package does at installation."""
     for part in ("root/default/common", "qmaster/job_scripts", "spooldb", "execd"):
         (folder / part).mkdir(parents=True)
     for part in ("bin", "lib", "util", "utilbin"):
@@ -270,7 +271,7 @@ def make_cell(folder: Path) -> None:
 
 
 def configure_gridengine(cluster: Cluster, folder: Path) -> None:
-    """One host, one queue of two slots, jobs of root, no waits."""
+    """Configure one host, a queue of two slots and a queue with a GPU, jobs of root, and short intervals."""
     resources = "gpu gpu INT <= YES YES 0 0\nram_free ram MEMORY <= YES YES 0 0\n"
     cluster.change("-Mc", "complex", cluster.ask("qconf", "-sc") + resources)
     conf = cluster.ask("qconf", "-sconf").split("\n", 1)[1]
@@ -291,6 +292,6 @@ def configure_gridengine(cluster: Cluster, folder: Path) -> None:
 
 
 def start_execd(cluster: Cluster) -> None:
-    """The daemon that runs jobs, until all is well with its queues."""
+    """Start the daemon that runs jobs, and wait until its queues are ready."""
     cluster.start("sge_execd")
     wait_until(lambda: "lx" in cluster.ask("qstat", "-f") and " au" not in cluster.ask("qstat", "-f"))

@@ -13,12 +13,12 @@ NUMBER = "${SLURM_ARRAY_JOB_ID:-$JOB_ID}"
 
 
 def write_job(folder: Path, script: str) -> list[str]:
-    """The words that run a script of bash with the number of the task as $1."""
+    """The arguments that run a bash script with the number of the task as $1."""
     (folder / "job.sh").write_text(script)
     return ["JOB=1:4", "log/x.JOB.log", "bash", "job.sh", "JOB"]
 
 
-def test_array_with_odd_words_in_an_odd_folder(cluster, tmp_path: Path) -> None:
+def test_array_with_special_characters_in_words_and_folder(cluster, tmp_path: Path) -> None:
     folder = tmp_path / "it's a folder"
     folder.mkdir()
     (folder / "path.sh").write_text("export FROM_PATH_SH='so be it'\n")
@@ -36,8 +36,8 @@ def test_array_with_odd_words_in_an_odd_folder(cluster, tmp_path: Path) -> None:
     assert not (folder / "BAD").exists()
 
 
-def test_failures_and_lost_tasks_are_told(cluster, tmp_path: Path) -> None:
-    """Grid Engine would start a task again that ends with 99, and put one aside that ends with 100."""
+def test_failures_and_lost_tasks_are_reported(cluster, tmp_path: Path) -> None:
+    """Grid Engine would restart a task that exits with 99, and hold one that exits with 100."""
     cancel = f"scancel {NUMBER}_3" if cluster.is_slurm else f"qdel {NUMBER} -t 3"
     job = f"""
 echo run $1 >> runs
@@ -69,17 +69,17 @@ def test_one_failure_of_three_that_run_one_by_one(cluster, tmp_path: Path) -> No
     assert len(list(tmp_path.glob("done.*"))) == 3
 
 
-def test_threads_are_asked_for(cluster, tmp_path: Path) -> None:
+def test_threads_are_requested(cluster, tmp_path: Path) -> None:
     words = ["--num-threads", "2", "x.log", "printenv", "SLURM_CPUS_PER_TASK", "||", "printenv", "NSLOTS"]
     assert cluster.run(tmp_path, *words) == (0, "")
     assert "\n2\n# Accounting: time=0 threads=2\n" in (tmp_path / "x.log").read_text().replace("time=1", "time=0")
 
 
-def test_gpus_are_given_where_there_are_some_and_refused_where_not(cluster, tmp_path: Path) -> None:
+def test_gpus_are_allocated_or_refused(cluster, tmp_path: Path) -> None:
     words = ["x.log", "printenv", "CUDA_VISIBLE_DEVICES", "||", "printenv", "QUEUE"]
     assert cluster.run(tmp_path, "--gpu", "1", *words) == (0, "")
     assert (tmp_path / "x.log").read_text().splitlines()[3] == ("0" if cluster.is_slurm else "g.q")
-    verify = [] if cluster.is_slurm else ["-w", "e"]  # else Grid Engine lets it wait for such a host
+    verify = [] if cluster.is_slurm else ["-w", "e"]  # otherwise Grid Engine waits for a host with two GPUs
     code, message = cluster.run(tmp_path, *verify, "--gpu", "2", *words)
     assert code == 1
     assert "did not take the job" in message
@@ -99,7 +99,7 @@ def test_out_of_memory(cluster, tmp_path: Path) -> None:
 
 @pytest.fixture
 def stoppable(repository: Path, tmp_path: Path) -> list[str]:
-    """The words that run what stops as training does, and then something else, which must not be run."""
+    """The arguments for a program that stops as training does, and a second command, which must not run."""
     (tmp_path / "job.py").write_text(
         f"""
 import importlib.util, pathlib, sys, time
@@ -118,7 +118,7 @@ sys.exit(f"{{request.signal.name}}: stopping")
     return ["x.log", "python", "-S", "job.py", ";", "touch", "another"]
 
 
-def test_at_its_time_limit_a_job_may_still_write(cluster, stoppable: list[str], tmp_path: Path) -> None:
+def test_at_its_time_limit_a_job_can_still_write(cluster, stoppable: list[str], tmp_path: Path) -> None:
     limit = ["--time", "1" if cluster.is_slurm else "2"]  # Slurm's are minutes
     process = cluster.popen(tmp_path, *limit, *stoppable)
     wait_until((tmp_path / "running").exists)
@@ -134,7 +134,7 @@ def test_at_its_time_limit_a_job_may_still_write(cluster, stoppable: list[str], 
 
 
 def test_a_warning_before_the_time_limit_reaches_the_job(cluster, stoppable: list[str], tmp_path: Path) -> None:
-    """As sbatch's --signal=B:USR1@60 sends it, to the script alone; and Grid Engine's s_rt, to all of the job."""
+    """sbatch's --signal=B:USR1@60 sends it only to the script, and Grid Engine's s_rt to the whole job."""
     process = cluster.popen(tmp_path, *([] if cluster.is_slurm else ["-l", "s_rt=2"]), *stoppable)
     wait_until((tmp_path / "running").exists)
     if cluster.is_slurm:
@@ -183,7 +183,7 @@ def test_node_that_goes_down(slurm, tmp_path: Path) -> None:
 
 @pytest.mark.recipe
 def test_host_that_goes_down(gridengine, tmp_path: Path, request: pytest.FixtureRequest) -> None:
-    """Grid Engine takes what ran there for running, until the host is back."""
+    """Grid Engine lists the tasks of that host as running until the host is back."""
     if "recipe" not in request.config.option.markexpr:
         pytest.skip("Grid Engine takes minutes to miss a host: run by `pytest tests/cluster -m recipe`")
     conf = gridengine.ask("qconf", "-sconf").split("\n", 1)[1]
@@ -204,13 +204,13 @@ def test_host_that_goes_down(gridengine, tmp_path: Path, request: pytest.Fixture
 
 
 def numbers_of_jobs(cluster) -> list[str]:
-    """The jobs that have not ended."""
+    """The numbers of the unfinished jobs."""
     said = cluster.ask("squeue", "-h", "-o", "%F") if cluster.is_slurm else cluster.ask("qstat")
     return sorted({line.split()[0] for line in said.splitlines() if re.match(r"\s*\d", line)})
 
 
 def test_a_job_that_a_killed_runner_left_ends_before_the_next_starts(cluster, tmp_path: Path) -> None:
-    """And one that another folder has under the same log goes on."""
+    """A job of another folder with the same log keeps running."""
     for name in ("mine", "theirs"):
         (tmp_path / name).mkdir()
     words = ["x.log", "touch", "up", ";", "test", "-e", "again", "||", "sleep", "600"]
@@ -230,8 +230,8 @@ def test_a_job_that_a_killed_runner_left_ends_before_the_next_starts(cluster, tm
     wait_until(lambda: not numbers_of_jobs(cluster))
 
 
-def test_a_number_that_is_not_the_jobs_harms_nobody(cluster, tmp_path: Path) -> None:
-    """A wrapper tells the number of somebody else's job, which has another name."""
+def test_a_wrong_job_number_does_not_affect_other_jobs(cluster, tmp_path: Path) -> None:
+    """A wrapper prints the number of a job with another name."""
     for name in ("mine", "theirs"):
         (tmp_path / name).mkdir()
     theirs = cluster.popen(tmp_path / "theirs", "x.log", "touch", "up", ";", "sleep", "600")

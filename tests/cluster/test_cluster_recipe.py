@@ -13,13 +13,13 @@ import torch
 from tests.cluster.schedulers import Cluster, wait_until
 from tests.end_to_end.checkout import Checkout, make_checkout
 
-# Two CPUs and 4 GB are all that a node of theirs has.
+# A node has only two CPUs and 4 GB.
 OPTIONS = ("--nj", "2", "--set", "train.optimiser.name=sgd")
 
 
 @pytest.fixture(scope="module")
 def checkout(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Checkout:
-    """The copy, with the audio and lists of stages 0 and 1, which are made without jobs."""
+    """A copy of the repository, after stages 0 and 1, which start no jobs."""
     made = make_checkout(repository, tmp_path_factory.mktemp("cluster") / "checkout")
     made.good("--stop-stage", "1")
     return made
@@ -35,20 +35,20 @@ def weights(checkout: Checkout, name: str) -> dict[str, torch.Tensor]:
 
 
 def test_all_stages(cluster: Cluster, checkout: Checkout) -> None:
-    """On Slurm, teacher and student are trained on two nodes; on Grid Engine the teacher is there then."""
+    """Slurm trains teacher and student on two nodes. Grid Engine then uses the same teacher."""
     (checkout.folder / "data/mini/test/.fbank.stamp").unlink(missing_ok=True)
     name = f"student_{cluster.runner.stem}"
     nodes = ("--nodes", "2") if cluster.is_slurm else ()
     good(checkout, cluster, "--stage", "1", "--stop-stage", "6", "--name", name, *nodes)
     log = (checkout.folder / f"exp/mini/{name}/log/train.log").read_text()
     assert "# Ended (code 0)" in log
-    assert log.count("epoch 2/2 done") == 1  # one of them speaks
+    assert log.count("epoch 2/2 done") == 1  # only one rank prints
     assert ("2 processes share each batch" in log) == cluster.is_slurm
     assert (checkout.folder / "data/mini/test/log/q/make_fbank.sh").exists()
     assert (checkout.folder / f"exp/mini/{name}/results.json").exists()
 
 
-def test_two_nodes_train_what_one_process_trains(checkout: Checkout) -> None:
+def test_two_nodes_give_the_result_of_one_process(checkout: Checkout) -> None:
     names = ("student_slurm", "student_queue")
     if not all((checkout.folder / f"exp/mini/{name}/final.pt").exists() for name in names):
         pytest.skip("the test before, on both schedulers, has not left its students")
@@ -65,7 +65,7 @@ def train(checkout: Checkout, slurm: Cluster, name: str, *options: str) -> str:
 
 
 def kill_a_rank(folder: Path, checkpoints: Path) -> None:
-    """Kill the second rank, once there is a checkpoint; its DataLoader's workers, which look like it, came later."""
+    """Kill the second rank once there is a checkpoint. Its DataLoader workers look the same, but started later."""
     wait_until(lambda: list(checkpoints.glob("*.pt")), 300)
     ranks = []
     for process in Path("/proc").glob("[0-9]*"):
@@ -77,16 +77,16 @@ def kill_a_rank(folder: Path, checkpoints: Path) -> None:
 
 @pytest.mark.recipe
 def test_killed_rank_on_one_of_two_nodes(slurm: Cluster, checkout: Checkout, request: pytest.FixtureRequest) -> None:
-    """Both start again from the last checkpoint, to the same end."""
+    """Both nodes start again from the last checkpoint and give the same result."""
     if "recipe" not in request.config.option.markexpr:
         pytest.skip("two more trainings on two nodes: run by `pytest tests/cluster -m recipe`")
-    train(checkout, slurm, "undisturbed", "--nodes", "2")
+    train(checkout, slurm, "uninterrupted", "--nodes", "2")
     with ThreadPoolExecutor() as pool:
         killed = pool.submit(train, checkout, slurm, "killed", "--nodes", "2")
         kill_a_rank(checkout.folder, checkout.folder / "exp/mini/killed/checkpoints")
         assert "failed (exitcode: -9)" in killed.result()
     assert "resuming after epoch" in killed.result()
-    ours, expected = weights(checkout, "killed"), weights(checkout, "undisturbed")
+    ours, expected = weights(checkout, "killed"), weights(checkout, "uninterrupted")
     assert all(torch.equal(ours[name], value) for name, value in expected.items())
 
 

@@ -1,4 +1,4 @@
-"""Tensor files: whole or not at all, and no code in them runs."""
+"""Tensor files: written completely or not at all, and no code in them runs."""
 
 import os
 import subprocess
@@ -11,7 +11,7 @@ from wespeaker_lite.core.errors import InputError
 from wespeaker_lite.core.tensor_files import load_tensors, save_tensors
 
 
-def test_what_is_saved_comes_back(tmp_path: Path) -> None:
+def test_saved_tensors_are_loaded_unchanged(tmp_path: Path) -> None:
     record = {"weights": torch.arange(3.0), "names": ["a"], "nested": {"step": 3, "none": None}}
     save_tensors(tmp_path / "deep/er/x.pt", record)
     again = load_tensors(tmp_path / "deep/er/x.pt")
@@ -58,7 +58,7 @@ def test_a_full_disk_leaves_the_old_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", ["bit", "zeros"])
-def test_weights_that_were_damaged_later_are_not_read(tmp_path: Path, damage: str) -> None:
+def test_damaged_weights_are_refused(tmp_path: Path, damage: str) -> None:
     weights = torch.arange(1.0, 5001.0)
     save_tensors(tmp_path / "x.pt", {"weights": weights})
     content = bytearray((tmp_path / "x.pt").read_bytes())
@@ -68,6 +68,6 @@ def test_weights_that_were_damaged_later_are_not_read(tmp_path: Path, damage: st
     else:
         content[begin + 4000 : begin + 8000] = bytes(4000)
     (tmp_path / "x.pt").write_bytes(content)
-    assert not torch.equal(torch.load(tmp_path / "x.pt")["weights"], weights), "torch itself reads it"
+    assert not torch.equal(torch.load(tmp_path / "x.pt")["weights"], weights), "the damage does not change the weights"
     with pytest.raises(InputError, match=r"x\.pt: .*(checksum|CRC)"):
         load_tensors(tmp_path / "x.pt")

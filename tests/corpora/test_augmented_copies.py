@@ -1,4 +1,4 @@
-"""Copies of a data set: noise, music, babble and reverberation in the waveform."""
+"""Augmented copies of a set: noise, music, babble and reverberation in the waveform."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -37,7 +37,7 @@ def wave(seconds: float, seed: int) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder like MUSAN, listed."""
+    """A list of clips in a folder like MUSAN."""
     folder = tmp_path_factory.mktemp("musan")
     files: dict[str, list[Path]] = {}
     for number, (name, seconds) in enumerate(SECONDS.items()):
@@ -54,7 +54,7 @@ def sounds(clips: Path) -> Mapping[str, np.ndarray]:
 
 
 def added(clips: Path, kind: str, seconds: float = 2.0, key: str = "s-1", seed: int = 0) -> tuple:
-    """The samples of an utterance, and what a copy adds to them, in float64."""
+    """The samples of an utterance, and the noise that a copy adds, in float64."""
     samples = wave(seconds, 99)
     copy = Copier(Copy(1.0, kind, seed, str(clips)), RATE)(key, samples)
     assert (copy.dtype, copy.shape) == (np.float32, samples.shape)
@@ -66,7 +66,7 @@ def decibels(one: np.ndarray, other: np.ndarray) -> float:
 
 
 def fits(clip: np.ndarray, heard: np.ndarray) -> float:
-    """By how much the clip was scaled, where `heard` is nothing but its scaled beginning."""
+    """The scale of the clip, if `heard` is the scaled beginning of it."""
     part = clip[: len(heard)].astype(np.float64)
     factor = float(part @ heard[: len(part)] / (part @ part))
     np.testing.assert_allclose(heard[: len(part)], factor * part, rtol=0, atol=1e-7)
@@ -83,7 +83,7 @@ def test_clips_are_listed_by_kind(clips: Path) -> None:
 
 
 @pytest.mark.parametrize("key", ["s-1", "s-2", "s-3", "s-4"])
-def test_noises_follow_each_other_each_at_its_ratio(clips: Path, key: str) -> None:
+def test_noises_follow_each_other_each_at_its_own_snr(clips: Path, key: str) -> None:
     samples, heard = added(clips, "noise", 5.0, key)
     start, met = 0, 0
     while start < len(heard):
@@ -101,7 +101,7 @@ def test_noises_follow_each_other_each_at_its_ratio(clips: Path, key: str) -> No
     assert met >= 2
 
 
-def test_music_lies_under_the_whole_utterance(clips: Path) -> None:
+def test_music_covers_the_whole_utterance(clips: Path) -> None:
     song = sounds(clips)["music/song"]
     found = set()
     for number in range(8):
@@ -115,7 +115,7 @@ def test_music_lies_under_the_whole_utterance(clips: Path) -> None:
     assert len({snr for _, snr in found}) > 1
 
 
-def test_babble_is_several_talkers(clips: Path) -> None:
+def test_babble_has_several_talkers(clips: Path) -> None:
     _, heard = added(clips, "babble", seconds=0.5)
     counts = []
     for seed in range(12):
@@ -136,7 +136,7 @@ def test_a_short_clip_is_repeated(clips: Path) -> None:
     np.testing.assert_allclose(heard[6 * RATE :], heard[: 2 * RATE], rtol=0, atol=1e-7)
 
 
-def test_a_room_keeps_power_and_place(tmp_path: Path) -> None:
+def test_reverberation_keeps_power_and_alignment(tmp_path: Path) -> None:
     samples = wave(1.0, 1)
     response = np.zeros(900, dtype=np.float32)
     response[[100, 500, 899]] = 0.8, 0.4, -0.3
@@ -153,7 +153,7 @@ def test_a_room_keeps_power_and_place(tmp_path: Path) -> None:
     assert not reverberated(np.zeros(100, dtype=np.float32), response).any()
 
 
-def test_simulated_rooms_have_the_decay_and_the_ratio_that_are_asked_for() -> None:
+def test_simulated_responses_have_the_requested_t60_and_direct_to_reverberant_ratio() -> None:
     for seed in range(10):
         rng = np.random.default_rng(seed)
         t60, drr = rng.uniform(*ReverbConfig.t60), rng.uniform(*ReverbConfig.drr)
@@ -166,7 +166,7 @@ def test_simulated_rooms_have_the_decay_and_the_ratio_that_are_asked_for() -> No
 
 
 @pytest.mark.parametrize("kind", ["noise", "music", "babble", "reverb"])
-def test_what_is_drawn_hangs_on_seed_and_id_alone(clips: Path, kind: str) -> None:
+def test_random_draws_depend_only_on_seed_and_id(clips: Path, kind: str) -> None:
     samples = wave(2.0, 3)
     make = lambda key, seed=0: Copier(Copy(1.0, kind, seed, str(clips)), RATE)(key, samples)  # noqa: E731
     copier = Copier(Copy(1.0, kind, 0, str(clips)), RATE)
@@ -177,14 +177,14 @@ def test_what_is_drawn_hangs_on_seed_and_id_alone(clips: Path, kind: str) -> Non
     assert not np.array_equal(make("a"), make("a", 1))
 
 
-def test_a_copy_at_a_speed_is_played_first(clips: Path) -> None:
+def test_speed_is_changed_before_noise_is_added(clips: Path) -> None:
     copy = Copy(0.9, "noise", musan=str(clips))
     assert copy.utterance("s-1") == "sp0.9-s-1-noise"
     assert copy.speaker("s") == "sp0.9-s"
     assert len(Copier(copy, RATE)("k", wave(0.9, 1))) == RATE
 
 
-def test_arks_of_one_job_and_of_many_are_the_same(clips: Path, tmp_path: Path) -> None:
+def test_the_number_of_jobs_does_not_change_the_arks(clips: Path, tmp_path: Path) -> None:
     wavs = {}
     for number in range(4):
         soundfile.write(tmp_path / f"{number}.wav", wave(0.5, number), RATE)
@@ -201,7 +201,7 @@ def test_arks_of_one_job_and_of_many_are_the_same(clips: Path, tmp_path: Path) -
         np.testing.assert_array_equal(read_array(name, location), read_array(name, whole[name]))
 
 
-def test_what_is_missing_or_broken_is_named(clips: Path, tmp_path: Path) -> None:
+def test_missing_or_broken_clips_are_errors(clips: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="copies with speech need clips of it: name MUSAN's folder by --musan-dir"):
         Copier(Copy(kind="babble"), RATE)
     soundfile.write(tmp_path / "good.wav", wave(0.5, 1), RATE)
@@ -219,7 +219,7 @@ def test_what_is_missing_or_broken_is_named(clips: Path, tmp_path: Path) -> None
         Copier(Copy(kind="noise", musan=str(tmp_path / "list")), RATE)("k", wave(0.5, 1))
 
 
-def test_a_noisy_test_set_keeps_its_ids_and_holds_what_the_copy_is(clips: Path, tmp_path: Path) -> None:
+def test_a_noisy_test_set_keeps_its_ids_and_equals_the_copy(clips: Path, tmp_path: Path) -> None:
     samples = {"s-1": wave(1.0, 1) * 0.3, "s-2": wave(1.0, 2) * 9}
     for key, each in samples.items():
         soundfile.write(tmp_path / f"{key}.wav", each, RATE, subtype="FLOAT")

@@ -1,4 +1,4 @@
-"""Downloads that resume after a cut, are checked, and unpack safely: against a server on the loopback."""
+"""Downloads that resume, are checked, and unpack safely; with a server on the loopback interface."""
 
 import gzip
 import hashlib
@@ -20,15 +20,15 @@ from wespeaker_lite.corpora.download import Source, download, fetch_corpus, unpa
 
 
 class Server(ThreadingHTTPServer):
-    """Serves `content` at every path, as the flags say; notes the Range headers that came."""
+    """Serves `content` at every path, with faults by its attributes, and records the Range headers."""
 
     daemon_threads = True
 
     def __init__(self, content: bytes) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.content = content
-        self.cut_after: list[int] = []  # of the coming requests, the bytes after which each is cut
-        self.codes: list[int] = []  # of the coming requests, the status of each
+        self.cut_after: list[int] = []  # the number of bytes after which each of the next requests is interrupted
+        self.codes: list[int] = []  # the status of each of the next requests
         self.knows_ranges = True
         self.ranges: list[str | None] = []
 
@@ -102,25 +102,25 @@ def test_a_corpus_is_downloaded_checked_and_unpacked(server: Server, tmp_path: P
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["corpus"]
 
 
-def test_only_files_that_fit_the_pattern_are_unpacked(server: Server, tmp_path: Path) -> None:
+def test_only_files_that_match_the_pattern_are_unpacked(server: Server, tmp_path: Path) -> None:
     fetch_corpus(source(server), tmp_path / "corpus", keep="*/train/*")
     assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["wav.scp"]
 
 
-def test_a_pattern_that_no_file_fits_keeps_the_archive(server: Server, tmp_path: Path) -> None:
+def test_a_pattern_without_matches_keeps_the_archive(server: Server, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"corpus\.tar\.gz: no file in it fits '\*\.flac'"):
         fetch_corpus(source(server), tmp_path / "corpus", keep="*.flac")
     assert [path.name for path in tmp_path.iterdir()] == ["corpus.tar.gz"]
 
 
-def test_a_cut_connection_is_taken_up_where_it_ended(server: Server, tmp_path: Path) -> None:
+def test_a_broken_connection_resumes(server: Server, tmp_path: Path) -> None:
     server.cut_after = [100_000, 50_000]
     download(source(server), tmp_path / "a.tar.gz")
     assert server.ranges == [None, "bytes=100000-", "bytes=150000-"]
     assert (tmp_path / "a.tar.gz").read_bytes() == ARCHIVE
 
 
-def test_a_full_disk_is_named_and_the_next_run_goes_on(server: Server, tmp_path: Path) -> None:
+def test_a_full_disk_is_an_error_and_the_next_run_resumes(server: Server, tmp_path: Path) -> None:
     source = Source(server.url, sha256=hashlib.sha256(server.content).hexdigest())
     path = tmp_path / "corpus.tar.gz"
     with small_files(50), pytest.raises(OSError, match=f"File too large: '{path}.part'"):
@@ -130,7 +130,7 @@ def test_a_full_disk_is_named_and_the_next_run_goes_on(server: Server, tmp_path:
     assert server.ranges == [None, "bytes=50-"]
 
 
-def test_a_second_run_goes_on_from_the_first(server: Server, tmp_path: Path) -> None:
+def test_a_second_run_resumes_the_first(server: Server, tmp_path: Path) -> None:
     server.cut_after = [1000, 1000]
     with pytest.raises(InputError, match=r"cut at byte 2000 of .*it resumes at byte 2000"):
         download(source(server, attempts=2), tmp_path / "a.tar.gz")
@@ -147,20 +147,20 @@ def test_a_server_without_ranges_is_read_from_the_start(server: Server, tmp_path
     assert (tmp_path / "a.tar.gz").read_bytes() == ARCHIVE
 
 
-def test_a_whole_part_needs_no_byte_more(server: Server, tmp_path: Path) -> None:
+def test_a_complete_part_is_not_downloaded_again(server: Server, tmp_path: Path) -> None:
     for size in (len(ARCHIVE), None):
         (tmp_path / "a.tar.gz.part").write_bytes(ARCHIVE)
         download(source(server, size=size), tmp_path / "a.tar.gz")
         assert (tmp_path / "a.tar.gz").read_bytes() == ARCHIVE
 
 
-def test_a_part_longer_than_the_file_is_begun_anew(server: Server, tmp_path: Path) -> None:
+def test_a_part_longer_than_the_file_is_downloaded_again(server: Server, tmp_path: Path) -> None:
     (tmp_path / "a.tar.gz.part").write_bytes(ARCHIVE + b"more")
     download(source(server), tmp_path / "a.tar.gz")
     assert (tmp_path / "a.tar.gz").read_bytes() == ARCHIVE
 
 
-def test_passing_faults_of_the_server_are_tried_again(server: Server, tmp_path: Path) -> None:
+def test_temporary_server_errors_are_retried(server: Server, tmp_path: Path) -> None:
     server.codes = [503, 500]
     download(source(server), tmp_path / "a.tar.gz")
     assert len(server.ranges) == 3
@@ -175,7 +175,7 @@ def test_a_missing_file_and_a_dead_server_are_errors(server: Server, tmp_path: P
         download(Source("http://127.0.0.1:9/x.tar.gz", attempts=2, pause=0.01), tmp_path / "a.tar.gz")
 
 
-def test_a_file_of_another_size_is_not_even_read(server: Server, tmp_path: Path) -> None:
+def test_a_file_of_another_size_is_not_read(server: Server, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=f"{len(ARCHIVE)} bytes on the server, expected 7"):
         download(source(server, size=7), tmp_path / "a.tar.gz")
     assert list(tmp_path.iterdir()) == []
@@ -200,7 +200,7 @@ def test_a_bad_file_is_removed(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_full_disk_is_not_taken_for_the_network(
+def test_a_full_disk_is_not_reported_as_a_network_error(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: object) -> None:
@@ -212,7 +212,7 @@ def test_a_full_disk_is_not_taken_for_the_network(
     assert len(server.ranges) == 1
 
 
-def test_a_folder_with_something_in_it_is_left_alone(server: Server, tmp_path: Path) -> None:
+def test_a_folder_with_files_is_not_changed(server: Server, tmp_path: Path) -> None:
     (tmp_path / "corpus").mkdir()
     (tmp_path / "corpus" / "mine").write_text("precious")
     with pytest.raises(InputError, match="is not empty"):
@@ -221,7 +221,7 @@ def test_a_folder_with_something_in_it_is_left_alone(server: Server, tmp_path: P
 
 
 @pytest.mark.parametrize("name", ["../escaped", "corpus/../../escaped"])
-def test_members_that_would_lie_outside_are_refused(tmp_path: Path, name: str) -> None:
+def test_members_outside_the_folder_are_refused(tmp_path: Path, name: str) -> None:
     (tmp_path / "a.tar.gz").write_bytes(make_tar({"corpus/a": b"1", name: b"2"}))
     with pytest.raises(InputError, match="cannot be unpacked"):
         unpack(tmp_path / "a.tar.gz", tmp_path / "in" / "corpus")
@@ -242,7 +242,7 @@ def test_a_link_out_of_the_folder_is_refused(tmp_path: Path) -> None:
     [(gzip.compress(b"no tar at all" * 100), "cannot be unpacked"), (make_tar({"a/1": b"", "b/1": b""}), "found 2")],
     ids=["no tar", "two folders"],
 )
-def test_what_is_not_one_folder_is_refused_and_cleared_away(tmp_path: Path, content: bytes, message: str) -> None:
+def test_an_archive_without_one_top_folder_is_refused_and_removed(tmp_path: Path, content: bytes, message: str) -> None:
     (tmp_path / "a.tar.gz").write_bytes(content)
     with pytest.raises(InputError, match=message):
         unpack(tmp_path / "a.tar.gz", tmp_path / "corpus")

@@ -1,4 +1,4 @@
-"""Gathering the parts of feature jobs."""
+"""Gathering the outputs of fbank jobs."""
 
 from pathlib import Path
 
@@ -10,8 +10,8 @@ from wespeaker_lite.corpora.gather_fbanks import gather
 from wespeaker_lite.kaldi.tables import read_table, write_table
 
 
-def leave_parts(folder: Path, prefix: str = "", suffix: str = "", number: int = 12) -> None:
-    """Twelve jobs with an utterance each: a numeric order, in which 10 comes after 9."""
+def write_parts(folder: Path, prefix: str = "", suffix: str = "", number: int = 12) -> None:
+    """Write the outputs of twelve jobs with one utterance each, to test that 10 comes after 9."""
     for job in range(1, number + 1):
         key = f"{prefix}s-{job:02d}{suffix}"
         write_table(folder / f"feats.{job}.scp", {key: f"/x/feats.{job}.ark:5"})
@@ -29,8 +29,8 @@ def source(tmp_path: Path) -> Path:
     return tmp_path / "set"
 
 
-def test_all_parts_come_together(source: Path, tmp_path: Path) -> None:
-    leave_parts(tmp_path / "parts")
+def test_all_parts_are_gathered(source: Path, tmp_path: Path) -> None:
+    write_parts(tmp_path / "parts")
     gather(source, tmp_path / "parts", source)
     frames = read_table(source / "utt2num_frames")
     assert frames == {f"s-{job:02d}": str(job) for job in range(1, 13)}
@@ -39,15 +39,15 @@ def test_all_parts_come_together(source: Path, tmp_path: Path) -> None:
 
 
 def test_a_lost_part_is_an_error(source: Path, tmp_path: Path) -> None:
-    leave_parts(tmp_path / "parts")
+    write_parts(tmp_path / "parts")
     (tmp_path / "parts/feats.7.scp").unlink()
     with pytest.raises(InputError, match=r"feats.scp of the parts lacks 1 of 12 utterances: \['s-07'\]"):
         gather(source, tmp_path / "parts", source)
     assert not (source / "feats.scp").exists()
 
 
-def test_what_jobs_may_leave_out_is_dropped(source: Path, tmp_path: Path) -> None:
-    leave_parts(tmp_path / "parts", number=11)
+def test_utterances_that_jobs_left_out_are_dropped(source: Path, tmp_path: Path) -> None:
+    write_parts(tmp_path / "parts", number=11)
     (tmp_path / "parts/feats.11.bad").write_text("s-12 s-12.wav: 0 bytes\n")
     gather(source, tmp_path / "parts", source)
     for table in ("feats.scp", "wav.scp", "utt2spk", "utt2dur"):
@@ -55,16 +55,16 @@ def test_what_jobs_may_leave_out_is_dropped(source: Path, tmp_path: Path) -> Non
         assert len(read_table(source / table)) == 11
 
 
-def test_a_speed_makes_speakers_of_its_own(source: Path, tmp_path: Path) -> None:
-    leave_parts(tmp_path / "parts", "sp0.9-")
+def test_a_speed_makes_new_speakers(source: Path, tmp_path: Path) -> None:
+    write_parts(tmp_path / "parts", "sp0.9-")
     gather(source, tmp_path / "parts", tmp_path / "slow", Copy(0.9))
     assert set(read_table(tmp_path / "slow/utt2spk").values()) == {"sp0.9-s"}
     assert read_table(tmp_path / "slow/spk2utt")["sp0.9-s"].split()[0] == "sp0.9-s-01"
     assert "s-01" in read_table(source / "utt2spk")
 
 
-def test_a_noisy_copy_has_ids_of_its_own_and_the_same_speakers(source: Path, tmp_path: Path) -> None:
-    leave_parts(tmp_path / "parts", suffix="-noise", number=11)
+def test_a_noisy_copy_has_new_ids_and_the_same_speakers(source: Path, tmp_path: Path) -> None:
+    write_parts(tmp_path / "parts", suffix="-noise", number=11)
     (tmp_path / "parts/feats.11.bad").write_text("s-12 s-12.wav: 0 bytes\n")
     gather(source, tmp_path / "parts", tmp_path / "noisy", Copy(kind="noise"))
     utt2spk = read_table(tmp_path / "noisy/utt2spk")
@@ -73,7 +73,7 @@ def test_a_noisy_copy_has_ids_of_its_own_and_the_same_speakers(source: Path, tmp
 
 
 def test_what_is_left_out_stays_listed_until_it_is_read(source: Path, tmp_path: Path) -> None:
-    leave_parts(tmp_path / "parts", number=11)
+    write_parts(tmp_path / "parts", number=11)
     (tmp_path / "parts/feats.12.bad").write_text("s-12 no audio in it\n")
     gather(source, tmp_path / "parts", source)
     assert "s-12" not in read_table(source / "utt2spk")
@@ -81,7 +81,7 @@ def test_what_is_left_out_stays_listed_until_it_is_read(source: Path, tmp_path: 
     (tmp_path / "parts/feats.12.bad").unlink()
     gather(source, tmp_path / "parts", source)  # with another config: the jobs are not given s-12 again
     assert (source / "left_out").read_text() == "s-12\n"
-    leave_parts(tmp_path / "parts")
+    write_parts(tmp_path / "parts")
     write_table(source / "utt2spk", {f"s-{job:02d}": "s" for job in range(1, 13)})  # as stage 1 makes it
     gather(source, tmp_path / "parts", source)
     assert not (source / "left_out").exists()

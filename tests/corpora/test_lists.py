@@ -46,7 +46,7 @@ def contents(folder: Path) -> dict[str, str]:
 # --- Trees ---
 
 
-def test_a_tree_with_and_without_sessions_and_all_readable_endings(tmp_path: Path) -> None:
+def test_a_tree_with_and_without_sessions_and_all_file_types(tmp_path: Path) -> None:
     for name in ("anna/a.wav", "anna/b.FLAC", "bert/day1/a.ogg", "bert/day1/b.opus", "bert/day2/a.mp3"):
         audio(tmp_path / name)
     audio(tmp_path / "anna/notes.txt")
@@ -72,7 +72,7 @@ def test_links_are_followed_and_paths_are_absolute(tmp_path: Path, monkeypatch: 
     assert read_set(Path("corpus")).wavs == {"anna-a": str(tmp_path / "corpus/anna/a.wav")}
 
 
-def test_odd_names_get_safe_ids_that_sort_by_speaker(tmp_path: Path) -> None:
+def test_unusual_names_get_safe_ids_that_sort_by_speaker(tmp_path: Path) -> None:
     for name in ("anna b/my take 1.wav", "anna/z.wav", "anna-2/a.wav", "anna+3/a.wav", "Ümit/ä.wav"):
         audio(tmp_path / name)
     part = read_set(tmp_path)
@@ -104,7 +104,7 @@ def test_trees_that_cannot_be_read_are_errors(tmp_path: Path, names: list[str], 
         read_set(tmp_path)
 
 
-def test_a_name_that_is_no_text_is_an_error(tmp_path: Path) -> None:
+def test_a_name_that_is_not_utf8_is_an_error(tmp_path: Path) -> None:
     audio(tmp_path / "anna" / os.fsdecode(b"\xff.wav"))
     with pytest.raises(InputError, match=r"xff\.wav.*rename it"):
         read_set(tmp_path)
@@ -118,7 +118,7 @@ def test_empty_files_are_named_and_counted(tmp_path: Path) -> None:
         read_set(tmp_path)
 
 
-def test_a_tree_can_tell_sex_and_age(tmp_path: Path) -> None:
+def test_a_tree_can_have_sex_and_age(tmp_path: Path) -> None:
     tree(tmp_path, speakers=2)
     audio(tmp_path / "eve-1/a.wav")
     text(tmp_path / "spk2gender", "spk0 f", "spk1 m", "eve-1 f", "stranger m")
@@ -157,7 +157,7 @@ def test_a_relative_path_may_be_of_the_folder_above_or_the_current_one(
     assert read_set(tmp_path / "corpus/test").wavs == expected
 
 
-def test_the_speaker_is_put_in_front_where_it_is_not(tmp_path: Path) -> None:
+def test_ids_get_their_speaker_as_prefix(tmp_path: Path) -> None:
     audio(tmp_path / "a.wav")
     ids = {"000010011": "0001", "0001-x": "0001", "0001/y": "0001", "0001_z": "0001", "0001": "0001"}
     text(tmp_path / "wav.scp", *(f"{utterance} a.wav" for utterance in ids))
@@ -209,7 +209,7 @@ def test_broken_data_dirs_are_errors(tmp_path: Path, file: str, lines: list[str]
         read_set(tmp_path)
 
 
-def test_ids_that_collide_with_their_speaker_in_front_are_an_error(tmp_path: Path) -> None:
+def test_ids_that_collide_after_adding_the_speaker_are_an_error(tmp_path: Path) -> None:
     audio(tmp_path / "a.wav")
     text(tmp_path / "wav.scp", "a-1 a.wav", "1 a.wav")
     text(tmp_path / "utt2spk", "a-1 a", "1 a")
@@ -299,7 +299,7 @@ def test_checking_writes_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixtur
 # --- Clips of further training speakers ---
 
 
-def test_of_each_speaker_the_first_clip_by_name_is_taken_at_any_depth(tmp_path: Path) -> None:
+def test_the_first_clip_by_name_of_each_speaker_is_used_at_any_depth(tmp_path: Path) -> None:
     for name in (
         "40/222/40-222-0000.flac",
         "40/121026/40-121026-0001.flac",
@@ -324,7 +324,7 @@ def test_of_each_speaker_the_first_clip_by_name_is_taken_at_any_depth(tmp_path: 
         (["1-2.flac", "2-1.m4a"], r"2-1\.m4a: \.m4a cannot be read"),
     ],
 )
-def test_clips_that_cannot_be_taken_are_errors(tmp_path: Path, names: list[str], message: str) -> None:
+def test_unusable_clips_are_errors(tmp_path: Path, names: list[str], message: str) -> None:
     for name in names:
         audio(tmp_path / name)
     with pytest.raises(InputError, match=message):
@@ -339,7 +339,7 @@ def test_no_folder_of_clips_and_an_empty_clip_are_errors(tmp_path: Path) -> None
         read_clips(Clips(str(tmp_path)))
 
 
-def test_clips_join_train_and_leave_test_and_trials_alone(tmp_path: Path) -> None:
+def test_clips_are_added_to_train_and_do_not_change_test_and_trials(tmp_path: Path) -> None:
     corpus = tree(tmp_path / "corpus")
     text(corpus / "spk2gender", *(f"spk{n} {'mf'[n % 2]}" for n in range(8)))
     audio(tmp_path / "clips/9-1.flac")
@@ -360,7 +360,7 @@ def test_clips_alone_are_the_training_set_of_a_corpus_without_one(tmp_path: Path
     assert sets["train"].utt2spk == {"9-1": "9"}
 
 
-def test_clips_of_speakers_that_train_has_and_segments_beside_them_are_errors(tmp_path: Path) -> None:
+def test_clips_of_known_speakers_and_clips_with_segments_are_errors(tmp_path: Path) -> None:
     tree(tmp_path / "corpus/train", speakers=2)
     tree(tmp_path / "corpus/test", speakers=2)
     audio(tmp_path / "clips/spk1-1.flac")
@@ -397,14 +397,14 @@ def test_lists_of_a_tree(tmp_path: Path) -> None:
     assert all(spk2gender[a.split("-")[0]] == spk2gender[b.split("-")[0]] for a, b, _ in pairs)
 
 
-def test_lists_are_the_same_again_and_unlike_with_another_seed(tmp_path: Path) -> None:
+def test_lists_are_reproducible_and_depend_on_the_seed(tmp_path: Path) -> None:
     tree(tmp_path / "corpus")
     for name, seed in (("one", 1), ("same", 1), ("other", 2)):
         make_lists(tmp_path / "corpus", tmp_path / name, ListOptions(seed=seed))
     assert contents(tmp_path / "one") == contents(tmp_path / "same") != contents(tmp_path / "other")
 
 
-def test_lists_of_the_corpus_are_used_and_old_made_ones_go(tmp_path: Path) -> None:
+def test_lists_of_the_corpus_replace_generated_lists(tmp_path: Path) -> None:
     corpus, data = tree(tmp_path / "corpus"), tmp_path / "data"
     text(corpus / "spk2gender", *(f"spk{n} m" for n in range(8)))
     make_lists(corpus, data, ListOptions())
@@ -425,7 +425,7 @@ def test_only_test_gives_only_test(tmp_path: Path) -> None:
     assert read_trials(tmp_path / "data/trials/trials_O").labels.sum() == 8 * 4
 
 
-def test_a_set_of_another_corpus_is_not_left_beside(tmp_path: Path) -> None:
+def test_a_set_of_another_corpus_is_removed(tmp_path: Path) -> None:
     tree(tmp_path / "corpus")
     make_lists(tmp_path / "corpus", tmp_path / "data", ListOptions())
     tree(tmp_path / "other/test")
@@ -442,7 +442,7 @@ def test_single_sessions_give_targets_within_them_and_a_warning(
     assert "targets are within a session" in caplog.text
 
 
-def test_targets_are_capped_by_the_option(tmp_path: Path) -> None:
+def test_an_option_limits_the_targets(tmp_path: Path) -> None:
     tree(tmp_path / "corpus/test")
     make_lists(tmp_path / "corpus", tmp_path / "data", ListOptions(max_targets=5))
     assert read_trials(tmp_path / "data/trials/trials_O").labels.sum() == 5
@@ -477,7 +477,7 @@ def test_speechocean762_lists(shared_data: Path, tmp_path: Path) -> None:
 
 
 def test_speechocean762_without_its_lists_gets_equal_ones(shared_data: Path, tmp_path: Path) -> None:
-    """The made targets are those of the corpus, and its hard nontargets obey the rule by which ours are made."""
+    """The generated targets equal those of the corpus, and its hard nontargets follow our rule."""
     corpus = shared_data / "speechocean762"
     (tmp_path / "corpus").mkdir()
     for name in ("WAVE", "train", "test"):

@@ -1,4 +1,4 @@
-"""MUSAN and RIRS_NOISES, in the layout in which they are published."""
+"""MUSAN and RIRS_NOISES in their published layout."""
 
 import shutil
 from pathlib import Path

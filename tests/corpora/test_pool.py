@@ -1,4 +1,4 @@
-"""Pools: folders of corpora turned into one training set, test sets and their trials."""
+"""Pools: several corpora become one training set, and test sets with trials."""
 
 from collections import Counter
 from pathlib import Path
@@ -25,7 +25,7 @@ def corpus(folder: Path, speakers: str, sessions: int = 1, utterances: int = 4, 
 
 @pytest.fixture
 def pool(tmp_path: Path) -> Path:
-    """Two corpora to train with, one of them flat, and two to test with, one of them across sessions."""
+    """Two training corpora, one of them without sessions, and two test corpora, one of them with sessions."""
     corpus(tmp_path / "real/big", "abc")
     corpus(tmp_path / "real/big_test", "xyz", sessions=2, utterances=2)
     corpus(tmp_path / "pool/small", "ab", utterances=1)
@@ -69,7 +69,7 @@ def test_a_pool_becomes_sets_with_prefixes_and_a_list_for_each_test_set(pool: Pa
     assert sorted(pool.rglob("*")) == before
 
 
-def test_what_a_speaker_gives_is_limited_by_seed(pool: Path) -> None:
+def test_utterances_per_speaker_are_limited_by_seed(pool: Path) -> None:
     def train(text: str, seed: int = 1) -> dict[str, str]:
         sets, _ = read_pool(pool, config(pool, f"train: {{{text}}}"), ListOptions(seed))
         return sets["train"].utt2spk
@@ -83,7 +83,7 @@ def test_what_a_speaker_gives_is_limited_by_seed(pool: Path) -> None:
     assert set(Counter(train("big: {max_seconds: 9, max_utterances: 1}").values()).values()) == {1}
 
 
-def test_lists_of_sets_that_are_no_longer_there_are_removed(pool: Path, tmp_path: Path) -> None:
+def test_lists_of_removed_sets_are_removed(pool: Path, tmp_path: Path) -> None:
     options, data = ListOptions(), tmp_path / "data"
     make_pool_lists(pool, config(pool, "test: {big_test: {}, with_trials: {}}"), data, options)
     (data / "trials/trials_of_a_user").write_text("kept\n")

@@ -1,4 +1,4 @@
-"""Simulated speakers: reproducible files, and parts that behave as the physics they stand for."""
+"""Simulated speakers: reproducible files, and parts that agree with the physics that they model."""
 
 import hashlib
 import os
@@ -50,7 +50,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 # --- The corpus ---
 
 
-def test_tree_and_format_are_as_promised(corpus: Path) -> None:
+def test_the_tree_and_the_audio_format(corpus: Path) -> None:
     files = sorted(str(path.relative_to(corpus)) for path in corpus.rglob("*.flac"))
     speakers = {"train": ("sim010000", "sim010001"), "test": ("sim000000", "sim000001")}
     utterances = {"train": ("00001", "00002"), "test": ("00001",)}
@@ -88,12 +88,12 @@ def test_a_speaker_is_the_same_in_a_larger_corpus_and_another_with_another_seed(
     assert digests(tmp_path / "seed")[name] != known[name]
 
 
-def test_no_two_files_are_alike(corpus: Path) -> None:
+def test_all_files_differ(corpus: Path) -> None:
     audio = [digest for name, digest in digests(corpus).items() if name.endswith(".flac")]
     assert len(set(audio)) == len(audio)
 
 
-def test_a_half_made_corpus_is_completed_and_the_rest_is_left_alone(tmp_path: Path, corpus: Path) -> None:
+def test_an_incomplete_corpus_is_completed_and_finished_files_are_kept(tmp_path: Path, corpus: Path) -> None:
     folder = tmp_path / "corpus"
     simulate_corpus(folder, SMALL)
     (folder / "train/sim010000/s01/00002.flac").unlink()
@@ -105,12 +105,12 @@ def test_a_half_made_corpus_is_completed_and_the_rest_is_left_alone(tmp_path: Pa
     assert touched <= {"train/sim010000/s01/00001.flac", "test/sim000001/s02/00001.flac"}
 
 
-def test_a_whole_corpus_is_not_made_again(corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_complete_corpus_is_not_made_again(corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(simulation, "simulate_utterance", None)
     simulate_corpus(corpus, SMALL)
 
 
-def test_a_cut_leaves_no_half_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interruption_leaves_no_partial_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def cut(*_: object) -> None:
         raise KeyboardInterrupt
 
@@ -121,7 +121,7 @@ def test_a_cut_leaves_no_half_file(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
-def test_a_full_disk_is_named_and_nothing_half_made_stays(tmp_path: Path, jobs: int) -> None:
+def test_a_full_disk_is_an_error_and_leaves_no_partial_file(tmp_path: Path, jobs: int) -> None:
     with small_files(20000), pytest.raises(OSError, match=rf"File too large: '{tmp_path}/c/.*\.flac'"):
         simulate_corpus(tmp_path / "c", SMALL, jobs=jobs)
     assert not list((tmp_path / "c").rglob("*.tmp"))
@@ -130,7 +130,7 @@ def test_a_full_disk_is_named_and_nothing_half_made_stays(tmp_path: Path, jobs: 
 
 @pytest.mark.parametrize("victim", ["the first", "another"])
 def test_when_one_process_is_killed_all_end(tmp_path: Path, victim: str) -> None:
-    """All of them hold the pipe: who reads it comes to its end when the last one is gone."""
+    """All processes hold the pipe, so its reader reaches the end only after the last one has ended."""
     read, write = os.pipe()
     command = [sys.executable, "-m", "wespeaker_lite.bin.simulate_corpus", "--out", str(tmp_path / "corpus")]
     run = subprocess.Popen([*command, "--jobs", "2"], pass_fds=[write], stderr=subprocess.PIPE, text=True)
@@ -157,7 +157,7 @@ def test_other_options_or_a_foreign_folder_are_refused(corpus: Path, tmp_path: P
 
 
 @pytest.mark.parametrize("bad", [{"sessions": 0}, {"train_speakers": -1}, {"seed": 0}, {"test_speakers": 20_000}])
-def test_sizes_that_make_no_sense_are_refused(bad: dict[str, int]) -> None:
+def test_invalid_sizes_are_refused(bad: dict[str, int]) -> None:
     with pytest.raises(InputError, match=next(iter(bad))):
         SimulationOptions(**bad)
 
@@ -198,7 +198,7 @@ def test_glottal_pulses_have_the_period_and_the_open_quotient(rng: np.random.Gen
     assert np.argmin(pulse[:120]) == pytest.approx(np.flatnonzero(is_open[:120])[-1], abs=1)  # excited at closure
 
 
-def test_jitter_and_shimmer_are_the_speakers(rng: np.random.Generator) -> None:
+def test_jitter_and_shimmer_depend_on_the_speaker(rng: np.random.Generator) -> None:
     tracks = steady_tracks(frames=4000, f0=100.0)
     pulse, is_open = simulation._glottis(tracks, steady_speaker(jitter=0.02, shimmer=0.08), rng)
     ends = closures(is_open)
@@ -209,7 +209,7 @@ def test_jitter_and_shimmer_are_the_speakers(rng: np.random.Generator) -> None:
 
 
 def test_vocal_tract_equals_a_cascade_of_resonators() -> None:
-    """Against scipy: the response of second-order sections, one after the other, each with unit gain at 0 Hz."""
+    """Against scipy: the response of a cascade of second-order sections, each with unit gain at 0 Hz."""
     formants = np.array([512.0, 1490.0, 2510.0, 3480.0, 4620.0])
     speaker = steady_speaker()
     tract = simulation._vocal_tract(steady_tracks(2, formants=formants), speaker)[0]
@@ -225,7 +225,7 @@ def test_vocal_tract_equals_a_cascade_of_resonators() -> None:
 
 
 def test_steady_voice_equals_plain_filtering(rng: np.random.Generator) -> None:
-    """Overlap-add with an unchanging tract is the convolution with its impulse response."""
+    """With a constant tract, overlap-add equals convolution with its impulse response."""
     tracks = steady_tracks(frames=200)
     speaker = steady_speaker(bandwidths=np.array([120.0, 120, 150, 200, 300]))  # rings out within the FFT
     pulse, _ = simulation._glottis(tracks, speaker, np.random.default_rng(0))
@@ -240,7 +240,7 @@ def test_steady_voice_equals_plain_filtering(rng: np.random.Generator) -> None:
     assert np.std(voice[inner] - expected[inner]) < 0.01 * np.std(expected[inner])
 
 
-def test_a_fricative_is_noise_about_its_centre(rng: np.random.Generator) -> None:
+def test_a_fricative_is_noise_around_its_centre(rng: np.random.Generator) -> None:
     frames = 400
     tracks = replace(
         steady_tracks(frames),
@@ -287,7 +287,7 @@ def test_women_speak_higher_with_shorter_tracts() -> None:
 
 
 def test_room_decays_by_60_db_in_its_reverberation_time() -> None:
-    """Schroeder's backward integration: the slope of the energy that is still to come."""
+    """Schroeder's backward integration: the slope of the remaining energy."""
     for seed in range(5):
         room = simulation._room(np.random.default_rng(seed))
         tail = room[SAMPLE_RATE // 20 :]  # behind the early reflections
@@ -298,7 +298,7 @@ def test_room_decays_by_60_db_in_its_reverberation_time() -> None:
         assert -60 / slope == pytest.approx(len(room) / SAMPLE_RATE, rel=0.12)
 
 
-def test_sessions_carry_a_room_and_a_channel_of_their_own() -> None:
+def test_each_session_has_its_own_room_and_channel() -> None:
     responses = [make_session(np.random.default_rng(seed)).impulse_response for seed in range(6)]
     spectra = []
     for response in responses:
@@ -312,7 +312,7 @@ def test_sessions_carry_a_room_and_a_channel_of_their_own() -> None:
 
 
 @pytest.mark.parametrize(("snr", "level"), [(5.0, -30.0), (20.0, -22.0)])
-def test_noise_and_level_are_the_sessions(rng: np.random.Generator, snr: float, level: float) -> None:
+def test_noise_and_level_depend_on_the_session(rng: np.random.Generator, snr: float, level: float) -> None:
     voice = np.sin(2 * np.pi * 1000 * np.arange(4 * SAMPLE_RATE) / SAMPLE_RATE)
     samples = simulation._record(voice, plain_session(snr_db=snr, level_db=level), rng) / 32767
     assert 20 * np.log10(samples.std()) == pytest.approx(level, abs=0.1)
@@ -350,7 +350,7 @@ def test_a_voice_survives_the_change_of_session() -> None:
 
 
 def test_sessions_of_a_speaker_differ_more_than_speakers_in_the_mean_spectrum() -> None:
-    """The difficulty that is wanted: the mean log spectrum tells the equipment, not the speaker."""
+    """This makes the corpus difficult: the mean log spectrum depends on the equipment, not on the speaker."""
     means, owners, occasions = [], [], []
     for number in range(8):
         for occasion in range(2):

@@ -1,4 +1,4 @@
-"""Augmentation, and the draws that crops are made with."""
+"""Augmentation, and the random draws of crops."""
 
 import numpy as np
 import pytest
@@ -22,7 +22,7 @@ from wespeaker_lite.data.augmentation import (
 @given(
     seed=st.integers(-(2**70), 2**70), epoch=st.integers(0, 10**6), indices=st.lists(st.integers(0, 10**7), min_size=1)
 )
-def test_draws_depend_on_seed_epoch_and_index_alone(seed: int, epoch: int, indices: list[int]) -> None:
+def test_draws_depend_only_on_seed_epoch_and_index(seed: int, epoch: int, indices: list[int]) -> None:
     together = uniforms(seed, epoch, np.array(indices), 5)
     alone = [uniforms(seed, epoch, np.array([index]), 7)[0, :5] for index in indices]
     np.testing.assert_array_equal(together, alone)
@@ -55,7 +55,7 @@ def masked(config: SpecAugmentConfig, frames: int = 40, mels: int = 30) -> tuple
 
 
 @pytest.mark.parametrize("axis", [0, 1])
-def test_one_mask_is_one_stretch_of_at_most_its_width(axis: int) -> None:
+def test_one_mask_is_one_band_of_at_most_its_width(axis: int) -> None:
     options = {"time_masks": 1, "time_width": 10} if axis == 0 else {"freq_masks": 1, "freq_width": 10}
     both = masked(SpecAugmentConfig(**options))
     lines, size = both[axis], (40, 30)[axis]
@@ -87,7 +87,7 @@ def test_negative_masks_are_refused() -> None:
 
 
 @pytest.mark.parametrize("factor", [0.9, 1.1])
-def test_speed_moves_length_and_pitch(factor: float) -> None:
+def test_speed_changes_length_and_pitch(factor: float) -> None:
     time = np.arange(32000) / 16000
     fast = speed_perturb(np.sin(2 * np.pi * 400 * time).astype(np.float32), factor)
     assert fast.dtype == np.float32
@@ -96,7 +96,7 @@ def test_speed_moves_length_and_pitch(factor: float) -> None:
     assert np.argmax(spectrum) * 16000 / len(fast) == pytest.approx(400 * factor, abs=1)
 
 
-def test_speed_is_resampling_as_scipy_does_it() -> None:
+def test_speed_equals_resampling_by_scipy() -> None:
     samples = np.random.default_rng(0).normal(size=16000)
     low = scipy.signal.sosfilt(scipy.signal.butter(8, 0.6, output="sos"), samples).astype(np.float32)
     expected = scipy.signal.resample_poly(low.astype(np.float64), 10, 9)
@@ -104,7 +104,7 @@ def test_speed_is_resampling_as_scipy_does_it() -> None:
     np.testing.assert_allclose(ours[200:-200], expected[200 : len(ours) - 200], atol=0.02 * np.abs(low).max())
 
 
-def test_senseless_speeds_are_refused_and_prefixes_are_plain() -> None:
+def test_invalid_speeds_are_refused_and_prefixes_are_simple() -> None:
     with pytest.raises(InputError, match=r"speed 0.91234567: .* is not a whole number of Hz"):
         speed_perturb(np.zeros(100, dtype=np.float32), 0.91234567)
     assert [speed_prefix(factor) for factor in (0.9, 1.0, 1.1)] == ["sp0.9-", "", "sp1.1-"]
@@ -122,7 +122,7 @@ def test_copies_are_named_once_and_are_of_a_share(options: dict) -> None:
         from_mapping(AugmentConfig, options, "here")
 
 
-def test_a_share_of_crops_has_a_narrow_band_and_other_masks_stay() -> None:
+def test_a_share_of_crops_has_a_narrow_band_and_keeps_other_masks() -> None:
     options = {"freq_masks": 1, "freq_width": 4, "time_masks": 1}
     draws = uniforms(0, 0, np.arange(2000), 5)
     narrow = SpecAugmentConfig(narrow_band=0.3, narrow_band_width=10, **options)

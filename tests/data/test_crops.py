@@ -1,4 +1,4 @@
-"""Crops and the order in which an epoch takes them."""
+"""Crops, and their order in an epoch."""
 
 import logging
 import os
@@ -28,7 +28,7 @@ LENGTHS = {"B-1": 120, "B-2": 50, "A-1": 31, "C-1": 80, "A-2": 50, "C-2": 200}
 
 @pytest.fixture
 def directory(tmp_path: Path) -> Path:
-    """Six utterances of three speakers in two arks; frame t holds t, plus small noise."""
+    """Six utterances of three speakers in two arks. Frame t has the value t plus small noise."""
     rng = np.random.default_rng(0)
     scp = []
     for part, keys in (("x", ("B-1", "B-2", "C-1")), ("y", ("A-1", "A-2", "C-2"))):
@@ -52,7 +52,7 @@ def get(data: CropDataset, numbers: list[int], epoch: int = 0) -> Batch:
 
 
 def starts(batch: Batch) -> list[int]:
-    """Where crops begin, which their first frames tell."""
+    """The first frame of each crop, from its values."""
     return batch.feats[:, 0].mean(-1).sub(0.1).round().int().tolist()
 
 
@@ -77,7 +77,7 @@ def test_labels_follow_the_order_of_speakers_not_of_utterances(tmp_path: Path) -
     assert data.labels.tolist() == [1, 0]
 
 
-def test_crops_are_those_frames_of_the_utterance(directory: Path) -> None:
+def test_crops_equal_those_frames_of_the_utterance(directory: Path) -> None:
     data = dataset(directory)
     plain = kaldiio.load_scp(str(directory / "feats.scp"))
     for epoch in range(20):
@@ -87,7 +87,7 @@ def test_crops_are_those_frames_of_the_utterance(directory: Path) -> None:
             np.testing.assert_allclose(crop, expected, rtol=1e-5, atol=1e-5)
 
 
-def test_crops_begin_everywhere_alike(directory: Path) -> None:
+def test_crop_starts_are_uniform(directory: Path) -> None:
     data = dataset(directory)
     first, second = (starts(get(data, list(range(index, 6 * 3000, 6)))) for index in (2, 4))
     counts = Counter(second)
@@ -96,7 +96,7 @@ def test_crops_begin_everywhere_alike(directory: Path) -> None:
     assert np.corrcoef(first, second)[0, 1] == pytest.approx(0, abs=0.08)
 
 
-def test_a_short_utterance_is_repeated_and_that_is_said(directory: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_short_utterance_is_repeated_with_a_warning(directory: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
         data = dataset(directory)
     assert "1 of 6 utterances are shorter than a crop of 50 frames and are repeated" in caplog.text
@@ -108,7 +108,7 @@ def test_a_short_utterance_is_repeated_and_that_is_said(directory: Path, caplog:
     assert caplog.text == ""
 
 
-def test_cmn_takes_the_mean_of_the_crop(directory: Path) -> None:
+def test_cmn_subtracts_the_mean_of_the_crop(directory: Path) -> None:
     plain, centred = (get(dataset(directory, cmn=cmn), [0, 5, 3]).feats for cmn in (False, True))
     torch.testing.assert_close(centred, plain - plain.mean(1, keepdim=True), rtol=0, atol=1e-4)
 
@@ -117,7 +117,7 @@ MASKS = SpecAugmentConfig(freq_masks=1, freq_width=4, time_masks=2, time_width=5
 
 
 @pytest.mark.parametrize("cmn", [False, True])
-def test_a_crop_depends_on_seed_epoch_and_number_alone(directory: Path, cmn: bool) -> None:
+def test_a_crop_depends_only_on_seed_epoch_and_number(directory: Path, cmn: bool) -> None:
     data = dataset(directory, cmn=cmn, spec_augment=MASKS)
     numbers = [4, 0, 5, 4, *range(60)]  # more than are decoded at a time
     together = get(data, numbers, epoch=3).feats
@@ -129,7 +129,7 @@ def test_a_crop_depends_on_seed_epoch_and_number_alone(directory: Path, cmn: boo
 
 
 @pytest.mark.parametrize("cmn", [False, True])
-def test_masked_cells_hold_the_mean_of_their_band(directory: Path, cmn: bool) -> None:
+def test_masked_cells_have_the_mean_of_their_band(directory: Path, cmn: bool) -> None:
     plain, masked = (get(dataset(directory, cmn=cmn, **more), [5]).feats[0] for more in ({}, {"spec_augment": MASKS}))
     changed = plain != masked
     assert 0 < changed.float().mean() < 0.6
@@ -137,7 +137,7 @@ def test_masked_cells_hold_the_mean_of_their_band(directory: Path, cmn: bool) ->
 
 
 @pytest.mark.parametrize("workers", [0, 1, 3])
-def test_workers_change_nothing(directory: Path, workers: int) -> None:
+def test_workers_do_not_change_the_crops(directory: Path, workers: int) -> None:
     data = dataset(directory, spec_augment=MASKS)
     sampler = EpochSampler(len(data), 2, seed=1, epoch=2)
     loader = DataLoader(data, sampler=sampler, batch_size=None, num_workers=workers)
@@ -160,7 +160,7 @@ def test_a_batch_can_be_sent_between_processes(directory: Path) -> None:
 # bad input
 
 
-def test_tables_that_differ_are_named_where_they_part(directory: Path) -> None:
+def test_tables_that_differ_are_an_error_with_the_first_difference(directory: Path) -> None:
     table = read_table(directory / "utt2num_frames")
     write_table(directory / "utt2num_frames", {key: value for key, value in table.items() if key != "B-2"})
     with pytest.raises(InputError) as caught:
@@ -178,7 +178,7 @@ def test_a_missing_ark_is_named_at_once(directory: Path) -> None:
         dataset(directory)
 
 
-def test_a_cut_ark_is_named_with_its_utterance(directory: Path) -> None:
+def test_a_truncated_ark_is_an_error_with_its_utterance(directory: Path) -> None:
     os.truncate(directory / "x.ark", (directory / "x.ark").stat().st_size - 1)
     data = dataset(directory)
     get(data, [2, 3])
@@ -186,7 +186,7 @@ def test_a_cut_ark_is_named_with_its_utterance(directory: Path) -> None:
         get(data, [4])
 
 
-def test_frames_that_are_counted_wrong_are_named(directory: Path) -> None:
+def test_wrong_frame_counts_are_errors(directory: Path) -> None:
     write_table(directory / "utt2num_frames", LENGTHS | {"C-2": 190})
     with pytest.raises(InputError, match=r"y.ark: utterance 'C-2' is 200 x 20, .* say 190 x 20"):
         get(dataset(directory), [5])
@@ -202,7 +202,7 @@ def test_arks_of_other_formats_are_refused(directory: Path) -> None:
         dataset(directory)
 
 
-def test_a_crop_has_frames() -> None:
+def test_a_crop_needs_frames() -> None:
     with pytest.raises(InputError, match="frames: 0 does not lie in"):
         from_mapping(CropConfig, {"frames": 0}, "here")
 
@@ -214,7 +214,7 @@ def numbers(sampler: EpochSampler) -> list[list[int]]:
     return [request.numbers.tolist() for request in sampler]
 
 
-def test_an_epoch_takes_every_utterance_once_but_for_the_rest() -> None:
+def test_an_epoch_has_every_utterance_once_except_an_incomplete_batch() -> None:
     sampler = EpochSampler(23, 5, seed=0, epoch=0)
     batches = numbers(sampler)
     assert [len(batch) for batch in batches] == [5] * len(sampler) == [5] * 4
@@ -225,7 +225,7 @@ def test_an_epoch_takes_every_utterance_once_but_for_the_rest() -> None:
     assert all(request.epoch == 9 for request in EpochSampler(23, 5, seed=1, epoch=9))
 
 
-def test_many_epochs_take_all_utterances_alike() -> None:
+def test_many_epochs_use_all_utterances_equally() -> None:
     counts = Counter(
         number for epoch in range(500) for batch in numbers(EpochSampler(23, 5, 0, epoch)) for number in batch
     )
@@ -234,7 +234,7 @@ def test_many_epochs_take_all_utterances_alike() -> None:
 
 
 @given(start=st.integers(0, 7))
-def test_an_epoch_goes_on_where_it_was_broken_off(start: int) -> None:
+def test_an_epoch_resumes_where_it_was_interrupted(start: int) -> None:
     whole = numbers(EpochSampler(100, 13, seed=3, epoch=4))
     rest = EpochSampler(100, 13, seed=3, epoch=4, start_batch=start)
     assert numbers(rest) == whole[start:]
@@ -250,7 +250,7 @@ def test_ranks_share_the_global_batches(world_size: int) -> None:
         assert {len(share) for share in shares} == {12 // world_size}
 
 
-def test_long_epochs_pass_over_the_utterances_again_with_new_crops(directory: Path) -> None:
+def test_long_epochs_repeat_the_utterances_with_new_crops(directory: Path) -> None:
     data = dataset(directory)
     sampler = EpochSampler(6, 4, seed=0, epoch=0, num_batches=6)
     batches = [data[request] for request in sampler]
@@ -262,7 +262,7 @@ def test_long_epochs_pass_over_the_utterances_again_with_new_crops(directory: Pa
 GROUPS = np.repeat([0, 1, 2], [1, 3, 20])  # the speaker of each of 24 utterances
 
 
-def test_speakers_get_as_many_crops_whatever_they_have_said() -> None:
+def test_all_speakers_get_the_same_number_of_crops() -> None:
     sampler = EpochSampler(24, 6, seed=1, epoch=2, num_batches=10, groups=GROUPS)
     crops = np.concatenate([request.numbers for request in sampler])
     assert np.bincount(GROUPS[crops % 24]).tolist() == [20, 20, 20]
@@ -275,7 +275,7 @@ def test_speakers_get_as_many_crops_whatever_they_have_said() -> None:
         assert np.bincount(GROUPS[batch.numbers % 24]).tolist() == [2, 2, 2]
 
 
-def test_sampling_by_group_depends_on_seed_and_epoch_alone() -> None:
+def test_sampling_by_group_depends_only_on_seed_and_epoch() -> None:
     whole = numbers(EpochSampler(24, 6, seed=1, epoch=2, groups=GROUPS))
     assert whole == numbers(EpochSampler(24, 6, seed=1, epoch=2, groups=GROUPS))
     assert whole != numbers(EpochSampler(24, 6, seed=1, epoch=3, groups=GROUPS))
@@ -286,7 +286,7 @@ def test_sampling_by_group_depends_on_seed_and_epoch_alone() -> None:
         assert (batch[::2], batch[1::2]) == shares
 
 
-def test_groups_are_speakers_or_the_corpora_that_begin_their_ids(directory: Path) -> None:
+def test_groups_are_speakers_or_corpora_in_the_prefix_of_ids(directory: Path) -> None:
     data = dataset(directory)
     assert data.groups("utterance") is None
     assert data.groups("speaker").tolist() == data.labels.tolist()
@@ -298,7 +298,7 @@ def test_groups_are_speakers_or_the_corpora_that_begin_their_ids(directory: Path
     assert set(data.groups("corpus").tolist()) == {0}
 
 
-def test_batches_that_cannot_be_are_refused() -> None:
+def test_invalid_batches_are_refused() -> None:
     with pytest.raises(InputError, match="a batch of 10 cannot be shared evenly by 4 processes"):
         EpochSampler(100, 10, 0, 0, world_size=4)
     with pytest.raises(InputError, match="9 utterances do not fill one batch of 10"):

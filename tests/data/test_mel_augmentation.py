@@ -34,7 +34,7 @@ CLIPS = {"music-b": 300, "music-c": 41, "noise-a": 25, "noise-d": 90}
 
 
 def write_feats(folder: Path, lengths: dict[str, int], seed: int) -> Path:
-    """Features that vary like those of speech: 12 nats between loud and quiet."""
+    """Write features with the range of speech: 12 nats between loud and quiet."""
     rng = np.random.default_rng(seed)
     with ArkWriter(folder / "feats") as writer:
         for key, frames in lengths.items():
@@ -70,7 +70,7 @@ def noisy(probability: float = 1.0, **more: object) -> dict[str, NoiseConfig]:
 BOTH = {**noisy(0.4), "reverb": ReverbConfig(0.3)}
 
 
-def test_energies_are_near_and_their_logarithm_is_exact() -> None:
+def test_energies_are_approximate_and_their_logarithm_is_exact() -> None:
     raw = torch.arange(256, dtype=torch.uint8).view(1, 16, 16)
     for low, step in ((-15.9, 0.17), (3.3, 0.07), (20.0, 0.001)):
         energies = energies_of(raw, torch.full((1, 1, 1), low), torch.full((1, 1, 1), step))
@@ -83,13 +83,13 @@ def test_energies_are_near_and_their_logarithm_is_exact() -> None:
 
 
 def clean_crops(speech: Path, batch: Batch) -> np.ndarray:
-    """The crops without what distorts them, in the order of the batch."""
+    """The crops without augmentation, in the order of the batch."""
     plain = get(dataset(speech, None), range(10))
     row = {index: number for number, index in enumerate(plain.indices.tolist())}
     return plain.feats[[row[index] for index in batch.indices.tolist()]].double().numpy()
 
 
-def test_noise_is_mixed_as_powers_at_the_ratio_that_is_drawn(speech: Path, noises: Path) -> None:
+def test_noise_is_mixed_by_power_at_the_drawn_snr(speech: Path, noises: Path) -> None:
     batch = get(dataset(speech, noises, **noisy()), range(10))
     draws = uniforms(7, 0, np.arange(10), 5)
     clips = kaldiio.load_scp(str(noises / "feats.scp"))
@@ -112,14 +112,14 @@ def power(logs: np.ndarray) -> float:
 
 
 @pytest.mark.parametrize("snr", [-5.0, 20.0])
-def test_the_ratio_of_powers_is_the_one_asked_for(speech: Path, noises: Path, snr: float) -> None:
+def test_the_snr_is_the_requested_one(speech: Path, noises: Path, snr: float) -> None:
     config = SnrConfig((snr, snr), (snr, snr), (snr, snr))
     batch = get(dataset(speech, noises, **noisy(snr=config)), range(10))
     for crop, clean in zip(batch.feats.double().numpy(), clean_crops(speech, batch), strict=True):
         assert 10 * math.log10(power(clean) / (power(crop) - power(clean))) == pytest.approx(snr, abs=0.4 + (snr > 0))
 
 
-def test_a_room_is_a_tail_of_energies(speech: Path) -> None:
+def test_reverberation_is_a_decaying_tail_of_energies(speech: Path) -> None:
     batch = get(dataset(speech, None, reverb=ReverbConfig(1.0, (0.2, 0.9), (-3.0, 9.0))), range(10))
     draws = uniforms(7, 0, np.arange(10), 5)
     for crop, clean, draw in zip(batch.feats.double().numpy(), clean_crops(speech, batch), draws, strict=True):
@@ -133,7 +133,7 @@ def test_a_room_is_a_tail_of_energies(speech: Path) -> None:
         assert np.abs(crop - expected).mean() < 0.025
 
 
-def test_a_tail_has_the_energy_and_the_decay_of_its_room() -> None:
+def test_a_tail_has_the_requested_energy_and_decay() -> None:
     energies = torch.zeros(1, 200, 1)
     energies[0, 3] = 1.0
     decay = 10 ** (-6 * 0.01 / 0.5)
@@ -144,7 +144,7 @@ def test_a_tail_has_the_energy_and_the_decay_of_its_room() -> None:
     assert 10 * math.log10(heard[5] / heard[30]) == pytest.approx(60 * 0.25 / 0.5, abs=0.01)
 
 
-def test_a_silent_stretch_adds_nothing(speech: Path, noises: Path, tmp_path: Path) -> None:
+def test_silent_noise_adds_nothing(speech: Path, noises: Path, tmp_path: Path) -> None:
     with ArkWriter(tmp_path / "feats") as writer:
         silence = np.full((60, MELS), math.log(2.0**-23))
         silence[0, 0] += 1e-3
@@ -156,7 +156,7 @@ def test_a_silent_stretch_adds_nothing(speech: Path, noises: Path, tmp_path: Pat
 
 
 @pytest.mark.parametrize("cmn", [False, True])
-def test_a_crop_depends_on_its_number_alone_whatever_distorts_it(speech: Path, noises: Path, cmn: bool) -> None:
+def test_an_augmented_crop_depends_only_on_its_number(speech: Path, noises: Path, cmn: bool) -> None:
     masks = SpecAugmentConfig(freq_masks=1, freq_width=4, time_masks=1, time_width=5)
     data = dataset(speech, noises, cmn=cmn, spec_augment=masks, **BOTH)
     numbers = list(range(150))
@@ -170,7 +170,7 @@ def test_a_crop_depends_on_its_number_alone_whatever_distorts_it(speech: Path, n
     assert not torch.equal(together.feats, get(data, numbers, epoch=3).feats)
 
 
-def test_as_many_crops_are_distorted_as_asked_for_and_the_others_are_as_they_were(speech: Path, noises: Path) -> None:
+def test_the_requested_share_of_crops_is_augmented_and_the_others_are_unchanged(speech: Path, noises: Path) -> None:
     masks = {"spec_augment": SpecAugmentConfig(freq_masks=1, freq_width=4, time_masks=1, time_width=9)}
     batch = get(dataset(speech, noises, **masks, **BOTH), range(3000))
     reverberant, with_noise = len(batch.reverb.decay), len(batch.noise.raw)
@@ -183,7 +183,7 @@ def test_as_many_crops_are_distorted_as_asked_for_and_the_others_are_as_they_wer
     assert not clean.keys() & set(map(key, batch.feats[: reverberant + with_noise]))
 
 
-def test_masked_cells_of_distorted_crops_hold_the_mean_of_their_band(speech: Path, noises: Path) -> None:
+def test_masked_cells_of_augmented_crops_have_the_mean_of_their_band(speech: Path, noises: Path) -> None:
     masks = {"spec_augment": SpecAugmentConfig(freq_masks=1, freq_width=4, time_masks=1, time_width=9)}
     masked = get(dataset(speech, noises, cmn=True, **masks, **BOTH), range(60)).feats
     assert (masked.abs() < 1e-4).float().mean() > 0.15
@@ -191,13 +191,13 @@ def test_masked_cells_of_distorted_crops_hold_the_mean_of_their_band(speech: Pat
     torch.testing.assert_close(whole.mean(1), torch.zeros(60, MELS), rtol=0, atol=2e-4)
 
 
-def test_a_distorted_batch_can_be_sent_between_processes(speech: Path, noises: Path) -> None:
+def test_an_augmented_batch_can_be_sent_between_processes(speech: Path, noises: Path) -> None:
     batch = get(dataset(speech, noises, **BOTH), range(40))
     for copy in (pickle.loads(pickle.dumps(batch)), batch.to("cpu")):
         assert torch.equal(copy.feats, batch.feats)
 
 
-def test_every_kind_has_ratios_of_its_own() -> None:
+def test_every_kind_has_its_own_snr_range() -> None:
     kinds = np.repeat(np.arange(3), 1000)
     snr = draw_snr(uniforms(0, 0, np.arange(3000), 1)[:, 0], kinds, SnrConfig()).flatten().numpy()
     for number, (kind, low, high) in enumerate(zip(NOISE_KINDS, (0, 5, 5), (15, 15, 30), strict=True)):
@@ -205,7 +205,7 @@ def test_every_kind_has_ratios_of_its_own() -> None:
         assert (of_kind.min(), of_kind.max()) == (pytest.approx(low, abs=0.2), pytest.approx(high, abs=0.2)), kind
 
 
-def test_noise_that_is_not_there_is_named(speech: Path, noises: Path, tmp_path: Path) -> None:
+def test_missing_noise_is_an_error(speech: Path, noises: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no features of noise are given; stage 2 makes them, with --musan-dir DIR"):
         dataset(speech, None, **noisy())
     with pytest.raises(InputError, match=r"there is no speech, only music, noise: set crop.noise.kinds"):
@@ -231,6 +231,6 @@ def test_noise_that_is_not_there_is_named(speech: Path, noises: Path, tmp_path: 
         (CropConfig, {"noise": {"probability": 0.6}, "reverb": {"probability": 0.6}}, "add up to more than 1"),
     ],
 )
-def test_senseless_options_are_refused(config: type, options: dict, fault: str) -> None:
+def test_invalid_options_are_refused(config: type, options: dict, fault: str) -> None:
     with pytest.raises(InputError, match=fault):
         from_mapping(config, options, "here")

@@ -1,4 +1,4 @@
-"""A small BC-CMT as after training, for the tests of a trained model in use."""
+"""A small BC-CMT with weights as after training, for the tests of deployment."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,7 +24,7 @@ def make_model(path: Path, features: Mapping[str, Any] | None = None) -> Path:
 
 @torch.no_grad()
 def with_statistics(model: nn.Module, num_mels: int) -> nn.Module:
-    """Norms as training leaves them: statistics that are not 0 and 1, gains and biases that are not 1 and 0."""
+    """Set the norms as after training: statistics other than 0 and 1, gains and biases other than 1 and 0."""
     for name, parameter in model.named_parameters():
         if "norm" in name or ".bn" in name or "log_scale" in name:
             parameter.add_(0.3 * torch.randn_like(parameter))

@@ -12,7 +12,7 @@ from wespeaker_lite.models.margin import build_head
 
 
 class Stack(nn.Module):
-    """One of each kind that is counted, and a norm, which is not."""
+    """One layer of each counted type, and a norm, which is not counted."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -43,7 +43,7 @@ def test_parameters_equal_a_count_by_hand():
     assert count_parameters(model) == (12 * 2 * 3 + 12) + 2 * 12 + (5 * 6 + 5) + (12 * 6 + 6)
 
 
-def test_measuring_leaves_the_model_and_the_random_state_as_they_were():
+def test_measuring_does_not_change_the_model_or_the_random_state():
     model, threads = Stack().train(), torch.get_num_threads()
     statistics, state = model.norm.running_mean.clone(), torch.get_rng_state()
     report(model, 8, {}, LatencyOptions(seconds=(0.2,), threads=threads + 1, repeats=1))
@@ -83,7 +83,7 @@ def test_latency_runs_each_length_as_often_as_asked():
     assert frames == [(1, 100, 8)] * 4 + [(1, 250, 8)] * 4
 
 
-def test_a_report_keeps_what_only_training_needs_apart():
+def test_a_report_counts_training_only_parts_separately():
     head = build_head({"subcenters": 2}, 6, 10)
     assert report(Stack(), 8, {"head": head}, None) == {
         "params": count_parameters(Stack()),
@@ -111,7 +111,7 @@ def test_the_program_prints_one_json_object(tmp_path, monkeypatch, capsys):
     assert list(printed["latency_seconds"]) == ["1", "2", "3", "5", "10"]
 
 
-def test_a_self_teacher_is_counted_apart(tmp_path, monkeypatch, capsys):
+def test_a_self_teacher_is_counted_separately(tmp_path, monkeypatch, capsys):
     from wespeaker_lite.bin import cost
 
     config = tmp_path / "net.yaml"

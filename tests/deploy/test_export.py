@@ -75,7 +75,7 @@ def small_network(options: Mapping[str, Any]) -> torch.nn.Module:
 
 @pytest.mark.parametrize("conf", NETWORKS)
 @torch.inference_mode()
-def test_a_graph_is_the_network_at_any_length(conf: str) -> None:
+def test_a_graph_equals_the_network_at_any_length(conf: str) -> None:
     network, num_mels = small_network(NETWORKS[conf]), NETWORKS[conf]["num_mels"]
     graph = graphs.of_feats(NETWORKS[conf]["name"], network, num_mels, {})
     run = session(graph)
@@ -116,7 +116,7 @@ def test_a_linear_layer_takes_its_norms_with_a_bias_or_without(bias: bool, befor
     [FbankConfig(), SHERPA, FbankConfig(sample_rate=8000, num_mels=40, frame_length_ms=20, frame_shift_ms=15.1)],
 )
 @pytest.mark.parametrize("cmn", [True, False])
-def test_the_front_end_in_the_graph_is_ours(features: FbankConfig, cmn: bool) -> None:
+def test_the_front_end_in_the_graph_equals_ours(features: FbankConfig, cmn: bool) -> None:
     from wespeaker_lite.deploy.graphs.builder import Graph
     from wespeaker_lite.deploy.graphs.front_end import fbank
 
@@ -141,7 +141,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_the_files_are_whole_and_the_card_says_how_exact(exported: Path) -> None:
+def test_the_files_are_complete_and_the_card_gives_their_accuracy(exported: Path) -> None:
     names = ["card.md", "model.fp16.onnx", "model.onnx", "model.w8.onnx", "model_wave.onnx", "verify.json"]
     assert sorted(path.name for path in (exported / "export").iterdir()) == names
     card = (exported / "export/card.md").read_text()
@@ -201,7 +201,7 @@ def test_sherpa_onnx_gives_the_same_embeddings_of_real_speech(exported: Path, sh
         check_in_sherpa(exported, soundfile.read(path, dtype="float32")[0])
 
 
-def test_another_front_end_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_another_front_end_is_an_error(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     make_model(tmp_path / "final.pt", {"num_mels": 80})
     export(tmp_path / "final.pt", tmp_path, tmp_path / "export", About())
     card = (tmp_path / "export/card.md").read_text()
@@ -264,7 +264,7 @@ def graphs_folder(path: Path) -> Path:
         ("x", {"framework": "3d-speaker", "sample_rate": "8000"}, {"sample_rate": 8000}, 1),
     ],
 )
-def test_files_of_wespeaker_and_3d_speaker_get_their_own_front_end(
+def test_models_of_wespeaker_and_3d_speaker_use_their_own_front_end(
     tmp_path: Path, name: str, metadata: Mapping[str, str], options: Mapping[str, Any], full_scale: int
 ) -> None:
     import torchaudio
@@ -284,7 +284,7 @@ def test_files_of_wespeaker_and_3d_speaker_get_their_own_front_end(
     np.testing.assert_allclose(found.embed(speech, rate), wanted, atol=1e-4)
 
 
-def test_what_is_no_speaker_model_gets_one_line(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_speaker_model_gets_one_line(tmp_path: Path) -> None:
     (tmp_path / "text.onnx").write_text("no model")
     foreign(tmp_path / "nemo.onnx", "audio_signal", {"framework": "nemo"})
     foreign(tmp_path / "damaged.onnx", "feats", {"wespeaker_lite": "{"})

@@ -23,7 +23,7 @@ def test_it_is_small_and_judges_by_a_threshold(model: SpeakerModel) -> None:
     assert model.features.high_freq == -400.0
 
 
-def test_it_tells_real_speakers_apart_across_sessions(model: SpeakerModel, shared_data: Path) -> None:
+def test_it_distinguishes_real_speakers_across_sessions(model: SpeakerModel, shared_data: Path) -> None:
     first = {}  # of each speaker, a recording of each of two sessions
     for speaker in sorted((shared_data / "pool/voxforge_test").iterdir()):
         sessions = [next(session.iterdir()) for session in sorted(speaker.iterdir())[:2]]

@@ -45,7 +45,7 @@ def model(path: Path) -> SpeakerModel:
     return SpeakerModel.load(path)
 
 
-def test_an_embedding_is_that_of_stage_5(tmp_path: Path, path: Path, model: SpeakerModel) -> None:
+def test_an_embedding_equals_that_of_stage_5(tmp_path: Path, path: Path, model: SpeakerModel) -> None:
     for key, seconds in (("a", 0.3), ("b", 2.0), ("c", 5.3)):
         soundfile.write(tmp_path / f"{key}.flac", sound(seconds, len(key)), RATE)
     soundfile.write(tmp_path / "d.wav", np.stack([sound(1.0, 4, 44100), sound(1.0, 5, 44100)], 1), 44100)
@@ -58,7 +58,7 @@ def test_an_embedding_is_that_of_stage_5(tmp_path: Path, path: Path, model: Spea
         np.testing.assert_allclose(model.embed(files[key]), read_array(key, place), rtol=0, atol=1e-5)
 
 
-def test_samples_give_what_their_file_gives(tmp_path: Path, model: SpeakerModel) -> None:
+def test_samples_give_the_same_embedding_as_their_file(tmp_path: Path, model: SpeakerModel) -> None:
     stereo = np.stack([sound(1.0, 1, 8000), sound(1.0, 2, 8000)], axis=1)
     soundfile.write(tmp_path / "x.wav", stereo, 8000, subtype="PCM_16")
     integers, _ = soundfile.read(tmp_path / "x.wav", dtype="int16")
@@ -87,7 +87,7 @@ def test_long_recordings_are_read_in_parts_and_averaged(
     assert longest == 2 * RATE
 
 
-def test_scores_are_cosines_less_the_mean_and_enrolment_is_averaged(tmp_path: Path) -> None:
+def test_scores_are_cosines_after_mean_subtraction_and_enrolment_is_averaged(tmp_path: Path) -> None:
     plain = SpeakerModel.load(make_model(tmp_path / "final.pt"))
     a, b, c = (plain.embed(sound(1.0, seed), RATE).astype(float) for seed in range(3))
     assert plain.score(sound(1.0, 0), sound(1.0, 1), RATE) == pytest.approx(cosine(a, b), abs=1e-6)
@@ -126,7 +126,7 @@ def test_the_thresholds_of_another_model_are_refused(tmp_path: Path, path: Path)
         (np.zeros(RATE, np.uint8), RATE, "uint8"),
     ],
 )
-def test_samples_that_are_no_speech_get_one_line(
+def test_samples_without_speech_get_one_line(
     model: SpeakerModel, samples: np.ndarray, rate: int | None, fault: str
 ) -> None:
     with pytest.raises(InputError, match=fault) as caught:
@@ -134,7 +134,7 @@ def test_samples_that_are_no_speech_get_one_line(
     assert len(str(caught.value).splitlines()) == 1
 
 
-def test_files_that_are_no_speech_get_one_line(tmp_path: Path, model: SpeakerModel) -> None:
+def test_files_without_speech_get_one_line(tmp_path: Path, model: SpeakerModel) -> None:
     soundfile.write(tmp_path / "short.wav", sound(0.1), RATE)
     soundfile.write(tmp_path / "silent.wav", np.zeros(RATE), RATE)
     (tmp_path / "text.wav").write_text("no audio")
@@ -147,7 +147,7 @@ def test_files_that_are_no_speech_get_one_line(tmp_path: Path, model: SpeakerMod
     assert not (tmp_path / "ran").exists()
 
 
-def test_without_a_name_the_model_of_the_package_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_name_the_shipped_model_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(speaker_model, "DEFAULT_MODEL", "none.pt")
     with pytest.raises(InputError, match=r"no model is named, and .*pretrained/none.pt does not exist"):
         SpeakerModel.load()
@@ -157,7 +157,7 @@ def test_without_a_name_the_model_of_the_package_is_asked_for(tmp_path: Path, mo
     assert SpeakerModel.load().embed(sound(1.0), RATE).shape == (8,)
 
 
-def test_the_package_that_pip_installs_is_whole(repository: Path) -> None:
+def test_the_package_that_pip_installs_is_complete(repository: Path) -> None:
     project = tomllib.loads((repository / "pyproject.toml").read_text())
     packages = {path.parent.relative_to(repository) for path in repository.glob("wespeaker_lite/**/__init__.py")}
     named = set(project["tool"]["setuptools"]["packages"])

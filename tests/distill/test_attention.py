@@ -1,4 +1,4 @@
-"""KD of attention maps against loops in float64, its pairs, and what does not compare."""
+"""KD of attention maps against float64 loops, the pairs of blocks, and maps that cannot be compared."""
 
 import math
 
@@ -75,7 +75,7 @@ def test_distances_are_means_over_pairs_heads_and_rows(distance: str) -> None:
     assert loss_of(student, teacher, distance=distance).item() == pytest.approx(expected / 2)
 
 
-def test_centred_scores_do_not_see_what_a_softmax_does_not() -> None:
+def test_centred_scores_ignore_a_constant_per_row() -> None:
     ours = block(0)
     shifted = Attention(ours.query, ours.key + 3.0, ours.value)  # adds the same number to each score of a row
     student, teacher = outputs([ours]), outputs([shifted])
@@ -95,14 +95,16 @@ def test_blocks_are_paired_within_their_stage() -> None:
     ("ours", "theirs", "expected"),
     [(4, 4, [0, 1, 2, 3]), (8, 12, [1, 2, 4, 5, 7, 8, 10, 11]), (3, 2, [0, 1, 1]), (1, 3, [2]), (4, 1, [0, 0, 0, 0])],
 )
-def test_uniform_pairs_end_together_and_are_spread_evenly(ours: int, theirs: int, expected: list[int]) -> None:
+def test_uniform_pairs_include_the_last_blocks_and_are_evenly_spaced(
+    ours: int, theirs: int, expected: list[int]
+) -> None:
     student, teacher = (outputs([block(seed) for seed in range(count)]) for count in (ours, theirs))
     pairs = term(student, teacher, pairs="uniform")._pairs(student, teacher)
     assert [mine is block for (mine, _), block in zip(pairs, student.attention[0], strict=True)] == [True] * ours
     assert [next(n for n, block in enumerate(teacher.attention[0]) if block is its) for _, its in pairs] == expected
 
 
-def test_uniform_pairs_blocks_of_the_same_relative_depth() -> None:
+def test_uniform_pairs_have_the_same_relative_depth() -> None:
     student = outputs([block(0)], [block(1)])
     teacher = outputs([block(2), block(3), block(4)], [block(5), block(6)])
     expected = by_hand(student.attention[0][0], teacher.attention[0][2], "kl")
@@ -111,7 +113,7 @@ def test_uniform_pairs_blocks_of_the_same_relative_depth() -> None:
 
 
 @pytest.mark.parametrize("distance", ["kl", "scores", "values"])
-def test_mean_of_heads_compares_other_numbers_of_heads(distance: str) -> None:
+def test_the_mean_over_heads_compares_different_numbers_of_heads(distance: str) -> None:
     ours, theirs = block(0, heads=3), block(1, heads=2)
     loss = loss_of(outputs([ours]), outputs([theirs]), heads="mean", distance=distance)
     maps = []
@@ -126,7 +128,7 @@ def test_mean_of_heads_compares_other_numbers_of_heads(distance: str) -> None:
 
 @pytest.mark.parametrize("distance", ["kl", "scores", "values"])
 @pytest.mark.parametrize("heads", ["match", "mean"])
-def test_slopes_reach_the_student_alone_and_are_right(distance: str, heads: str) -> None:
+def test_gradients_reach_only_the_student_and_are_correct(distance: str, heads: str) -> None:
     teacher = outputs([block(7)])
     inputs = vars(block(0)).values()
 
@@ -139,7 +141,7 @@ def test_slopes_reach_the_student_alone_and_are_right(distance: str, heads: str)
 
 
 @pytest.mark.parametrize("distance", ["kl", "scores", "values"])
-def test_a_student_like_its_teacher_costs_nothing_and_any_other_does(distance: str) -> None:
+def test_the_loss_is_0_only_for_a_student_equal_to_its_teacher(distance: str) -> None:
     same = outputs([block(0)], [block(1)])
     assert loss_of(same, same, distance=distance).item() == pytest.approx(0, abs=1e-12)
     assert loss_of(outputs([block(2)], [block(3)]), same, distance=distance).item() > 0.01
@@ -167,7 +169,9 @@ def test_a_student_like_its_teacher_costs_nothing_and_any_other_does(distance: s
         (outputs([block(0)]), outputs([block(1)]), {"distance": "mse"}, "kl"),
     ],
 )
-def test_what_does_not_compare_is_said(student: Outputs, teacher: Outputs, options: dict, message: str) -> None:
+def test_maps_that_cannot_be_compared_are_errors(
+    student: Outputs, teacher: Outputs, options: dict, message: str
+) -> None:
     with pytest.raises(InputError, match=message):
         term(student, teacher, **options)
 
@@ -181,7 +185,7 @@ def test_half_precision_is_compared_in_single() -> None:
     assert loss.item() == pytest.approx(loss_of(outputs([exact[0]]), outputs([exact[1]])).item(), rel=1e-5)
 
 
-def test_networks_of_other_sizes_teach_each_other() -> None:
+def test_networks_of_different_sizes_can_teach_each_other() -> None:
     small = {"depth": [1, 1, 1, 1], "channels": [8, 8, 8, 8]}
     student = models.build("bc_cmt", small, 80)
     teacher = models.build("bc_cmt", {**small, "channels": [16, 16, 32, 32], "depth": [1, 1, 2, 1]}, 80).eval()

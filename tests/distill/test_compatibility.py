@@ -1,4 +1,4 @@
-"""A student and a teacher that do not fit are told apart before the teacher is trained; test_conf.py has all confs."""
+"""A mismatch of student and teacher is found before the teacher is trained. test_conf.py checks all confs."""
 
 from pathlib import Path
 
@@ -27,11 +27,11 @@ def written(path: Path, given: dict) -> Path:
 
 
 @pytest.mark.parametrize("name", ["attention", "label", "embedding", "decoupled", "relational", "similarity", "hint"])
-def test_what_fits_goes_through(name: str, tmp_path: Path) -> None:
+def test_matching_student_and_teacher_pass(name: str, tmp_path: Path) -> None:
     checked(tmp_path, {"name": name}, BC_CMT, {**BC_CMT, "channels": [16, 16]})
 
 
-def test_embeddings_of_whole_utterances_may_come_from_other_features(tmp_path: Path) -> None:
+def test_embeddings_of_whole_utterances_allow_other_features(tmp_path: Path) -> None:
     checked(tmp_path, {"name": "embedding"}, BC_CMT, ECAPA, "utterance", features={"num_mels": 40})
 
 
@@ -50,6 +50,6 @@ def test_embeddings_of_whole_utterances_may_come_from_other_features(tmp_path: P
         ({"name": "embedding"}, ECAPA, {"features": {"num_mels": 40}}, "num_mels 40, not 80"),
     ],
 )
-def test_what_clashes_is_said(term: dict, teacher: dict, changes: dict, message: str, tmp_path: Path) -> None:
+def test_mismatches_are_errors(term: dict, teacher: dict, changes: dict, message: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=message):
         checked(tmp_path, term, BC_CMT, teacher, **changes)

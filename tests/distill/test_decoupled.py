@@ -19,7 +19,7 @@ def kl(p: list[float], q: list[float]) -> float:
 
 
 def looped(taught: torch.Tensor, teaching: torch.Tensor, labels: list[int], temperature: float) -> tuple[float, float]:
-    """The two divergences, target against the rest and among the rest, each a mean over the batch."""
+    """The two divergences, target against others and among the others, averaged over the batch."""
     target = others = 0.0
     for ours, theirs, label in zip(taught.tolist(), teaching.tolist(), labels, strict=True):
         q, p = (softmax([value / temperature for value in row]) for row in (ours, theirs))
@@ -40,8 +40,8 @@ def test_both_parts_against_loops(temperature: float, logits: str) -> None:
     assert loss_of(built, student, teacher).item() == pytest.approx(expected, rel=1e-4)
 
 
-def test_with_the_teachers_doubt_as_weight_it_is_label_kd() -> None:
-    """KL = KL of (p, 1 - p) + (1 - p) * KL of the others: for one crop the weight can be written into `nontarget`."""
+def test_with_the_teachers_uncertainty_as_weight_it_equals_label_kd() -> None:
+    """KL = KL of (p, 1 - p) + (1 - p) * KL of the others, so for one crop `nontarget` can be 1 - p."""
     student, teacher = outputs(1), outputs(2)
     one = [Outputs(*(field[:1] for field in (each.embedding, each.cosine_logits, each.margin_logits)))
            for each in (student, teacher)]  # fmt: skip

@@ -1,4 +1,4 @@
-"""KD of intermediate maps against float64 loops; sizes that differ are brought together, what is not there is said."""
+"""KD of feature maps against float64 loops, with maps of different sizes, and errors for missing maps."""
 
 from itertools import product
 
@@ -34,7 +34,7 @@ def loss_of(built: Term, student: Outputs, teacher: Outputs) -> float:
 
 
 def averaged(maps: Tensor, bands: int, frames: int) -> Tensor:
-    """Planes (B, C, F, T), averaged down by whole factors."""
+    """Maps (B, C, F, T), downsampled by averages with integer factors."""
     out = torch.zeros(*maps.shape[:2], bands, frames, dtype=torch.float64)
     high, wide = maps.shape[2] // bands, maps.shape[3] // frames
     for b, c, f, t in product(*map(range, out.shape)):
@@ -81,7 +81,7 @@ def test_each_distance_against_loops(distance: str) -> None:
     assert loss_of(built, student, teacher) == pytest.approx(expected.item(), rel=1e-4)
 
 
-def test_maps_without_bands_meet_maps_that_have_some() -> None:
+def test_maps_without_bands_are_compared_with_maps_with_bands() -> None:
     student, teacher = shown(1, (3, 8)), shown(2, (5, 2, 4))
     built = term(student, teacher, distance="mse")
     flat = teacher.maps[0].double().reshape(2, 10, 1, 4)
@@ -104,7 +104,7 @@ def test_layers_are_paired_by_number_and_only_the_student_learns() -> None:
     assert all(maps.grad is None for maps in teacher.maps)
 
 
-def test_what_is_not_there_is_said() -> None:
+def test_missing_maps_are_errors() -> None:
     student, teacher = shown(1, (3, 8)), shown(2, (5, 8))
     with pytest.raises(InputError, match="the teacher has none; embeddings computed once"):
         term(student, Outputs(torch.zeros(2, 3)))

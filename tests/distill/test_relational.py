@@ -53,7 +53,7 @@ def test_each_part_against_loops(part: str, relations: object, normalise: bool) 
     assert loss_of(built, student, teacher).item() == pytest.approx(3 * expected, rel=1e-4)
 
 
-def test_a_rotated_space_costs_nothing_and_twins_have_finite_gradients() -> None:
+def test_rotation_gives_loss_0_and_equal_embeddings_have_finite_gradients() -> None:
     student = outputs(1)
     turned = Outputs(student.embedding.detach().flip(1) * 2)
     assert loss_of(term(name="relational"), student, turned).item() == pytest.approx(0, abs=1e-6)

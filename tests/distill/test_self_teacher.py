@@ -1,4 +1,4 @@
-"""SKDFE's self-teacher against float64 loops, and which parameters each of its losses moves."""
+"""SKDFE's self-teacher against float64 loops, and which parameters each of its losses trains."""
 
 import math
 from collections.abc import Sequence
@@ -110,7 +110,7 @@ def sweep(weight: Tensor, x: Tensor) -> Tensor:
 
 
 def pooled(x: Tensor, size: Sequence[int]) -> Tensor:
-    """On an axis that gets smaller, cell n is the largest of 2n - 1, 2n and 2n + 1, as far as they exist."""
+    """On an axis that gets smaller, cell n is the largest of cells 2n - 1, 2n and 2n + 1, if they exist."""
     sources = [
         [[k for k in (2 * n - 1, 2 * n, 2 * n + 1) if 0 <= k < old] for n in range(new)]
         if new < old
@@ -140,7 +140,7 @@ def repeated(x: Tensor, size: Sequence[int]) -> Tensor:
     ids=["odd-sizes", "frequency-only", "1-d"],
 )
 @pytest.mark.parametrize("width", [1.0, 1.5])
-def test_a_pass_equals_the_formulas(
+def test_the_forward_pass_equals_the_formulas(
     channels: tuple[int, ...], kernel: tuple[int, int], sizes: list[tuple[int, int]], width: float, match: str
 ) -> None:
     enhancement = Enhancement(channels, kernel, Config(width=width, match=match)).double()
@@ -244,7 +244,7 @@ def test_the_label_level_is_the_kl_of_the_self_teachers_distribution(logits: str
 
 
 @pytest.mark.parametrize("crops", ["all", "right", "confidence"])
-def test_the_label_level_is_taught_on_the_crops_that_are_asked_for(crops: str) -> None:
+def test_the_label_level_uses_the_selected_crops(crops: str) -> None:
     student = Student()
     term, outputs = student.term(crops=crops, temperature=2.5), student()
     # so that the first crop is classified right, the second wrong
@@ -292,7 +292,7 @@ def test_kd_waits_for_its_first_epoch() -> None:
     ]  # fmt: skip
 
 
-def test_a_level_without_weight_is_not_made() -> None:
+def test_a_level_without_weight_has_no_loss() -> None:
     student = Student()
     made = {
         (alpha, beta): set(student.term(alpha=alpha, beta=beta)(student(), None, LABELS))
@@ -315,11 +315,11 @@ def test_both_levels_grow_over_the_ramp() -> None:
     assert term.weights(9) == {"self_class": 1.0, "self_label": 3.0, "self_feature": 0.5}
 
 
-# --- who learns from what --------------------------------------------------------------------------------------------
+# --- which loss trains which module ----------------------------------------------------------------------------------
 
 
-def moved_by(loss: str, distance: str = "attention") -> set[str]:
-    """Parts of student and self-teacher that a loss gives a gradient to; a part gets it whole or not at all."""
+def trained_by(loss: str, distance: str = "attention") -> set[str]:
+    """The modules of student and self-teacher that get a gradient of a loss, for all or none of their parameters."""
     student = Student()
     term = student.term(distance=distance, pooling="attentive")
     term(student(), None, LABELS)[loss].backward()
@@ -336,17 +336,17 @@ BACKBONE = {"stem", "stages"}
 
 def test_the_self_teachers_classification_reaches_the_student_through_its_maps() -> None:
     own = {f"term.{part}" for part in ("enhancement", "pooling", "norm", "embedding", "head")}
-    assert moved_by("self_class") == BACKBONE | own
+    assert trained_by("self_class") == BACKBONE | own
 
 
-def test_the_label_level_moves_the_student_alone() -> None:
-    assert moved_by("self_label") == BACKBONE | {"embedding", "head.weight"}
+def test_the_label_level_trains_only_the_student() -> None:
+    assert trained_by("self_label") == BACKBONE | {"embedding", "head.weight"}
 
 
-def test_the_feature_level_moves_the_student_and_the_adaptors_alone() -> None:
-    assert moved_by("self_feature") == BACKBONE
-    assert moved_by("self_feature", "mse") == BACKBONE | {"term.adaptors"}
-    assert moved_by("self_feature", "cosine") == BACKBONE | {"term.adaptors"}
+def test_the_feature_level_trains_only_the_student_and_the_adaptors() -> None:
+    assert trained_by("self_feature") == BACKBONE
+    assert trained_by("self_feature", "mse") == BACKBONE | {"term.adaptors"}
+    assert trained_by("self_feature", "cosine") == BACKBONE | {"term.adaptors"}
 
 
 # --- any network, any precision, bad input ---------------------------------------------------------------------------
@@ -364,7 +364,7 @@ def test_every_network_can_have_a_self_teacher(name: str) -> None:
     assert sum(parameter.grad.abs().sum() for parameter in term.enhancement.parameters()) > 0
 
 
-def test_distances_are_taken_in_full_precision() -> None:
+def test_distances_are_computed_in_full_precision() -> None:
     student = Student()
     term = student.term()
     short = [noise(3, 4, 9, 9, seed=n).bfloat16() for n in range(4)]

@@ -1,4 +1,4 @@
-"""Several teachers: a term for each, and their losses combined; a clash with any of them is said."""
+"""Several teachers: a term for each, combined losses, and an error for a mismatch with any of them."""
 
 import pytest
 import torch
@@ -41,7 +41,7 @@ def test_losses_of_each_teacher_are_combined(name: str, config: dict, combined: 
         assert [sum(p.numel() for p in part.parameters()) for part in term.each] == [0, 24]
 
 
-def test_a_term_without_teacher_stands_once_and_a_clash_is_said() -> None:
+def test_a_term_without_teacher_occurs_once_and_a_mismatch_is_an_error() -> None:
     headless = Partners(outputs(1), Outputs(torch.zeros(1, 6)), HeadConfig(), 7, 100)
     with pytest.raises(InputError, match="needs a teacher with a head"):
         distill.build_terms([{"name": "label"}], [partners(), headless], DistillConfig(teachers=TWO))

@@ -82,12 +82,12 @@ def test_no_gradient_reaches_the_teacher(section: dict) -> None:
 
 
 @pytest.mark.parametrize("name", ["label", "decoupled", "embedding", "relational", "similarity"])
-def test_the_same_outputs_cost_nothing(name: str) -> None:
+def test_equal_outputs_give_loss_0(name: str) -> None:
     same = outputs(3)
     assert loss_of(term(name=name), same, same).item() == pytest.approx(0, abs=2e-5)
 
 
-def test_a_projection_joins_unlike_widths_and_is_trained() -> None:
+def test_a_projection_connects_different_widths_and_is_trained() -> None:
     student, teacher = outputs(1, width=4), outputs(2, width=6)
     joined = term(4, 6, name="embedding")
     projected = student.embedding @ joined.projection.weight.T
@@ -147,7 +147,7 @@ def test_bad_terms(sections: list[dict], message: str) -> None:
         ({"distill": {"terms": [{"name": "self_teacher"}]}, "pretrained": "campplus"}, "would do nothing"),
     ],
 )
-def test_what_would_do_nothing_or_something_else_is_refused(experiment: dict, message: str) -> None:
+def test_options_without_effect_or_with_a_wrong_effect_are_refused(experiment: dict, message: str) -> None:
     with pytest.raises(InputError, match=message):
         from_given({"model": {"name": "ecapa_tdnn"}, **experiment}, "made.yaml")
 

@@ -1,4 +1,4 @@
-"""The page that compares two recordings, in a real browser, with a file in place of the microphone."""
+"""The page that compares two recordings, in a real browser, with a file instead of the microphone."""
 
 import functools
 import http.server
@@ -135,7 +135,7 @@ def test_two_files_are_compared_as_onnxruntime_does(page: Browser, folder: Path,
     ("name", "message"),
     [("silent.wav", "Silent"), ("short.wav", "Too short: 0.20 s"), ("text.wav", "cannot read the file as audio")],
 )
-def test_a_bad_file_is_said_in_one_line(page: Browser, folder: Path, name: str, message: str) -> None:
+def test_a_bad_file_gets_one_line(page: Browser, folder: Path, name: str, message: str) -> None:
     choose(page, folder, "low.wav", name)
     assert message in page.evaluate("document.querySelector('#second .error').textContent")
 

@@ -1,4 +1,4 @@
-"""Links of the documentation, and the files of tests that it names."""
+"""Links in the documentation, and the test files that it names."""
 
 import re
 from collections.abc import Iterator
@@ -23,7 +23,7 @@ def broken_links(page: Path) -> Iterator[str]:
     for link in LINK.findall(CODE.sub("", page.read_text(encoding="utf-8"))):
         name, _, anchor = link.partition("#")
         target = page.parent / name if name else page
-        if re.match(r"[a-z]+:", link):  # another site, which a test does not ask
+        if re.match(r"[a-z]+:", link):  # another site, which a test cannot check
             continue
         if not target.exists() or not target.resolve().is_relative_to(ROOT):
             yield f"{link}: no such file"
@@ -41,7 +41,7 @@ def anchors(page: Path) -> set[str]:
     return {f"{slug}-{number}" if number else slug for slug, count in found.items() for number in range(count + 1)}
 
 
-def test_what_does_not_resolve_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_broken_links_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(f"{__name__}.ROOT", tmp_path)
     (tmp_path / "other.md").write_text("# A title: `code`, twice\n\n# A title: `code`, twice\n")
     page = tmp_path / "page.md"
@@ -51,7 +51,7 @@ def test_what_does_not_resolve_is_found(tmp_path: Path, monkeypatch: pytest.Monk
     assert [line.partition(":")[0] for line in broken_links(page)] == ["none.md", "other.md#none", "#none", "../.."]
 
 
-def test_tests_that_the_page_of_faults_names_are_there() -> None:
+def test_tests_in_the_page_of_faults_exist() -> None:
     text = (ROOT / "docs/faults.md").read_text(encoding="utf-8")
     named = set(re.findall(r"`([\w/]+\.py)`", text))
     assert len(named) > 30

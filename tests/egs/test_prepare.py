@@ -1,4 +1,4 @@
-"""`egs/*/prepare.sh` as the stages call it, from another folder than the checkout, so that data/ is a fresh one."""
+"""`egs/*/prepare.sh` as the stages call it, but in another folder than the checkout, with a new data/."""
 
 import hashlib
 import http.server
@@ -27,7 +27,7 @@ TINY = {
 
 
 class Prepare:
-    """Runs a corpus's prepare.sh in a folder of its own."""
+    """Runs the prepare.sh of a corpus in a new folder."""
 
     def __init__(self, repository: Path, folder: Path) -> None:
         self.repository, self.folder = repository, folder
@@ -71,7 +71,7 @@ def test_corpus_conf_has_what_the_stages_need(repository: Path, corpus: str) -> 
     assert all(name.startswith("trials_") for name in values["trials"].split())
 
 
-def test_mini_is_made_and_listed_and_a_second_get_keeps_it(prepare: Prepare, tmp_path: Path) -> None:
+def test_mini_is_made_and_listed_and_kept_by_a_second_get(prepare: Prepare, tmp_path: Path) -> None:
     result = prepare("mini", "get", "data/mini/corpus", **TINY)
     assert result.returncode == 0, result.stderr
     corpus = tmp_path / "data/mini/corpus"
@@ -93,11 +93,11 @@ def test_mini_is_made_and_listed_and_a_second_get_keeps_it(prepare: Prepare, tmp
     assert "other options" in changed.stderr
 
 
-def test_mini_elsewhere_is_only_looked_at(prepare: Prepare, tmp_path: Path) -> None:
+def test_mini_elsewhere_is_only_checked(prepare: Prepare, tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     result = prepare("mini", "get", "mine", **TINY)
     assert result.returncode == 1
-    assert "holds no simulated corpus" in result.stderr
+    assert "has no simulated corpus" in result.stderr
     assert names(tmp_path) == []
 
 
@@ -184,7 +184,7 @@ def test_own_tree_is_split_and_never_written_into(prepare: Prepare, tmp_path: Pa
     assert result.stdout == "trials_O\n"
 
 
-def test_pool_takes_its_sets_from_a_yaml_elsewhere(prepare: Prepare, tmp_path: Path) -> None:
+def test_pool_reads_its_sets_from_another_yaml(prepare: Prepare, tmp_path: Path) -> None:
     original_speechocean(tmp_path / "original")
     (tmp_path / "pool").mkdir()
     (tmp_path / "pool/mine").symlink_to(tmp_path / "original/WAVE")
@@ -202,7 +202,7 @@ def test_pool_takes_its_sets_from_a_yaml_elsewhere(prepare: Prepare, tmp_path: P
     assert result.stdout.split("\n")[:2] == ["trials_O_a trials_O_b"] * 2
 
 
-def test_own_without_a_folder_says_what_to_do(prepare: Prepare) -> None:
+def test_own_without_a_folder_prints_what_to_do(prepare: Prepare) -> None:
     result = prepare("own", "get", "nowhere")
     assert result.returncode == 1
     assert "--corpus-dir" in result.stderr

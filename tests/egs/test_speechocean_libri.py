@@ -1,4 +1,4 @@
-"""`egs/speechocean_libri/prepare.sh`: speechocean762 with one clip each of further training speakers."""
+"""`egs/speechocean_libri/prepare.sh`: speechocean762 with one clip of each further training speaker."""
 
 import hashlib
 import http.server
@@ -24,7 +24,7 @@ def prepare(repository: Path, tmp_path: Path) -> Prepare:
 
 
 def librispeech(folder: Path) -> Path:
-    """Speakers of one and of two chapters; the first chapter by name (121026) is not the first by number (222)."""
+    """Speakers with one or two chapters. The first chapter by name (121026) is not the first by number (222)."""
     for chapter in ("103/1240", "103/1241", "1034/121119", "40/222", "40/121026"):
         inside = folder / "train-clean-100" / chapter
         inside.mkdir(parents=True)
@@ -44,7 +44,7 @@ def contents(*folders: Path) -> dict[str, bytes]:
 
 
 def assert_only_the_training_set_differs(prepare: Prepare, corpora: Path, clips: dict[str, str]) -> None:
-    """Compare what stages 0 and 1 make of both corpora, this one and the one that it extends."""
+    """Compare the data of stages 0 and 1 for this corpus and for speechocean762."""
     for corpus, folder in (("speechocean762", corpora / "speechocean762"), (CORPUS, corpora)):
         variables = {"LIBRISPEECH_SPEAKERS": str(len(clips))}
         for command in (["get", folder], ["lists", folder, f"data/{corpus}"]):
@@ -59,7 +59,7 @@ def assert_only_the_training_set_differs(prepare: Prepare, corpora: Path, clips:
     assert all(Path(path).is_file() for path in wavs.values())
 
 
-def test_sets_and_trials_are_named_as_those_of_the_corpus_that_it_extends(repository: Path) -> None:
+def test_sets_and_trials_have_the_names_of_the_extended_corpus(repository: Path) -> None:
     def values(corpus: str) -> list[str]:
         script = f'. egs/{corpus}/corpus.conf; for name in {{train,test,cohort}}_set trials; do echo "${{!name}}"; done'
         script += '; [ -e "$default_config" ]; [[ "$corpus_variables" == *"SPEECHOCEAN762_URL SPEECHOCEAN762_SEED"* ]]'
@@ -69,7 +69,7 @@ def test_sets_and_trials_are_named_as_those_of_the_corpus_that_it_extends(reposi
     assert values(CORPUS) == values("speechocean762")
 
 
-def test_the_first_clip_of_each_speaker_joins_the_training_set(prepare: Prepare, tmp_path: Path) -> None:
+def test_the_first_clip_of_each_speaker_is_added_to_the_training_set(prepare: Prepare, tmp_path: Path) -> None:
     original_speechocean(tmp_path / "mine/speechocean762")
     librispeech(tmp_path / "mine/LibriSpeech")
     before = names(tmp_path / "mine")
@@ -77,7 +77,7 @@ def test_the_first_clip_of_each_speaker_joins_the_training_set(prepare: Prepare,
     assert names(tmp_path / "mine") == before
 
 
-def test_clips_that_were_picked_before_are_taken_as_they_are(prepare: Prepare, tmp_path: Path) -> None:
+def test_selected_clips_are_used_unchanged(prepare: Prepare, tmp_path: Path) -> None:
     original_speechocean(tmp_path / "mine/speechocean762")
     (tmp_path / "mine/librispeech_clips").mkdir()
     for clip in CLIPS:
@@ -87,7 +87,7 @@ def test_clips_that_were_picked_before_are_taken_as_they_are(prepare: Prepare, t
 
 
 @pytest.mark.parametrize("command", [["get", "mine"], ["lists", "mine", "data/x"]])
-def test_what_is_missing_is_named_with_what_to_do(prepare: Prepare, tmp_path: Path, command: list[str]) -> None:
+def test_missing_parts_are_errors_with_what_to_do(prepare: Prepare, tmp_path: Path, command: list[str]) -> None:
     def error() -> str:
         result = prepare(CORPUS, *command)
         assert result.returncode == 1

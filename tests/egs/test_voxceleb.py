@@ -1,4 +1,4 @@
-"""VoxCeleb from folders to lists, on a small tree in its layout: `egs/voxceleb/prepare.sh` and stages 0 and 1."""
+"""VoxCeleb from folders to lists, on a small tree with its layout: `egs/voxceleb/prepare.sh`, stages 0 and 1."""
 
 import http.server
 import logging
@@ -34,13 +34,13 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Tree:
 
 @pytest.fixture
 def tree(made: Tree, tmp_path: Path) -> Tree:
-    """A copy that a test may spoil; `root` is what stage 0 leaves: vox1/ and vox2/ in one folder."""
+    """A copy that a test may change. `root` is the output of stage 0: vox1/ and vox2/ in one folder."""
     shutil.copytree(made.root, tmp_path / "corpus")
     return replace(made, root=tmp_path / "corpus")
 
 
-def relaid(tree: Tree, layout: str) -> Tree:
-    """Move the parts to where another way to unpack would have left them."""
+def move_parts(tree: Tree, layout: str) -> Tree:
+    """Move the parts to another layout of unpacked archives."""
     new = replace(tree, layout=layout)
     for part in tree.speakers:
         new.folder(part).mkdir(parents=True, exist_ok=True)
@@ -50,7 +50,7 @@ def relaid(tree: Tree, layout: str) -> Tree:
 
 
 def prepared(tree: Tree, **options: object) -> tuple[Path, list[str]]:
-    """Run what stage 1 runs: the data folder, and the differences that were found."""
+    """Prepare as stage 1 does. Returns the data folder, and the differences that were found."""
     data = tree.root.parent / "data"
     prepare(tree.root, data, Options(**options))
     return data, (data / "differences.txt").read_text().splitlines()
@@ -62,7 +62,7 @@ def ids(tree: Tree, *parts: str) -> list[str]:
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_each_layout_gives_the_same_lists(tree: Tree, layout: str) -> None:
-    tree = relaid(tree, layout)
+    tree = move_parts(tree, layout)
     data, _ = prepared(tree)
     for name, parts in (("train", ["vox2 dev"]), ("test", ["vox1 dev", "vox1 test"])):
         assert list(read_table(data / name / "utt2spk")) == ids(tree, *parts)
@@ -105,7 +105,7 @@ def test_sexes_come_from_the_tables(tree: Tree) -> None:
     assert not (data / "test/spk2gender").exists()
 
 
-def test_every_difference_from_what_is_published_is_listed(tree: Tree, caplog: pytest.LogCaptureFixture) -> None:
+def test_every_difference_from_the_published_corpus_is_listed(tree: Tree, caplog: pytest.LogCaptureFixture) -> None:
     shutil.rmtree(tree.folder("vox2 dev") / "id00015")
     split = [f"1 {utterance}.wav\n" for utterance in tree.utterances("vox1 dev")]
     (tree.root / "vox1/iden_split.txt").write_text("".join(split) + "2 id10001/other/00001.wav\n")
@@ -122,7 +122,7 @@ def test_every_difference_from_what_is_published_is_listed(tree: Tree, caplog: p
     assert f"{len(differences)} differences from what is published, all in" in caplog.text
 
 
-def test_the_real_numbers_of_speakers_leave_no_difference(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_published_numbers_of_speakers_give_no_difference(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
     sizes = {part: (len(tree.speakers[part]), len(tree.utterances(part))) for part in tree.speakers}
     monkeypatch.setattr(voxceleb, "KNOWN", {tuple(part.split()): size for part, size in sizes.items()})
     lines = {letter: (tree.root / "vox1" / name).read_text().count("\n") for letter, name in voxceleb.LISTS.items()}
@@ -176,7 +176,7 @@ def no_video(tree: Tree) -> str:
 
 
 @pytest.mark.parametrize("defect", [empty, dead_link, hidden, emptied_speaker, both_kinds, no_speaker, no_video])
-def test_a_defect_is_listed_and_the_rest_prepared(tree: Tree, defect: Callable[[Tree], str]) -> None:
+def test_a_defect_is_listed_and_all_else_is_prepared(tree: Tree, defect: Callable[[Tree], str]) -> None:
     said = defect(tree)
     data, differences = prepared(tree)
     assert any(said in line for line in differences), differences
@@ -189,7 +189,7 @@ def test_a_defect_is_listed_and_the_rest_prepared(tree: Tree, defect: Callable[[
     )
 
 
-def test_what_lies_beside_and_how_folders_are_linked_changes_nothing(tree: Tree) -> None:
+def test_other_files_and_links_do_not_change_the_lists(tree: Tree) -> None:
     data, before = prepared(tree)
     expected = read_table(data / "train/utt2spk"), read_table(data / "test/utt2spk")
     shutil.copytree(tree.folder("vox2 dev"), tree.root / "vox2/dev/txt")
@@ -212,7 +212,7 @@ def test_upper_case_endings_are_read(tree: Tree) -> None:
     assert all(value.endswith("|") for value in read_table(data / "train/wav.scp").values())
 
 
-def test_an_utterance_that_a_trial_needs_must_be_there(tree: Tree) -> None:
+def test_an_utterance_of_a_trial_must_exist(tree: Tree) -> None:
     tree.path("vox1 test", tree.utterances("vox1 test")[1]).write_bytes(b"")
     with pytest.raises(InputError, match=r"veri_test2.txt:1: utterance 'id10270/.*00002.wav' is not in the data"):
         prepared(tree)
@@ -280,7 +280,7 @@ def test_m4a_without_ffmpeg_says_what_to_install(tree: Tree, monkeypatch: pytest
             step()
 
 
-def test_lists_are_downloaded_where_no_folder_has_them(tree: Tree, tmp_path: Path) -> None:
+def test_lists_are_downloaded_if_no_folder_has_them(tree: Tree, tmp_path: Path) -> None:
     (tmp_path / "served").mkdir()
     for name in LISTS[:2]:
         (tree.root / "vox1" / name).rename(tmp_path / "served" / name)
@@ -312,7 +312,7 @@ def test_wrong_calls_show_the_usage(script: Callable, arguments: list[str]) -> N
     assert "Usage: " in result.stderr
 
 
-def test_m4a_is_decoded_once_and_a_second_run_goes_on(
+def test_m4a_is_decoded_once_and_a_second_run_resumes(
     script: Callable, repository: Path, tree: Tree, tmp_path: Path
 ) -> None:
     runner = str(repository / "tools/run.pl")
@@ -337,7 +337,7 @@ def test_m4a_is_decoded_once_and_a_second_run_goes_on(
     assert not list((tmp_path / "data/voxceleb/flac").rglob(".*"))
 
 
-def test_a_pipe_names_a_cut_m4a(tree: Tree) -> None:
+def test_a_pipe_names_a_truncated_m4a(tree: Tree) -> None:
     data, _ = prepared(tree)
     cut = tree.path("vox2 dev", tree.utterances("vox2 dev")[0])
     os.truncate(cut, cut.stat().st_size // 2)
@@ -381,4 +381,4 @@ def test_run_sh_makes_lists_skips_and_notices_what_changed(checkout: Path, tree:
     assert len((data / "train/audio.list").read_text().splitlines()) == 11
     assert "need --corpus voxceleb" in run("--corpus", "mini", *dirs)
     assert "nowhere: no such folder" in run("--musan-dir", "nowhere")
-    assert "not by --corpus-dir" in run("--corpus-dir", "corpus")
+    assert "instead of --corpus-dir" in run("--corpus-dir", "corpus")

@@ -1,4 +1,4 @@
-"""A copy of the repository with small confs, in which tests run the recipe as a user would."""
+"""A copy of the repository with small confs, in which tests run the recipe as a user does."""
 
 import os
 import shutil
@@ -51,7 +51,7 @@ class Checkout:
     def run(
         self, *options: str, script: str = "run.sh", under: Sequence[str] = (), **environment: str
     ) -> subprocess.CompletedProcess:
-        """Run a script to its end; `under` are words before it that change what it may do."""
+        """Run a script to its end. `under` is a command prefix, for example to drop privileges."""
         command = [*under, "bash", script, "--config", "conf/student.yaml", *options]
         environment = {**self.environment, **environment}
         return subprocess.run(

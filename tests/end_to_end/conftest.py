@@ -1,4 +1,4 @@
-"""What the tests of the whole recipe share."""
+"""Fixtures of the tests of the whole recipe."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -14,9 +14,9 @@ from tests.soak.server import serving
 def checkout(
     repository: Path, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
 ) -> Iterator[Checkout]:
-    """The copy, with all stages done once.
+    """A copy of the repository in which all stages have run once.
 
-    Where a module says FROM_SERVER, its programs are forks of one that has imported torch: a third of the time.
+    In modules with FROM_SERVER, programs are forks of a process that has imported torch, in a third of the time.
     """
     copy = make_checkout(repository, tmp_path_factory.mktemp("recipe") / "checkout")
     with ExitStack() as stack:

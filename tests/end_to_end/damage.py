@@ -1,4 +1,4 @@
-"""Damage to what a stage has left, as a crash, a bad copy or a slip of the hand does it."""
+"""Damage to the outputs of a stage, as by a crash, a bad copy or a mistake of a user."""
 
 import os
 import random
@@ -7,12 +7,12 @@ from pathlib import Path
 
 from tests.end_to_end.checkout import Checkout
 
-# What no stage reads any more: logs, and tables of jobs, which were joined into others.
+# Files that no later stage reads: logs, and tables of jobs, which were merged.
 UNREAD = ("*.log", "metrics.jsonl", ".lock", "cost.json", "fbank/feats.*.[!a]*")
 
 
 def artefacts(checkout: Checkout) -> list[Path]:
-    """The files that stages have made and read, stamps and checkpoints too; not the corpus, which is given."""
+    """The files that stages write and read, with stamps and checkpoints, but without the corpus."""
     corpus = checkout.folder / "data/mini/corpus"
     files = sorted(path for name in ("data", "exp") for path in (checkout.folder / name).rglob("*") if path.is_file())
     return [path for path in files if corpus not in path.parents and not any(map(path.match, UNREAD))]
@@ -26,7 +26,7 @@ def flip(path: Path, chance: random.Random, _: list[Path]) -> None:
 
 
 def zero(path: Path, chance: random.Random, _: list[Path]) -> None:
-    """Zeros in the place of up to 4096 bytes; the size stays."""
+    """Overwrite up to 4096 bytes by zeros; the size stays."""
     content = bytearray(path.read_bytes())
     begin = chance.randrange(len(content))
     end = min(len(content), begin + 4096)
@@ -39,7 +39,7 @@ def cut(path: Path, chance: random.Random, _: list[Path]) -> None:
 
 
 def cut_at_line(path: Path, chance: random.Random, _: list[Path]) -> None:
-    """Keep some whole lines: a table that is still well-formed."""
+    """Keep some complete lines, so that the table is still well-formed."""
     lines = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(b"".join(lines[: chance.randrange(len(lines))]))
 
@@ -53,7 +53,7 @@ def remove(path: Path, _: random.Random, __: list[Path]) -> None:
 
 
 def swap(path: Path, chance: random.Random, others: list[Path]) -> None:
-    """Exchange the contents of two files of one kind: each is sound, and not what it should be."""
+    """Swap the contents of two files of the same kind: each is valid, but wrong."""
     other = chance.choice([found for found in others if found.suffix == path.suffix])
     content = path.read_bytes()
     path.write_bytes(other.read_bytes())

@@ -1,4 +1,4 @@
-"""SIGKILL at random moments, to all that a run has started or to one process, and what must come out all the same."""
+"""SIGKILL at random moments, to all processes of a run or to one, and the outputs that must still be the same."""
 
 import contextlib
 import hashlib
@@ -10,8 +10,8 @@ from pathlib import Path
 
 from tests.end_to_end.checkout import PATIENCE, Checkout
 
-# What tells of times: logs and the report that shows them, the list of audio with its times of change. Stamps, what
-# they have seen, and checkpoints have digests of these.
+# Files that contain times: logs, the report, and the list of audio with modification times. Stamps, their caches and
+# checkpoints have digests of these files.
 TIMED = (
     "*.log", "metrics.jsonl", "report/report.html", "report/training.png", "audio.list", "*.stamp", "*.seen", ".lock",
     "checkpoints/*",
@@ -19,7 +19,7 @@ TIMED = (
 
 
 def products(checkout: Checkout) -> dict[str, str]:
-    """All files that the recipe leaves, by name, with their SHA-256."""
+    """The SHA-256 of all outputs of the recipe, by name."""
     files = sorted(path for name in ("data", "exp") for path in (checkout.folder / name).rglob("*") if path.is_file())
     return {
         str(path.relative_to(checkout.folder)): hashlib.sha256(path.read_bytes()).hexdigest()
@@ -29,9 +29,9 @@ def products(checkout: Checkout) -> dict[str, str]:
 
 
 def run_and_kill(checkout: Checkout, chance: random.Random, seconds: float, *options: str) -> tuple[str, int]:
-    """Run the recipe; at a random moment of so many seconds kill all of it, or one process, and wait for its end.
+    """Run the recipe, kill all of it or one process at a random moment within some seconds, and wait for its end.
 
-    Returns what was killed, and the exit code. What a killed parent leaves behind may still run.
+    Returns what was killed, and the exit code. Children of a killed process may still run.
     """
     run = checkout.start(*options, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     moment = chance.uniform(0, seconds)
@@ -42,7 +42,7 @@ def run_and_kill(checkout: Checkout, chance: random.Random, seconds: float, *opt
         return f"after {moment:.1f} s: it had ended", run.wait()
     if chance.random() < 0.5:
         told = "all"
-        while victims := processes_of(run.pid):  # more may have come meanwhile
+        while victims := processes_of(run.pid):  # new processes may have started
             kill(*victims)
     else:
         victim = chance.choice(sorted(alive))
@@ -58,7 +58,7 @@ def kill(*processes: int) -> None:
 
 
 def processes_of(session: int) -> dict[int, str]:
-    """The processes of a session that are alive, with their commands."""
+    """The living processes of a session, with their commands."""
     found = {}
     for status in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):

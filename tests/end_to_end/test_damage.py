@@ -1,4 +1,4 @@
-"""What was whole once is not trusted for ever: each stage compares what it reads with what its maker left."""
+"""Outputs that are damaged later are found: each stage compares its inputs with the stamp of their stage."""
 
 import re
 from pathlib import Path
@@ -21,7 +21,7 @@ def halve(path: Path) -> None:
 
 
 DATA, EXP = "data/mini", "exp/mini/student"
-# The damage, the file, the stage that reads it and the one that fixes it.
+# The damage, the file, the stage that reads it, and the stage that fixes it.
 CASES = [
     (halve, f"{DATA}/train/wav.scp", 2, 1),
     (halve, f"{DATA}/train/utt2spk", 4, 1),
@@ -36,9 +36,9 @@ CASES = [
 ]
 
 
-def test_what_a_stage_reads_is_as_its_maker_left_it(checkout: Checkout) -> None:
-    """A stage alone names what is damaged and the stage that fixes it; all stages fix all of it."""
-    undisturbed = products(checkout)
+def test_damaged_files_are_found_by_the_stage_that_reads_them(checkout: Checkout) -> None:
+    """A stage that runs alone names the damaged file and the stage that fixes it. A whole run fixes all files."""
+    uninterrupted = products(checkout)
     for damage, name, reader, maker in CASES:
         path = checkout.folder / name
         whole = path.read_bytes()
@@ -55,4 +55,4 @@ def test_what_a_stage_reads_is_as_its_maker_left_it(checkout: Checkout) -> None:
     config = checkout.exp / "config.yaml"
     config.write_text(config.read_text().replace("epochs: 2", "epochs: 9"))
     checkout.good()
-    assert products(checkout) == undisturbed
+    assert products(checkout) == uninterrupted

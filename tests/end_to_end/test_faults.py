@@ -1,6 +1,6 @@
-"""What goes wrong on real machines, done to the recipe: docs/faults.md is the table of it.
+"""Faults of real machines, applied to the recipe: docs/faults.md lists them.
 
-More of that table is tested where the part at fault is: arks, tables, stamps, checkpoints, runners, and test_recipe.py.
+The tests of arks, tables, stamps, checkpoints and runners, and test_recipe.py, cover other faults of that table.
 """
 
 import importlib.util
@@ -20,7 +20,7 @@ import pytest
 from tests.end_to_end.checkout import Checkout, make_checkout
 from tests.end_to_end.kills import products, run_and_kill
 
-# Runs the jobs, then hides what they made for a second and a half, as a file server may.
+# Runs the jobs, then hides their outputs for a second and a half, as a file server may.
 LATE = """\
 #!/usr/bin/env bash
 tools/run.pl "$@" || exit
@@ -50,22 +50,22 @@ def only(stage: int) -> tuple[str, ...]:
 
 @pytest.fixture(scope="module")
 def seconds(checkout: Checkout) -> list[float]:
-    """How long each stage takes when nothing happens."""
+    """The time of each stage in an uninterrupted run."""
     ends = [time.monotonic()]
-    for stage in range(9 if importlib.util.find_spec("onnxruntime") else 8):  # the last needs an extra
+    for stage in range(9 if importlib.util.find_spec("onnxruntime") else 8):  # stage 8 needs an extra
         checkout.good(*only(stage))
         ends.append(time.monotonic())
     return [after - before for before, after in pairwise(ends)]
 
 
 @pytest.fixture(scope="module")
-def undisturbed(checkout: Checkout, seconds: list[float]) -> dict[str, str]:
-    """What such a run leaves."""
+def uninterrupted(checkout: Checkout, seconds: list[float]) -> dict[str, str]:
+    """The outputs of an uninterrupted run."""
     return products(checkout)
 
 
 def test_sigkill_in_every_stage_then_the_same_command(
-    checkout: Checkout, seconds: list[float], undisturbed: dict[str, str]
+    checkout: Checkout, seconds: list[float], uninterrupted: dict[str, str]
 ) -> None:
     for folder in ("data", "exp"):
         shutil.rmtree(checkout.folder / folder)
@@ -75,19 +75,19 @@ def test_sigkill_in_every_stage_then_the_same_command(
         what, code = run_and_kill(checkout, chance, its_seconds, *only(stage))
         told.append(f"stage {stage} {what}, exit code {code}")
         checkout.good(*only(stage))
-    assert products(checkout) == undisturbed, told
+    assert products(checkout) == uninterrupted, told
 
 
-def test_corrupt_stamps_make_their_stages_run_again(checkout: Checkout, undisturbed: dict[str, str]) -> None:
+def test_corrupt_stamps_make_their_stages_run_again(checkout: Checkout, uninterrupted: dict[str, str]) -> None:
     garbage = {"embeddings/test/.embed.stamp": b"", ".score.stamp": b'{"inputs": 3}', ".report.stamp": b"\xff\0"}
     for name, content in garbage.items():
         (checkout.exp / name).write_bytes(content)
     assert checkout.good("--stage", "4").count("cannot be read; its stage is done again") == 3
-    assert products(checkout) == undisturbed
+    assert products(checkout) == uninterrupted
 
 
-def test_files_of_the_future_and_of_the_past(checkout: Checkout, undisturbed: dict[str, str]) -> None:
-    """The clock was ahead and has been set back: nothing is done again for it, and a change is seen all the same."""
+def test_wrong_clocks_make_no_stage_run_again(checkout: Checkout, uninterrupted: dict[str, str]) -> None:
+    """The clock was ahead and was set back: no stage runs again, and a change is still noticed."""
     files = [path for name in ("data/mini/train", "data/mini/trials", "exp") for path in walk(checkout.folder / name)]
     for path in files:
         os.utime(path, (4e9, 4e9))
@@ -97,7 +97,7 @@ def test_files_of_the_future_and_of_the_past(checkout: Checkout, undisturbed: di
     trials.write_text("".join(lines[:-1]))
     os.utime(trials, (0, 0))
     accept = [sys.executable, "-m", "wespeaker_lite.bin.stamp", "accept", "data/mini/.lists.stamp", "--outputs"]
-    for stage in (1, 6):  # which leave a list as its user has made it
+    for stage in (1, 6):  # these stages keep an edited list
         assert f"{' '.join(accept[1:])} data/mini/trials/trials_H" in checkout.bad(*only(stage))
     subprocess.run([*accept, "data/mini/trials/trials_H"], cwd=checkout.folder, check=True)
     checkout.good(*only(1))
@@ -106,26 +106,26 @@ def test_files_of_the_future_and_of_the_past(checkout: Checkout, undisturbed: di
     trials.unlink()
     checkout.good(*only(1))
     checkout.good("--stage", "6")
-    assert products(checkout) == undisturbed
+    assert products(checkout) == uninterrupted
 
 
 def walk(folder: Path) -> list[Path]:
     return [path for path in folder.rglob("*") if path.is_file()]
 
 
-def test_what_a_file_server_shows_late_is_waited_for(checkout: Checkout, undisturbed: dict[str, str]) -> None:
+def test_a_stage_waits_for_files_that_appear_late(checkout: Checkout, uninterrupted: dict[str, str]) -> None:
     runner = checkout.folder / "late.sh"
     runner.write_text(LATE)
     runner.chmod(0o755)
     (checkout.exp / "embeddings/test/.embed.stamp").unlink()
     checkout.good("--stage", "5", "--stop-stage", "5", "--cmd", "./late.sh")
     checkout.good("--stage", "6")
-    assert products(checkout) == undisturbed
+    assert products(checkout) == uninterrupted
 
 
 @pytest.mark.parametrize(("stage", "stamp"), [(1, ".lists.stamp"), (2, "train/.fbank.stamp")])
 def test_a_program_that_fails_while_files_are_listed(
-    checkout: Checkout, undisturbed: dict[str, str], tmp_path: Path, stage: int, stamp: str
+    checkout: Checkout, uninterrupted: dict[str, str], tmp_path: Path, stage: int, stamp: str
 ) -> None:
     (tmp_path / "find").write_text(FIND.format(find=shutil.which("find")))
     (tmp_path / "find").chmod(0o755)
@@ -134,11 +134,11 @@ def test_a_program_that_fails_while_files_are_listed(
     assert "find data/mini/train -maxdepth 1 -type f" in said
     assert not (checkout.folder / "data/mini" / stamp).exists()
     checkout.good()
-    assert products(checkout) == undisturbed
+    assert products(checkout) == uninterrupted
 
 
-def test_disk_full_while_training_keeps_what_was_there(checkout: Checkout, undisturbed: dict[str, str]) -> None:
-    """No file may grow beyond 20 kB, which a checkpoint would: the kernel's EFBIG comes as its ENOSPC does."""
+def test_a_full_disk_in_training_keeps_existing_files(checkout: Checkout, uninterrupted: dict[str, str]) -> None:
+    """Files are limited to 20 kB, less than a checkpoint: EFBIG behaves like ENOSPC."""
     again = ("--config", "conf/teacher.yaml", "--name", "again", "--stage", "4", "--stop-stage", "4")
     done = checkout.run(*again, under=["bash", "-c", 'ulimit -f 20; exec "$@"', "bash"])
     assert done.returncode == 1
@@ -152,11 +152,11 @@ def test_disk_full_while_training_keeps_what_was_there(checkout: Checkout, undis
     shutil.rmtree(folder)
 
 
-def test_a_folder_that_must_not_be_written_to(checkout: Checkout, undisturbed: dict[str, str]) -> None:
+def test_a_folder_that_is_not_writable(checkout: Checkout, uninterrupted: dict[str, str]) -> None:
     (checkout.exp / ".score.stamp").unlink()
     before = stat.S_IMODE(checkout.exp.stat().st_mode)
     checkout.exp.chmod(0o555)
-    # Root may write anywhere, but for a lack of the capability to.
+    # Root may write anywhere unless it drops the capability.
     words = ["setpriv", "--bounding-set=-dac_override", "--inh-caps=-dac_override"] if os.geteuid() == 0 else []
     try:
         done = checkout.run("--stage", "6", under=words)
@@ -167,4 +167,4 @@ def test_a_folder_that_must_not_be_written_to(checkout: Checkout, undisturbed: d
     assert "exp/mini/student" in done.stderr
     assert "Traceback" not in done.stderr
     checkout.good("--stage", "6")
-    assert products(checkout) == undisturbed
+    assert products(checkout) == uninterrupted

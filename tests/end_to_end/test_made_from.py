@@ -1,4 +1,4 @@
-"""Whatever names a corpus at a later stage is compared with what the data were made from; only lists are made here."""
+"""Later stages compare the given corpus with the one that the data were made from. Only lists are made here."""
 
 import shutil
 import subprocess
@@ -16,7 +16,7 @@ LISTS = (*OWN, "--stop-stage", "1")
 
 @pytest.fixture(scope="module")
 def checkout(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Checkout:
-    """A copy of the repository, beside it two corpora that share no speaker: data/own is made from X."""
+    """A copy of the repository, and two corpora without common speakers beside it. data/own is made from X."""
     copy = make_checkout(repository, tmp_path_factory.mktemp("made_from") / "checkout")
     for name in "XY":
         for number in range(4):
@@ -58,20 +58,22 @@ def test_another_variable_than_that_of_the_data_is_an_error(checkout: Checkout) 
 
 
 @pytest.mark.parametrize("given", [(), ("--corpus-dir", "../X"), ("--corpus-dir", "../X/../X")])
-def test_what_is_not_given_or_is_the_same_is_taken_as_it_was(checkout: Checkout, given: tuple[str, ...]) -> None:
+def test_options_that_are_missing_or_equal_are_taken_from_the_record(
+    checkout: Checkout, given: tuple[str, ...]
+) -> None:
     assert "done already (data/own/.lists.stamp)" in checkout.good(*LISTS, "--stage", "1", *given)
     assert speakers(checkout, "own") == {"X0", "X1", "X2", "X3"}
 
 
-def test_half_made_data_are_not_used_and_stage_1_mends_them(checkout: Checkout) -> None:
-    """As stage 1 leaves them that was stopped in its middle."""
+def test_incomplete_data_are_not_used_and_stage_1_makes_them_again(checkout: Checkout) -> None:
+    """The data are as after an interrupted stage 1."""
     (checkout.folder / "data/own/made_from").unlink()
     assert "data/own is not finished: run stage 1 first" in checkout.bad(*OWN, "--stage", "4")
     checkout.good(*LISTS, "--stage", "1")
     assert (checkout.folder / "data/own/made_from").exists()
 
 
-def test_two_corpora_lie_side_by_side(checkout: Checkout) -> None:
+def test_data_name_keeps_two_corpora(checkout: Checkout) -> None:
     assert "--data-name y needs --corpus-dir" in checkout.bad(*LISTS, "--data-name", "y")
     assert "no name of another corpus" in checkout.bad(*LISTS, "--data-name", "mini")
     checkout.good(*LISTS, "--corpus-dir", "../Y", "--data-name", "y")
@@ -81,14 +83,14 @@ def test_two_corpora_lie_side_by_side(checkout: Checkout) -> None:
     shutil.rmtree(checkout.folder / "data/y")
 
 
-def test_stage_0_begins_with_another_corpus(checkout: Checkout) -> None:
+def test_stage_0_accepts_another_corpus(checkout: Checkout) -> None:
     checkout.good(*LISTS, "--corpus-dir", "../Y", "--stop-stage", "0")
     assert "but data/own was made from" in checkout.bad(*OWN, "--corpus-dir", "../Y", "--stage", "2")
     checkout.good(*LISTS, "--corpus-dir", "../Y")
     assert speakers(checkout, "own") == {"Y0", "Y1", "Y2", "Y3"}
 
 
-# An experiment whose teacher is exp/teacher; `leave` is the end of stage 3, `check` the beginning of stage 4.
+# An experiment with the teacher exp/teacher. `leave` is the end of stage 3, and `check` the start of stage 4.
 ASKED_FOR = """\
 set -euo pipefail
 stage=0 data=data exp=exp/student name=student teacher_set=()
@@ -106,7 +108,7 @@ teacher_set=("${@:3}")
 """
 
 
-def test_a_teacher_that_another_run_has_trained_anew_is_not_learned_from(repository: Path, tmp_path: Path) -> None:
+def test_a_teacher_that_another_run_has_trained_again_is_an_error(repository: Path, tmp_path: Path) -> None:
     def call(*words: str) -> str:
         command = ["bash", "-c", ASKED_FOR, "stage.sh", str(repository), *words]
         return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False).stdout

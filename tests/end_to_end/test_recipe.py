@@ -1,4 +1,4 @@
-"""The whole recipe on a very small mini corpus, in a copy of the repository, as a user would run it."""
+"""The whole recipe on a very small mini corpus, in a copy of the repository, as a user runs it."""
 
 import json
 import os
@@ -21,7 +21,7 @@ def times(folder: Path) -> dict[str, int]:
     return {str(path): path.stat().st_mtime_ns for path in files}
 
 
-def test_all_stages_leave_what_they_should(checkout: Checkout) -> None:
+def test_all_stages_write_their_outputs(checkout: Checkout) -> None:
     data = checkout.folder / "data/mini"
     for table in ("wav.scp", "utt2spk", "spk2utt", "feats.scp", "utt2num_frames", "utt2dur"):
         assert (data / "train" / table).exists()
@@ -41,7 +41,7 @@ def test_all_stages_leave_what_they_should(checkout: Checkout) -> None:
     assert len(lines) == figures["cosine"]["trials"]
     assert len(lines[0].split()) == 4
     shown = json.loads((checkout.exp / "report/attention.json").read_text())
-    # The teacher is of the student's kind, so it is also the one that learned without KD; it is shown once.
+    # The teacher has the student's config without KD, so it is also the student without KD, and is shown once.
     assert shown["teacher"] == "teacher"
     assert {name: len(stages) for name, stages in shown["kl"].items()} == {"student": 2}
     assert (checkout.exp / "report/attention.png").stat().st_size > 10_000
@@ -55,7 +55,7 @@ def test_a_second_run_does_nothing(checkout: Checkout) -> None:
     assert said.count("done already") >= 9
 
 
-def test_audio_that_is_only_newer_costs_its_fbanks_and_nothing_more(checkout: Checkout) -> None:
+def test_audio_with_a_new_time_repeats_only_the_fbanks(checkout: Checkout) -> None:
     for path in (checkout.folder / "data/mini/corpus/train").rglob("*.flac"):
         os.utime(path)
     said = checkout.good("--nj", "3")
@@ -65,7 +65,7 @@ def test_audio_that_is_only_newer_costs_its_fbanks_and_nothing_more(checkout: Ch
         assert f"done already (exp/mini/{stamp}.stamp)" in said
 
 
-def test_a_changed_config_redoes_only_what_it_must(checkout: Checkout) -> None:
+def test_a_changed_config_repeats_only_dependent_stages(checkout: Checkout) -> None:
     before = times(checkout.folder)
     checkout.good("--set", "scoring.top_n=3", "--stage", "3")
     changed = {path for path, time in times(checkout.folder).items() if before.get(path) != time}
@@ -75,7 +75,7 @@ def test_a_changed_config_redoes_only_what_it_must(checkout: Checkout) -> None:
     assert not {path for path in changed if "/exp/mini/teacher/" in path or "/data/mini/" in path}
 
 
-def test_the_number_of_jobs_changes_no_embedding(checkout: Checkout) -> None:
+def test_the_number_of_jobs_does_not_change_embeddings(checkout: Checkout) -> None:
     read = lambda: kaldiio.load_scp(str(checkout.exp / "embeddings/test/xvector.scp"))  # noqa: E731
     two = dict(read().items())
     (checkout.exp / "embeddings/test/.embed.stamp").unlink()
@@ -84,7 +84,7 @@ def test_the_number_of_jobs_changes_no_embedding(checkout: Checkout) -> None:
         assert abs(vector - two[name]).max() < 1e-5 * max(1, abs(vector).max())
 
 
-def test_bad_options_and_configs_say_what_is_wrong(checkout: Checkout) -> None:
+def test_bad_options_and_configs_are_errors(checkout: Checkout) -> None:
     for options, message in (
         (("--corpus", "nowhere"), " mini own pool speechocean762"),
         (("--stage", "abc"), "whole number"),
@@ -120,7 +120,7 @@ def test_the_export_is_made_and_used(checkout: Checkout) -> None:
     assert scores[1]["threshold_name"] == scores[0]["threshold_name"] == "EER point of trials_O"
 
 
-def test_without_its_extra_the_export_is_skipped_unless_it_is_asked_for(checkout: Checkout) -> None:
+def test_without_its_packages_only_a_separate_export_fails(checkout: Checkout) -> None:
     requirements = checkout.folder / "requirements-export.txt"
     before = requirements.read_text()
     requirements.write_text("no-such-package==1\n")
@@ -153,7 +153,7 @@ def test_a_stage_before_its_inputs_exist_names_the_stage_to_run(checkout: Checko
     assert "results.json is missing: run stage 6" in checkout.bad("--name", "fresh", "--stage", "7")
 
 
-def test_what_was_made_for_another_config_is_not_used(checkout: Checkout) -> None:
+def test_files_of_another_config_are_not_used(checkout: Checkout) -> None:
     said = checkout.bad("--set", "model.heads=2", "--stage", "5")
     assert "final.pt was made with another config" in said
     assert "(model): run stage 4 first" in said
@@ -179,8 +179,8 @@ def test_replaced_audio_reaches_the_features(checkout: Checkout) -> None:
     checkout.good("--stage", "1", "--stop-stage", "2")
 
 
-def test_a_run_waits_for_another_of_the_same_experiment_and_for_who_reads_the_fbanks(checkout: Checkout) -> None:
-    checkout.good("--stage", "5")  # a stage is run alone here, and then nothing before it may be stale
+def test_a_run_waits_for_runs_of_the_same_experiment_and_readers_of_the_fbanks(checkout: Checkout) -> None:
+    checkout.good("--stage", "5")  # a stage that runs alone needs earlier stages to be current
     for folder, how, stage, changed in (
         ("exp/mini/student", "--exclusive", "7", "exp/mini/student/.report.stamp"),
         ("data/mini", "--shared", "2", "data/mini/test/.fbank.stamp"),
@@ -194,7 +194,7 @@ def test_a_run_waits_for_another_of_the_same_experiment_and_for_who_reads_the_fb
         run = checkout.start("--stage", stage, "--stop-stage", stage)
         said = next((line for line in run.stdout if "waiting" in line), "")
         assert f"waiting, {folder} is in use by process" in said
-        other.communicate()  # it ends with its input
+        other.communicate()  # it ends when its standard input is closed
         assert run.wait() == 0
 
 
@@ -229,7 +229,7 @@ def test_an_unreadable_utterance_fails_stage_2_unless_allowed(checkout: Checkout
     assert read_table(feats).keys() == before
 
 
-def test_disk_full_in_stage_2_leaves_nothing_half_made(checkout: Checkout) -> None:
+def test_a_full_disk_in_stage_2_leaves_no_partial_file(checkout: Checkout) -> None:
     if os.geteuid() != 0:
         pytest.skip("a small tmpfs to fill needs root")
     full = checkout.folder / "data/mini/train/fbank"
@@ -253,7 +253,7 @@ def test_disk_full_in_stage_2_leaves_nothing_half_made(checkout: Checkout) -> No
     checkout.good("--stage", "2", "--stop-stage", "2")
 
 
-def test_the_resolved_config_holds_every_key(checkout: Checkout) -> None:
+def test_the_resolved_config_has_every_key(checkout: Checkout) -> None:
     checkout.good("--stage", "7", "--set", "seed=0")
     config = yaml.safe_load((checkout.exp / "config.yaml").read_text())
     assert config["train"]["epochs"] == 2

@@ -1,4 +1,4 @@
-"""The recipe as its users vary it: other training sets, models from elsewhere, runners, names."""
+"""Variants of the recipe: other training sets, models from elsewhere, runners, names."""
 
 import json
 import os
@@ -19,7 +19,7 @@ FROM_SERVER = True
 RECORDER = '#!/bin/bash\nprintf \'%s\\0\' "$@" >> "$0.words"\nexec tools/run.pl "$@"\n'
 
 
-def test_fine_tuning_starts_from_a_model_that_also_knew_perturbed_speakers(checkout: Checkout) -> None:
+def test_fine_tuning_starts_from_a_model_with_perturbed_speakers(checkout: Checkout) -> None:
     (checkout.folder / "conf/perturbed.yaml").write_text("base: teacher.yaml\naugment: {speeds: [0.9, 1.1]}\n")
     (checkout.folder / "conf/tuned.yaml").write_text(
         "start_from: conf/perturbed.yaml\naugment: {speeds: []}\nhead: {margin: 0.5}\ntrain: {epochs: 1}\n"
@@ -53,13 +53,16 @@ def test_a_student_with_a_front_end_of_its_own_learns_from_embeddings(checkout: 
     (own,) = data.glob("features_*")
     frames = [read_table(folder / "train_aug_sp1.1/utt2num_frames") for folder in (data, own)]
     assert frames[0].keys() == frames[1].keys()
-    assert {int(frames[1][key]) - int(frames[0][key]) for key in frames[0]} <= {2, 3}  # at 10 ms: with 15 ms more
+    assert {int(frames[1][key]) - int(frames[0][key]) for key in frames[0]} <= {
+        2,
+        3,
+    }  # frames of 10 ms, windows longer by 15 ms
     embeddings = read_table(checkout.folder / "exp/mini/teacher/embeddings/train_aug_sp1.1/xvector.scp")
     assert embeddings.keys() == frames[0].keys()
-    assert "epoch" not in checkout.good(*options)  # all is done already
+    assert "epoch" not in checkout.good(*options)  # all stages are finished
 
 
-def test_no_teacher_is_trained_that_does_not_fit(checkout: Checkout) -> None:
+def test_a_teacher_that_does_not_fit_is_not_trained(checkout: Checkout) -> None:
     (checkout.folder / "conf/two_heads.yaml").write_text("base: teacher.yaml\nmodel: {heads: 2}\n")
     said = checkout.bad("--set", "distill.teacher=conf/two_heads.yaml", "--stage", "3", "--stop-stage", "3")
     assert "the student has 4 and the teacher 2: set heads: mean" in said
@@ -163,10 +166,10 @@ def test_noisy_and_reverberant_copies_and_noise_in_crops(checkout: Checkout, tmp
     clean = read_table(data / "train/utt2spk").keys()
     copied = {kind: {key for key in utt2spk if key.endswith(f"-{kind}")} for kind in ("noise", "reverb")}
     assert [len(keys) for keys in copied.values()] == [12, 12]
-    assert len({key.rpartition("-")[0] for key in copied["noise"] | copied["reverb"]}) > 12  # not the same half
+    assert len({key.rpartition("-")[0] for key in copied["noise"] | copied["reverb"]}) > 12  # the two halves differ
     assert utt2spk.keys() == clean | copied["noise"] | copied["reverb"]
     assert "48 utterances of 6 speakers" in (checkout.folder / "exp/mini/noisy/train.log").read_text()
-    # done already, with other jobs the same, and only with other noise again
+    # finished; the same with another number of jobs; made again only with other noise
     assert "fbanks of" not in checkout.good(*options, "--stop-stage", "4")
     read = lambda: dict(kaldiio.load_scp(str(data / "train_noise_0.5/feats.scp")).items())  # noqa: E731
     before = read()
@@ -199,8 +202,10 @@ def test_a_trained_model_is_evaluated_elsewhere_without_training(checkout: Check
 
 
 @pytest.mark.parametrize("origin", ["elsewhere", "Kaldi"])
-def test_a_runner_that_is_not_ours_is_given_plain_words(checkout: Checkout, tmp_path: Path, origin: str) -> None:
-    """Kaldi's run.pl hands bash a word without spaces as it stands, and one with spaces in double quotes."""
+def test_a_foreign_runner_gets_words_without_special_characters(
+    checkout: Checkout, tmp_path: Path, origin: str
+) -> None:
+    """Kaldi's run.pl passes words without spaces to bash unquoted, and words with spaces in double quotes."""
     runner = tmp_path / "mine.pl"
     runner.write_text(RECORDER)
     runner.chmod(0o755)
@@ -224,7 +229,7 @@ def test_a_runner_that_is_not_ours_is_given_plain_words(checkout: Checkout, tmp_
     assert not (checkout.folder / "BAD").exists()
 
 
-def test_odd_names_are_taken_as_they_are_and_pipes_can_be_forbidden(checkout: Checkout, tmp_path: Path) -> None:
+def test_unusual_names_work_and_pipes_can_be_forbidden(checkout: Checkout, tmp_path: Path) -> None:
     corpus = tmp_path / 'it\'s a $(touch BAD) "folder" *'
     model = tmp_path / "it's `touch BAD`;" / "final.pt"
     wavs = read_table(checkout.folder / "data/mini/test/wav.scp")

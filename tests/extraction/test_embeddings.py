@@ -43,7 +43,7 @@ def test_embeddings_are_found_by_utterance(tmp_path: Path, vectors: dict[str, np
         embeddings.rows(["a-1", "x-1"])
 
 
-def test_only_what_is_asked_for_is_read_with_its_length(tmp_path: Path, vectors: dict[str, np.ndarray]) -> None:
+def test_only_requested_embeddings_are_read_with_their_lengths(tmp_path: Path, vectors: dict[str, np.ndarray]) -> None:
     scp, lengths = write_vectors(tmp_path, vectors), tmp_path / "utt2num_frames"
     lengths.write_text("".join(f"{name} {100 + row}\n" for row, name in enumerate(vectors)))
     embeddings = read_embeddings(scp, lengths, only={"b-1", "a-2", "x-1"})
@@ -56,7 +56,7 @@ def test_only_what_is_asked_for_is_read_with_its_length(tmp_path: Path, vectors:
         read_embeddings(scp, only={"x-1"})
 
 
-def test_lengths_that_are_missing_or_no_numbers_are_named(tmp_path: Path, vectors: dict[str, np.ndarray]) -> None:
+def test_missing_or_invalid_lengths_are_errors(tmp_path: Path, vectors: dict[str, np.ndarray]) -> None:
     scp, lengths = write_vectors(tmp_path, vectors), tmp_path / "utt2num_frames"
     for text, message in (
         ("a-1 10\na-2 9\n", "no length of utterance 'a-3'"),
@@ -80,7 +80,7 @@ def test_unit_embeddings_are_centred_and_of_length_1(tmp_path: Path, vectors: di
     ("vector", "fault"),
     [([1.0, 2.0], "'bad' is zero"), ([np.nan, 2.0], "'bad' is not finite"), ([np.inf, 2.0], "'bad' is not finite")],
 )
-def test_an_embedding_without_direction_is_named(vector: list[float], fault: str) -> None:
+def test_a_zero_embedding_is_an_error(vector: list[float], fault: str) -> None:
     embeddings = Embeddings(np.array([[5.0, 5.0], vector], np.float32), {"good": 0, "bad": 1})
     with pytest.raises(InputError, match=fault):
         embeddings.unit(np.array([1.0, 2.0], np.float32))

@@ -1,4 +1,4 @@
-"""Extraction: batching is a matter of speed only, and what is wrong is said."""
+"""Extraction: batching changes only the speed, and errors have clear messages."""
 
 from pathlib import Path
 
@@ -48,7 +48,7 @@ def make_model(folder: Path, network: str, **changes: object) -> Path:
 
 
 @pytest.mark.parametrize("network", sorted(NETWORKS))
-def test_batching_changes_no_embedding(data: Path, tmp_path: Path, network: str) -> None:
+def test_batching_does_not_change_embeddings(data: Path, tmp_path: Path, network: str) -> None:
     model = make_model(tmp_path, network)
     extract(model, data, tmp_path / "one", Batching(frames=1))
     extract(model, data, tmp_path / "many", Batching(frames=2000, padding=0.9))
@@ -59,7 +59,7 @@ def test_batching_changes_no_embedding(data: Path, tmp_path: Path, network: str)
     assert np.ptp([one[utterance] for utterance in one], axis=0).min() > 1e-3  # they do differ among each other
 
 
-def test_an_embedding_is_that_of_the_mean_subtracted_features(data: Path, tmp_path: Path) -> None:
+def test_an_embedding_is_computed_from_mean_subtracted_features(data: Path, tmp_path: Path) -> None:
     path = make_model(tmp_path, "ecapa_tdnn")
     extract(path, data, tmp_path / "xvector", Batching())
     feats = torch.from_numpy(kaldiio.load_scp(str(data / "feats.scp"))["s-07"].copy())
@@ -147,9 +147,7 @@ def test_a_model_of_another_config_is_refused(data: Path, tmp_path: Path) -> Non
         ("s-03 ", "s-03b ", "feats.scp and utt2num_frames do not list the same utterances"),
     ],
 )
-def test_lengths_that_are_none_or_of_others_are_refused(
-    data: Path, tmp_path: Path, old: str, new: str, fault: str
-) -> None:
+def test_invalid_or_foreign_lengths_are_refused(data: Path, tmp_path: Path, old: str, new: str, fault: str) -> None:
     model = make_model(tmp_path, "ecapa_tdnn")
     (tmp_path / "feats.scp").write_text((data / "feats.scp").read_text())
     (tmp_path / "utt2num_frames").write_text((data / "utt2num_frames").read_text().replace(old, new))

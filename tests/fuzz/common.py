@@ -1,4 +1,4 @@
-"""What the fuzz tests share: how many examples they try, how content is damaged, and what may come of it."""
+"""Shared code of the fuzz tests: the number of examples, damage to content, and the allowed outcomes."""
 
 import signal
 from collections.abc import Callable
@@ -14,16 +14,16 @@ _SECONDS = 20  # what takes longer hangs
 
 
 def examples(count: int) -> settings:
-    """So many examples, always the same; as many as the profile has where it is the long one of conftest.py."""
+    """Run this number of examples, always the same ones; with the long profile of conftest.py its own number."""
     if settings.get_current_profile_name() == "long":
         return settings()
     return settings(max_examples=count, derandomize=True, database=None, deadline=None)
 
 
 def outcome(read: Callable[[], Result]) -> Result | None:
-    """What `read` returns, or None where it says in one line what is wrong; anything else that it raises is a defect.
+    """The result of `read`, or None if it raises an error of one line. Any other exception is a bug.
 
-    An OSError counts as said: `wespeaker_lite.bin.run` prints it as one line.
+    An OSError is allowed: `wespeaker_lite.bin.run` prints it as one line.
     """
 
     def hangs(*_: object) -> None:
@@ -47,7 +47,7 @@ def outcome(read: Callable[[], Result]) -> Result | None:
 
 @st.composite
 def damaged(draw: st.DrawFn, content: bytes) -> bytes:
-    """The content with bytes changed, put in or taken out, or cut."""
+    """The content with bytes changed, inserted or removed, or truncated."""
     data = bytearray(content)
     for _ in range(draw(st.integers(1, 3))):
         place = draw(st.integers(0, len(data)))

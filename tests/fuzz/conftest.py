@@ -1,6 +1,6 @@
-"""Fuzz tests: whatever stands in a file or an option, there is an error message or a right result.
+"""Fuzz tests: any content of a file or an option gives an error message or a correct result.
 
-In CI they try few examples, always the same. To hunt, with thousands of new ones and the failures kept in .hypothesis/:
+In CI they try a few examples, always the same. To try thousands of new ones, and keep the failures in .hypothesis/:
 
     python -m pytest tests/fuzz --hypothesis-profile=long
 """
@@ -30,5 +30,5 @@ def _little_memory() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One folder for all examples of a file of tests: each writes its files again."""
+    """One folder for all examples of a module: each example overwrites the files."""
     return tmp_path_factory.mktemp("fuzz")

@@ -1,4 +1,4 @@
-"""Archives of corpora, damaged or made to harm: they are unpacked into their folder, or refused and cleared away."""
+"""Damaged or malicious archives of corpora: they are unpacked into their folder, or refused and removed."""
 
 import io
 import os
@@ -14,7 +14,7 @@ from wespeaker_lite.corpora.download import unpack
 
 
 def archive(*members: tarfile.TarInfo) -> bytes:
-    """A tar of a corpus' folder with one file, and these members after it."""
+    """A tar with a folder, one file in it, and these members."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as tar:
         for member in (entry("corpus/a", size=3), *members):

@@ -1,4 +1,4 @@
-"""Arks and scp files, damaged or made to harm: what is read equals what a plain decoder finds, or there is an error."""
+"""Damaged or malicious arks and scp files: the result equals that of a simple decoder, or there is an error."""
 
 import os
 import pickle
@@ -31,7 +31,7 @@ SIZES = [-(2**31), -1, 0, 1, 2, 3, 4, 5, 255, 2**15, 2**31 - 1]
 
 
 def written(array: np.ndarray, method: int | None = None) -> bytes:
-    """The bytes of an array behind its key."""
+    """The bytes of an array after its key."""
     path = Path("/dev/shm" if os.path.isdir("/dev/shm") else "/tmp") / f"fuzz.{os.getpid()}.ark"
     kaldiio.save_ark(str(path), {"k": array}, compression_method=method)
     content = path.read_bytes()[2:]
@@ -50,8 +50,8 @@ KINDS = {
 }
 
 
-def plainly(content: bytes) -> np.ndarray | None:
-    """Decode an array, value by value; None where it is none, an empty one, or cut."""
+def read_simply(content: bytes) -> np.ndarray | None:
+    """Decode an array value by value; None if it is invalid, empty or truncated."""
     mark, _, body = content.partition(b" ")
     try:
         match mark:
@@ -97,7 +97,7 @@ def _between(code: int, knots: list[float]) -> float:
 
 
 def resized(content: bytes, place: int, size: int) -> bytes:
-    """The content with another whole number at a place."""
+    """The content with another integer at a position."""
     return content[:place] + struct.pack("<i", size) + content[place + 4 :]
 
 
@@ -125,11 +125,11 @@ def assert_same(found: np.ndarray | None, expected: np.ndarray | None) -> None:
 @example(content=resized(KINDS["FV"], 6, 2**31 - 1), before=b"")
 @example(content=resized(resized(KINDS["CM3"], 14, 2**31 - 1), 18, 2**31 - 1), before=b"")
 @example(content=resized(KINDS["CM3"], 6, 0x7F800000), before=b"")  # infinite
-def test_arrays_are_read_as_plainly(folder: Path, content: bytes, before: bytes) -> None:
+def test_arrays_are_read_as_by_a_simple_decoder(folder: Path, content: bytes, before: bytes) -> None:
     ark, scp = folder / "x.ark", folder / "x.scp"
     ark.write_bytes(before + content)
     scp.write_text(f"a {ark}:{len(before)}\n")
-    expected = plainly(content)
+    expected = read_simply(content)
     with np.errstate(all="ignore"):
         assert_same(outcome(lambda: read_array("a", Location(str(ark), len(before)))), expected)
         vectors = outcome(lambda: list(iter_vectors(scp)))
@@ -168,7 +168,7 @@ def test_offsets_lead_to_a_place_in_the_ark_or_to_an_error(folder: Path, offsets
 
 
 class Evil:
-    """Unpickled, it leaves a file."""
+    """Creates a file when it is unpickled."""
 
     def __reduce__(self) -> tuple:
         return (os.mkdir, ("BAD",))

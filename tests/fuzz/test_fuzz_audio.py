@@ -1,4 +1,4 @@
-"""Audio that someone else made: damaged files through the programs that use a trained model, and through fbank jobs."""
+"""Damaged audio files, through the programs that use a trained model, and through fbank jobs."""
 
 import sys
 from collections.abc import Callable
@@ -39,7 +39,7 @@ def files(folder: Path) -> dict[str, bytes]:
 
 @st.composite
 def recordings(draw: st.DrawFn, content: bytes) -> bytes:
-    """The content, damaged: mostly in its header, which may also have a number of any size in it."""
+    """Damaged content. Most of the damage is in the header, which may also get an integer of any size."""
     if draw(st.integers(0, 3)) == 0:
         return draw(damaged(content))
     head, rest = content[:_HEADER], content[_HEADER:]
@@ -51,7 +51,7 @@ def recordings(draw: st.DrawFn, content: bytes) -> bytes:
 
 
 def run(main: Callable[[], None], *words: object) -> bool:
-    """Whether a program did its work, and did not say in one line why not."""
+    """Whether a program succeeded. If not, it must print one line."""
     before, sys.argv = sys.argv, ["program", *map(str, words)]
     try:
         return outcome(lambda: main() is None) is not None
@@ -75,7 +75,7 @@ def test_damaged_audio_gives_a_score_or_one_line(folder: Path, files: dict[str, 
     check()
 
 
-def test_damaged_audio_is_no_more_than_a_bad_utterance(folder: Path, files: dict[str, bytes]) -> None:
+def test_damaged_audio_is_a_bad_utterance(folder: Path, files: dict[str, bytes]) -> None:
     tables = {f"{suffix}-damaged": folder / f"damaged.{suffix}" for suffix in CODECS}
     write_table(folder / "wav.scp", {"good": folder / "good.wav", **tables})
 

@@ -1,4 +1,4 @@
-"""YAML confs, words of --set, and files of tensors: a checked experiment, or an error."""
+"""YAML confs, values of --set, and tensor files: they give a valid experiment, or an error."""
 
 import io
 import json
@@ -53,7 +53,7 @@ WORDS = st.one_of(
 
 
 def assert_sound(experiment: Experiment, folder: Path) -> None:
-    """What was accepted can be written, read back as the same, and told to the shell line by line."""
+    """Check that an accepted config can be written, read back unchanged, and printed for the shell line by line."""
     mapping = to_mapping(experiment)
     resolved.write(folder / "config.yaml", mapping)
     again = to_mapping(load(folder / "config.yaml"))
@@ -96,7 +96,7 @@ def test_a_conf_is_read_or_refused(folder: Path, content: bytes) -> None:
         assert_sound(experiment, folder)
 
 
-def test_aliases_that_unfold_without_end_are_refused(folder: Path) -> None:
+def test_recursive_aliases_are_refused(folder: Path) -> None:
     lines = ["a0: &a0 [1]"] + [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 30)]
     (folder / "laughs.yaml").write_text("\n".join(lines))
     assert outcome(lambda: givens(folder / "laughs.yaml")) is None

@@ -1,4 +1,4 @@
-"""tools/parse_options.sh and the job line of tools/run.pl, against plain models of both: never a value is run."""
+"""tools/parse_options.sh and the job line of tools/run.pl against simple models of both; no value is ever run."""
 
 import re
 import subprocess
@@ -36,7 +36,7 @@ NAMES = {"--stage": 0, "--config": 1, "--resume": 2, "--sets": 3}
 
 
 def parsed(words: list[str]) -> list[str] | None:
-    """What the script prints after these words; None where it ends with 1, ["help"] where it only helps."""
+    """The output of the script for these arguments; None if it exits with 1, ["help"] if it prints its help."""
     stage, config, resume, sets = "0", "conf/x.yaml", "true", []
     while words and (words[0].startswith("--") or words[0] == "-h"):
         option, *rest = words
@@ -78,7 +78,7 @@ PAIRS = st.lists(st.tuples(st.sampled_from(OPTIONS[:4]), st.sampled_from(VALUES)
 @given(words=st.one_of(WORDS, PAIRS))
 @example(words=["--config", "\n"])
 @example(words=[*(word for value in BAD for word in ("--sets", value)), *BAD])
-def test_options_are_parsed_as_plainly(folder: Path, words: list[str]) -> None:
+def test_options_are_parsed_as_by_a_simple_model(folder: Path, words: list[str]) -> None:
     script = folder / "script.sh"
     script.write_text(f"set -euo pipefail\n{SCRIPT}")
     done = run(folder, "bash", str(script), *words)

@@ -1,4 +1,4 @@
-"""Tables of data directories, against a reader that is plain and slow: the same records, or an error."""
+"""Tables of data directories against a simple, slow reader: the same records, or an error."""
 
 import re
 from pathlib import Path
@@ -33,8 +33,8 @@ _BLANK = rb"[ \t\r\v\f]"
 _RECORD = re.compile(rb"%s*([^ \t\r\v\f]+)%s+(.*[^ \t\r\v\f])%s*" % (_BLANK, _BLANK, _BLANK), re.DOTALL)
 
 
-def plainly(content: bytes) -> list[tuple[str, str]] | None:
-    """The records of a table, or None where it is not in order."""
+def read_simply(content: bytes) -> list[tuple[str, str]] | None:
+    """The records of a table, or None if it is invalid."""
     *lines, rest = content.split(b"\n")
     found = [_RECORD.fullmatch(line) for line in lines]
     if not lines or rest or not all(found) or b"\0" in content:
@@ -52,10 +52,10 @@ def plainly(content: bytes) -> list[tuple[str, str]] | None:
 @given(content=CONTENT)
 @example(content=b"a\0 x\nb y\n")
 @example(content="a\u2028b x\n".encode())
-def test_a_table_is_read_as_plainly(folder: Path, content: bytes) -> None:
+def test_a_table_is_read_as_by_a_simple_reader(folder: Path, content: bytes) -> None:
     path = folder / "table"
     path.write_bytes(content)
-    expected = plainly(content)
+    expected = read_simply(content)
     rows = outcome(lambda: list(iter_table(path)))
     assert expected == (None if rows is None else [(key, value) for _, key, value in rows])
     block = outcome(lambda: read_block_table(path))
@@ -87,7 +87,7 @@ SECONDS = ["0", "0.5", "1", "1.25", ".5", "2.", "1e1", "-0.5", "nan", "inf", "1_
 
 @examples(60)
 @given(rows=st.lists(st.tuples(st.sampled_from(SECONDS), st.sampled_from(SECONDS)), min_size=1, max_size=3))
-def test_segments_are_read_as_plainly(folder: Path, rows: list[tuple[str, str]]) -> None:
+def test_segments_are_read_as_by_a_simple_reader(folder: Path, rows: list[tuple[str, str]]) -> None:
     path = folder / "segments"
     path.write_text("".join(f"u{n} r {start} {end}\n" for n, (start, end) in enumerate(rows)))
     right = {"0", "0.5", "1", "1.25", ".5", "2.", "1e1"}
@@ -110,7 +110,7 @@ TABLES = {
 
 @examples(60)
 @given(name=st.sampled_from(sorted(TABLES)), data=st.data())
-def test_a_damaged_data_dir_is_refused_or_whole_and_mended_or_left(
+def test_a_damaged_data_dir_is_refused_or_complete_and_fixed_or_unchanged(
     folder: Path, name: str, data: st.DataObject
 ) -> None:
     place = folder / "dir"
@@ -123,7 +123,7 @@ def test_a_damaged_data_dir_is_refused_or_whole_and_mended_or_left(
     assert counts is None  # there is no feats.scp
     counts = outcome(lambda: validate(place, feats=False))
     if counts is not None:
-        speakers = dict(plainly((place / "utt2spk").read_bytes()))
+        speakers = dict(read_simply((place / "utt2spk").read_bytes()))
         assert counts == (len(speakers), len(set(speakers.values())))
         assert all(utterance.startswith(speaker) for utterance, speaker in speakers.items())
     before = {path.name: path.read_bytes() for path in place.iterdir() if path.is_file()}

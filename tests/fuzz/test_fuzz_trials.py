@@ -1,4 +1,4 @@
-"""Trial lists and score files, against readers that are plain and slow: the same trials, or an error."""
+"""Trial lists and score files against simple, slow readers: the same trials, or an error."""
 
 from pathlib import Path
 
@@ -36,7 +36,7 @@ def content(*good: bytes) -> st.SearchStrategy[bytes]:
 
 
 def words_of(data: bytes, count: int) -> list[list[str]] | None:
-    """The words of each line, which are so many; None where a line has another number of them, or is no text."""
+    """The words of each line; None if a line has another number of words than `count`, or is not text."""
     try:
         text = data.decode()
     except UnicodeDecodeError:
@@ -65,7 +65,7 @@ def rows_of(trials: Trials) -> list[tuple[str, str, bool]]:
 @given(data=content(KALDI, VOXCELEB))
 @example(data=b"1 a\nb 1 c d\n")  # six words in two lines
 @example(data=b"\na b target c d target\n")
-def test_trials_are_read_as_plainly(folder: Path, data: bytes) -> None:
+def test_trials_are_read_as_by_a_simple_reader(folder: Path, data: bytes) -> None:
     path = folder / "trials"
     path.write_bytes(data)
     trials = outcome(lambda: read_trials(path))
@@ -81,7 +81,7 @@ def test_trials_are_read_as_plainly(folder: Path, data: bytes) -> None:
 @example(data=b"a b nan target\n")
 @example(data=b"a b 1_0 target\n")
 @example(data=b"\xff")
-def test_scores_are_read_as_plainly(folder: Path, data: bytes) -> None:
+def test_scores_are_read_as_by_a_simple_reader(folder: Path, data: bytes) -> None:
     path = folder / "x.score"
     path.write_bytes(data)
     expected = words_of(data, 4)

@@ -1,4 +1,4 @@
-"""Tests of the GPU path: skipped where there is no GPU, unless WESPEAKER_LITE_GPU_TESTS=cpu rehearses them on a CPU."""
+"""Tests on a GPU. Without one they are skipped; with WESPEAKER_LITE_GPU_TESTS=cpu they run on a CPU."""
 
 import os
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from tests.training.test_noisy_training import noise  # noqa: F401
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what stands in this folder."""
+    """Mark the tests in this folder."""
     for item in items:
         if item.path.parent == Path(__file__).parent:
             item.add_marker(pytest.mark.gpu)
@@ -20,12 +20,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture
 def device() -> Iterator[torch.device]:
-    """The GPU, computing in whole float32; or the CPU in a rehearsal."""
+    """The GPU, with full float32 precision; or the CPU in a dry run."""
     if os.environ.get("WESPEAKER_LITE_GPU_TESTS") == "cpu":
         yield torch.device("cpu")
         return
     if not torch.cuda.is_available():
-        pytest.skip("there is no GPU; bash tests/gpu/run.sh --device cpu rehearses this on a CPU")
+        pytest.skip("there is no GPU; bash tests/gpu/run.sh --device cpu runs this on a CPU")
     before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     yield torch.device("cuda")

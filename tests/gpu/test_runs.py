@@ -1,4 +1,4 @@
-"""Whole trainings on the device: fp16 with a scaler that skips, a resumed run, two processes on one GPU."""
+"""Complete trainings on the device: fp16 with skipped steps, a resumed run, two processes on one GPU."""
 
 import functools
 import json
@@ -25,7 +25,7 @@ def losses(out: Path) -> list[float]:
     return [line["loss"] for line in lines if line["event"] == "done"]
 
 
-def test_a_scaler_that_skips_steps_trains_on(
+def test_training_continues_after_skipped_steps(
     device: torch.device, small: Small, small_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.amp, "GradScaler", functools.partial(torch.amp.GradScaler, init_scale=2.0**30))
@@ -39,7 +39,7 @@ def test_a_scaler_that_skips_steps_trains_on(
 @pytest.mark.parametrize("choice", ["off", "on"])
 def test_training_learns(device: torch.device, small: Small, small_data: Path, tmp_path: Path, choice: str) -> None:
     if choice == "on" and device.type == "cpu":
-        pytest.skip("the code generator of a CPU is not what is tried here")
+        pytest.skip("torch.compile is tested on GPUs only")
     runtime = {"device": device.type, "compile": choice}
     run_here(small(train={"epochs": 8}, runtime=runtime), small_data, tmp_path)
     assert losses(tmp_path)[-1] < losses(tmp_path)[0]
@@ -57,7 +57,7 @@ def environment(repository: Path) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": path, "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
 
 
-def test_a_killed_run_goes_on(
+def test_a_killed_run_resumes(
     device: torch.device, small: Small, small_data: Path, tmp_path: Path, repository: Path
 ) -> None:
     experiment = small(train={"epochs": 40}, runtime={"device": device.type, "checkpoint_batches": 1})
@@ -79,7 +79,7 @@ def test_a_killed_run_goes_on(
 def test_two_processes_share_one_device(
     device: torch.device, small: Small, small_data: Path, tmp_path: Path, repository: Path
 ) -> None:
-    """With batch norms of their own and overlapped sums: what two processes of tests/training do not try."""
+    """With local batch norms and overlapped gradients, which tests/training does not test with two processes."""
     runtime = {"device": "cuda:0" if device.type == "cuda" else "cpu", "overlap_gradients": True}
     experiment = small(train={"epochs": 2, "batch_norm": "local"}, runtime=runtime)
     command = command_of(experiment, small_data, tmp_path, processes=2)

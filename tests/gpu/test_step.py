@@ -1,4 +1,4 @@
-"""A training step, extraction and crops on the device, against the same on the CPU in float64."""
+"""A training step, extraction and crops on the device, compared with the CPU in float64."""
 
 import copy
 from collections.abc import Callable
@@ -23,7 +23,7 @@ Small = Callable[..., Experiment]
 def gradients_of(
     learner: Learner, device: torch.device, feats: torch.Tensor, half: bool = False
 ) -> tuple[float, list[torch.Tensor]]:
-    """Loss and gradients of a step on a device, these in float64 on the CPU."""
+    """Loss and gradients of a step on a device; the gradients are returned in float64 on the CPU."""
     learner.move_to(device)
     feats, labels = feats.to(device), batch_of()[1].to(device)
     with torch.autocast(device.type, torch.bfloat16, enabled=half):
@@ -34,7 +34,10 @@ def gradients_of(
 
 
 def errors_of(step: tuple[float, list[torch.Tensor]], exact: tuple[float, list[torch.Tensor]]) -> tuple[float, float]:
-    """How far the loss is off, in parts of it, and the gradient that is off most; small ones against all together."""
+    """The relative error of the loss, and the largest relative error of a gradient.
+
+    The error of a small gradient is relative to the norm of all gradients.
+    """
     (loss, grads), (exact_loss, exact_grads) = step, exact
     total = torch.stack([grad.norm() for grad in exact_grads]).norm()
     far = [((a - b).norm() / (b.norm() + 1e-2 * total)).item() for a, b in zip(grads, exact_grads, strict=True)]
@@ -44,10 +47,10 @@ def errors_of(step: tuple[float, list[torch.Tensor]], exact: tuple[float, list[t
 @pytest.mark.parametrize("network", NETWORKS)
 @pytest.mark.parametrize("term", ["none", *TERMS])
 @pytest.mark.parametrize(("half", "tolerance"), [(False, 1e-4), (True, 2e-2)], ids=["fp32", "bf16"])
-def test_a_step_is_that_of_the_cpu_in_float64(
+def test_a_step_equals_that_of_the_cpu_in_float64(
     device: torch.device, network: str, term: str, half: bool, tolerance: float
 ) -> None:
-    """To the tolerance, or twice what the CPU errs in the same precision: deep networks multiply roundings."""
+    """Within the tolerance, or twice the CPU's error in the same precision: deep networks amplify rounding."""
     try:
         learners = [learner_of(network, [{"name": term}] if term != "none" else []) for _ in range(3)]
     except InputError as error:
@@ -61,7 +64,7 @@ def test_a_step_is_that_of_the_cpu_in_float64(
 
 
 @pytest.mark.parametrize("network", NETWORKS)
-def test_embeddings_are_those_of_the_cpu_and_do_not_depend_on_the_batch(device: torch.device, network: str) -> None:
+def test_embeddings_equal_those_of_the_cpu_and_do_not_depend_on_the_batch(device: torch.device, network: str) -> None:
     torch.manual_seed(3)
     ours = models.build(network, NETWORKS[network], num_mels=10).eval()
     theirs = copy.deepcopy(ours).double()
@@ -91,7 +94,7 @@ def test_noisy_and_reverberant_crops_are_decoded_as_on_the_cpu(
     torch.testing.assert_close(resident.feats.cpu(), expected.feats, rtol=1e-4, atol=1e-3)
 
 
-def test_memory_that_does_not_suffice_gets_one_line(device: torch.device) -> None:
+def test_out_of_memory_gets_one_line(device: torch.device) -> None:
     expected = r"is too small for 8 crops: .* needed.*; take 4"
     with pytest.raises(InputError, match=expected), explain_out_of_memory("8 crops", "take 4"):
         torch.empty(1 << 50, dtype=torch.uint8, device=device)

@@ -1,4 +1,4 @@
-"""Arks, checked against kaldiio, pydrobert-kaldi and kaldi_native_io."""
+"""Arks against kaldiio, pydrobert-kaldi and kaldi_native_io."""
 
 import errno
 import os
@@ -32,7 +32,7 @@ MATRICES = {
 }
 
 
-def test_the_sum_tells_what_is_written_in_whatever_order_and_arks(tmp_path: Path) -> None:
+def test_the_sum_depends_on_content_not_on_order_or_arks(tmp_path: Path) -> None:
     def sum_of(*names: str, **changed: np.ndarray) -> int:
         with ArkWriter(tmp_path / "x") as writer:
             for name in names:
@@ -63,19 +63,19 @@ def test_the_scp_is_sorted_and_absolute(scp: Path) -> None:
     assert {location.ark for location in read_scp(scp).values()} == {str(scp.with_suffix(".ark").absolute())}
 
 
-def test_values_are_kept_to_half_a_step_of_their_range(scp: Path) -> None:
+def test_values_are_exact_to_half_a_quantisation_step(scp: Path) -> None:
     for key, matrix in MATRICES.items():
         step = (matrix.max() - matrix.min()) / 255
         assert np.abs(rows(scp, key) - matrix).max() <= 0.502 * step + 1e-5 * np.abs(matrix).max()
 
 
 def assert_same(actual: np.ndarray, expected: np.ndarray) -> None:
-    """Equal but for the rounding of float32 in low + step * byte."""
+    """Check that they are equal, except for float32 rounding of low + step * byte."""
     np.testing.assert_allclose(actual, expected, rtol=0, atol=2e-7 * np.abs(expected).max())
 
 
 def native_matrix(scp: Path, key: str) -> np.ndarray:
-    """Read with kaldi_native_io, whose arrays live no longer than their reader."""
+    """Read with kaldi_native_io; its arrays are only valid while the reader exists, so copy."""
     reader = pytest.importorskip("kaldi_native_io").RandomAccessFloatMatrixReader(f"scp:{scp}")
     return np.array(reader[key])
 
@@ -89,7 +89,7 @@ def test_other_readers_read_the_same(scp: Path, key: str) -> None:
     assert_same(rows(scp, key), kaldiio.load_scp(str(scp))[key])
 
 
-def test_what_kaldi_writes_is_read(tmp_path: Path) -> None:
+def test_arks_of_kaldi_are_read(tmp_path: Path) -> None:
     native = pytest.importorskip("kaldi_native_io")
     with native.CompressedMatrixWriter(f"ark,scp:{tmp_path}/x.ark,{tmp_path}/x.scp") as writer:
         for key, matrix in MATRICES.items():
@@ -99,7 +99,7 @@ def test_what_kaldi_writes_is_read(tmp_path: Path) -> None:
 
 
 @given(first=st.integers(0, 399), count=st.integers(1, 400))
-def test_a_stretch_of_rows_is_that_of_the_whole(scp: Path, first: int, count: int) -> None:
+def test_a_range_of_rows_equals_that_part_of_the_whole(scp: Path, first: int, count: int) -> None:
     count = min(count, 400 - first)
     np.testing.assert_array_equal(rows(scp, "b-2", first, count), rows(scp, "b-2")[first : first + count])
 
@@ -115,7 +115,7 @@ def arrays(scp: Path) -> dict[str, np.ndarray]:
 
 @pytest.mark.parametrize("method", [None, 2, 3, 5])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_every_kaldi_format_is_read_whole(tmp_path: Path, method: int | None, dtype: type) -> None:
+def test_every_kaldi_format_is_read_completely(tmp_path: Path, method: int | None, dtype: type) -> None:
     matrices = {key: MATRICES[key].astype(dtype) for key in ("a-1", "b-2")}
     kaldiio.save_ark(f"{tmp_path}/x.ark", matrices, scp=f"{tmp_path}/x.scp", compression_method=method)
     for key, matrix in arrays(tmp_path / "x.scp").items():
@@ -140,7 +140,7 @@ def test_vectors_are_exact(tmp_path: Path) -> None:
 
 
 def cut(scp: Path, tmp_path: Path, size: int) -> Path:
-    """Copy an ark, but for the bytes past `size`, and its scp."""
+    """Copy the first `size` bytes of an ark, and its scp."""
     whole = scp.with_suffix(".ark")
     (tmp_path / "feats.ark").write_bytes(whole.read_bytes()[:size])
     (tmp_path / "feats.scp").write_text(scp.read_text().replace(str(whole), f"{tmp_path}/feats.ark"))
@@ -171,7 +171,7 @@ def test_vectors_are_read_one_after_another_whatever_their_kind(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("missing", [1, 80 * 57 + 5, 80 * 57 + 24])  # in the data, in the header, before the offset
-def test_a_cut_ark_is_named_with_its_utterance(scp: Path, tmp_path: Path, missing: int) -> None:
+def test_a_truncated_ark_is_an_error_with_its_utterance(scp: Path, tmp_path: Path, missing: int) -> None:
     end = read_scp(scp)["a-1"].offset + 22 + 57 * 80
     path = cut(scp, tmp_path, end - missing)
     np.testing.assert_array_equal(rows(path, "b-2"), rows(scp, "b-2"))
@@ -181,7 +181,7 @@ def test_a_cut_ark_is_named_with_its_utterance(scp: Path, tmp_path: Path, missin
         read_array("a-1", read_scp(path)["a-1"])
 
 
-def test_a_cut_ark_of_floats_is_named(tmp_path: Path) -> None:
+def test_a_truncated_ark_of_floats_is_an_error(tmp_path: Path) -> None:
     kaldiio.save_ark(f"{tmp_path}/x.ark", {"a": MATRICES["a-1"]}, scp=f"{tmp_path}/x.scp")
     os.truncate(tmp_path / "x.ark", 1000)
     with pytest.raises(InputError, match=r"x.ark: the ark was cut: utterance 'a'"):
@@ -200,7 +200,7 @@ def test_an_empty_ark_is_named(scp: Path, tmp_path: Path) -> None:
         rows(cut(scp, tmp_path, 0), "a-1")
 
 
-def test_an_offset_that_is_off_is_not_decoded(scp: Path) -> None:
+def test_a_wrong_offset_is_not_decoded(scp: Path) -> None:
     ark, offset = read_scp(scp)["a-1"]
     with pytest.raises(InputError, match="no matrix of one byte per value"):
         MatrixArk(ark).rows("a-1", offset + 1)
@@ -213,7 +213,7 @@ def test_pipes_and_ranges_in_an_scp_are_refused(tmp_path: Path, value: str) -> N
         read_scp(tmp_path / "feats.scp")
 
 
-def test_an_entry_without_offset_begins_at_the_start(tmp_path: Path) -> None:
+def test_an_entry_without_offset_starts_at_0(tmp_path: Path) -> None:
     (tmp_path / "feats.scp").write_text("a dir:with/x.mat\n")
     assert read_scp(tmp_path / "feats.scp") == {"a": Location("dir:with/x.mat", 0)}
 
@@ -232,7 +232,7 @@ def test_arrays_that_are_empty_or_not_finite_are_refused(tmp_path: Path, array: 
 
 @pytest.mark.parametrize("key", MATRICES)
 @pytest.mark.parametrize("size", [1, 2, 56, 400])
-def test_a_matrix_in_blocks_has_the_bytes_of_the_whole(tmp_path: Path, key: str, size: int) -> None:
+def test_a_matrix_written_in_blocks_has_the_same_bytes(tmp_path: Path, key: str, size: int) -> None:
     matrix = MATRICES[key]
     with ArkWriter(tmp_path / "whole") as whole:
         whole.write("a", matrix)
@@ -248,7 +248,7 @@ def test_a_matrix_in_blocks_has_the_bytes_of_the_whole(tmp_path: Path, key: str,
     ]
 
 
-def test_a_matrix_that_breaks_off_is_not_in_the_ark(tmp_path: Path) -> None:
+def test_an_interrupted_matrix_is_not_in_the_ark(tmp_path: Path) -> None:
     def broken() -> Iterator[np.ndarray]:
         yield MATRICES["a-1"]
         yield MATRICES["b-2"]
@@ -277,7 +277,7 @@ def write_then_fail(prefix: Path) -> None:
         raise KeyboardInterrupt
 
 
-def test_nothing_is_left_of_a_broken_off_ark_and_the_old_one_stays(tmp_path: Path) -> None:
+def test_an_interrupted_ark_is_removed_and_the_old_one_is_kept(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         write_then_fail(tmp_path / "x")
     assert os.listdir(tmp_path) == []
@@ -289,7 +289,7 @@ def test_nothing_is_left_of_a_broken_off_ark_and_the_old_one_stays(tmp_path: Pat
     assert list(arrays(tmp_path / "x.scp")) == ["old"]
 
 
-def test_a_full_disk_at_the_end_leaves_the_old_pair(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_at_the_end_keeps_the_old_ark_and_scp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with ArkWriter(tmp_path / "x") as writer:
         writer.write("old", np.ones(3))
 
@@ -304,7 +304,7 @@ def test_a_full_disk_at_the_end_leaves_the_old_pair(tmp_path: Path, monkeypatch:
     assert list(arrays(tmp_path / "x.scp")) == ["old"]
 
 
-def test_an_old_scp_never_stands_beside_a_new_ark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_new_ark_never_has_an_old_scp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with ArkWriter(tmp_path / "x") as writer:
         writer.write("old", np.ones(3))
     replace = os.replace
@@ -332,8 +332,8 @@ run(main)
 """
 
 
-def test_a_really_full_disk_is_named_and_nothing_is_left(tmp_path: Path, repository: Path) -> None:
-    """On a tmpfs of 200 kB, in a mount namespace of its own."""
+def test_a_full_tmpfs_is_an_error_and_leaves_no_file(tmp_path: Path, repository: Path) -> None:
+    """On a tmpfs of 200 kB, in a new mount namespace."""
     inside = f'mount -t tmpfs -o size=200k none {tmp_path} || exit 77; "$@"; code=$?; ls -A {tmp_path}; exit $code'
     command = ["unshare", "-rm", "bash", "-c", inside, "bash", sys.executable, "-c", FILL, f"{tmp_path}/feats"]
     try:
@@ -350,7 +350,7 @@ def test_a_really_full_disk_is_named_and_nothing_is_left(tmp_path: Path, reposit
 # merging
 
 
-def test_merged_parts_hold_what_the_parts_held(tmp_path: Path) -> None:
+def test_merged_parts_have_the_content_of_the_parts(tmp_path: Path) -> None:
     parts = [tmp_path / "part.1", tmp_path / "part.2"]
     for part, keys in zip(parts, (("b-1", "a-1"), ("a-2", "b-2")), strict=True):
         with ArkWriter(part) as writer:

@@ -1,4 +1,4 @@
-"""Tables as blocks of bytes, against the reader that goes line by line."""
+"""Tables as blocks of bytes, against the reader that works line by line."""
 
 from pathlib import Path
 
@@ -24,7 +24,7 @@ def as_table(path: Path) -> dict[str, str]:
 
 @settings(deadline=None)
 @given(table=st.one_of(st.dictionaries(PLAIN, PLAIN, min_size=1), st.dictionaries(ANY, ANY, min_size=1)))
-def test_a_block_holds_what_the_table_does(tmp_path_factory: pytest.TempPathFactory, table: dict[str, str]) -> None:
+def test_a_block_has_the_content_of_the_table(tmp_path_factory: pytest.TempPathFactory, table: dict[str, str]) -> None:
     path = tmp_path_factory.mktemp("lines") / "table"
     write_table(path, {key: f"{value} x" for key, value in table.items()})
     assert as_table(path) == read_table(path)
@@ -32,7 +32,7 @@ def test_a_block_holds_what_the_table_does(tmp_path_factory: pytest.TempPathFact
 
 
 @pytest.mark.parametrize("content", ["a\tx\nb  y z \nc \t z\n", "a x\r\nb y\r\n", "a x  y\nb \u00e9\n"])
-def test_what_is_not_plain_is_made_plain(tmp_path: Path, content: str) -> None:
+def test_irregular_tables_are_read_as_by_the_line_reader(tmp_path: Path, content: str) -> None:
     (tmp_path / "table").write_bytes(content.encode())
     assert as_table(tmp_path / "table") == read_table(tmp_path / "table")
 
@@ -41,7 +41,7 @@ def test_what_is_not_plain_is_made_plain(tmp_path: Path, content: str) -> None:
     "content",
     ["", "a x\nb", "a x\nb y", "a x\n\nb y\n", "a x\n b\n", "a x\nb \n", "b x\na y\n", "a x\na y\n", "a \xff\n"],
 )
-def test_faults_are_those_of_the_reader_of_lines(tmp_path: Path, content: str) -> None:
+def test_errors_equal_those_of_the_line_reader(tmp_path: Path, content: str) -> None:
     (tmp_path / "table").write_bytes(content.encode("latin-1"))
     with pytest.raises(InputError) as expected:
         read_table(tmp_path / "table")
@@ -55,14 +55,14 @@ def test_a_missing_table_is_named(tmp_path: Path) -> None:
         read_block_table(tmp_path / "nowhere")
 
 
-def test_long_values_and_many_lines_are_cut_right(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_long_values_and_many_lines_are_split_correctly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lines, "_BLOCK", 3)
     table = {f"k{number}": "v" * (5000 * (number == 6) + number) for number in range(1, 9)}
     write_table(tmp_path / "table", table)
     assert [value.decode() for value in read_block_table(tmp_path / "table").column().tolist()] == list(table.values())
 
 
-def test_locations_are_cut_at_the_last_colon(tmp_path: Path) -> None:
+def test_locations_are_split_at_the_last_colon(tmp_path: Path) -> None:
     values = ["/x/a.ark:12", "c:/b.ark:3", "plain", "a.ark:", ":7", "a.ark:1e3", f"a.ark:{10**17}", f"a.ark:{10**18}"]
     write_table(tmp_path / "scp", {f"k{number}": value for number, value in enumerate(values)})
     arks, offsets = read_block_table(tmp_path / "scp").located()

@@ -1,4 +1,4 @@
-"""Data directories: what is found wrong, what is fixed, how they are split, chosen from and joined."""
+"""Data directories: validate, fix, split, subset and combine."""
 
 import logging
 import shutil
@@ -25,7 +25,7 @@ UTTERANCES = {
 
 
 def make(path: Path, utterances: dict[str, str] = UTTERANCES) -> Path:
-    """Write a whole data directory: audio, features and durations."""
+    """Write a complete data directory: audio, features and durations."""
     (path / "feats.ark").parent.mkdir(parents=True, exist_ok=True)
     (path / "feats.ark").write_bytes(b"x")
     write_table(path / "utt2spk", utterances)
@@ -45,7 +45,7 @@ def source(tmp_path: Path) -> Path:
 
 
 def with_segments(path: Path) -> Path:
-    """Let the utterances be segments of two recordings, the second of which has two speakers."""
+    """Make the utterances segments of two recordings. The second recording has two speakers."""
     recording = {"A": "r1", "B": "r2", "C": "r2"}
     times = {key: f"{recording[key[0]]} {number}.0 {number}.75" for number, key in enumerate(UTTERANCES)}
     write_table(path / "segments", times)
@@ -71,7 +71,7 @@ def test_a_good_directory_is_valid(source: Path) -> None:
     assert validate(with_segments(source)) == (8, 3)
 
 
-def test_slashes_join_too_and_a_speaker_may_be_the_utterance(tmp_path: Path) -> None:
+def test_ids_with_slashes_and_ids_equal_to_the_speaker_are_valid(tmp_path: Path) -> None:
     utterances = {"id1/x/1": "id1", "id10/x/1": "id10", "id11": "id11"}
     assert validate(make(tmp_path / "data", utterances)) == (3, 3)
 
@@ -101,7 +101,7 @@ FIX = "run: tools/data_dir.sh fix"
         ("feats.scp", "feats.ark:5", "gone.ark:5", ":6", "gone.ark:5', expected an offset in an ark that exists", ""),
     ],
 )  # fmt: skip
-def test_a_fault_is_named_with_its_line_and_what_mends_it(
+def test_a_fault_is_reported_with_its_line_and_its_fix(
     source: Path, name: str, old: str, new: str, place: str, fault: str, fix: str
 ) -> None:
     edit(source / name, old, new)
@@ -145,7 +145,7 @@ def test_a_missing_table_is_named(source: Path, name: str) -> None:
         validate(source)
 
 
-def test_stages_that_come_first_need_not_have_what_comes_later(source: Path) -> None:
+def test_early_stages_do_not_need_later_tables(source: Path) -> None:
     write_table(source / "feats.scp", {"stale": "x.ark:3"})
     (source / "utt2num_frames").unlink()
     (source / "utt2dur").unlink()
@@ -164,7 +164,7 @@ def test_only_the_first_missing_keys_are_named(source: Path) -> None:
 # fix
 
 
-def test_fix_sorts_drops_what_is_incomplete_and_keeps_the_old_files(source: Path) -> None:
+def test_fix_sorts_drops_incomplete_utterances_and_keeps_the_old_files(source: Path) -> None:
     lines = (source / "wav.scp").read_text().splitlines(keepends=True)
     broken = "".join([*reversed(lines), lines[0], "\n"])
     (source / "wav.scp").write_text(broken)  # out of order, one line twice, a blank one
@@ -179,7 +179,7 @@ def test_fix_sorts_drops_what_is_incomplete_and_keeps_the_old_files(source: Path
     assert fix(source) == {}
 
 
-def test_fix_leaves_recordings_that_are_in_use(source: Path) -> None:
+def test_fix_keeps_recordings_in_use(source: Path) -> None:
     edit(with_segments(source) / "utt2spk", "A-0 A\nA-1 A\nA-2 A\n", "")
     fix(source)
     assert list(read_table(source / "wav.scp")) == ["r2"]
@@ -200,7 +200,7 @@ def test_fix_does_not_choose_between_values(source: Path) -> None:
         ("utt2spk", "A-0 A and more", "utt2spk: 'A-0' has speaker 'A and more': expected one word"),
     ],
 )
-def test_fix_changes_nothing_where_it_cannot_mend(source: Path, file: str, line: str, fault: str) -> None:
+def test_fix_changes_nothing_if_it_cannot_fix_all(source: Path, file: str, line: str, fault: str) -> None:
     (source / file).write_text(f"{line}\n")
     before = {file.name: file.read_bytes() for file in source.iterdir()}
     with pytest.raises(InputError, match=fault):
@@ -212,7 +212,7 @@ def test_fix_changes_nothing_where_it_cannot_mend(source: Path, file: str, line:
 
 
 @given(sizes=st.lists(st.integers(1, 30), min_size=1, max_size=30), data=st.data())
-def test_shares_are_in_order_whole_and_balanced(sizes: list[int], data: st.DataObject) -> None:
+def test_shares_are_ordered_complete_and_balanced(sizes: list[int], data: st.DataObject) -> None:
     parts = data.draw(st.integers(1, len(sizes)))
     shares = shares_of(sizes, parts)
     assert shares == sorted(shares)
@@ -222,7 +222,7 @@ def test_shares_are_in_order_whole_and_balanced(sizes: list[int], data: st.DataO
 
 
 @pytest.mark.parametrize("parts", [1, 2, 3])
-def test_a_split_by_speaker_breaks_none_and_loses_nothing(source: Path, tmp_path: Path, parts: int) -> None:
+def test_a_split_by_speaker_keeps_speakers_together_and_loses_nothing(source: Path, tmp_path: Path, parts: int) -> None:
     assert split(source, parts, tmp_path / "out") == parts
     found = [tmp_path / "out" / str(part) for part in range(1, parts + 1)]
     assert sum(validate(part)[1] for part in found) == 3
@@ -243,7 +243,7 @@ def test_a_split_keeps_recordings_with_their_segments(source: Path, tmp_path: Pa
     assert recordings == [["r1"], ["r2"], ["r2"]]
 
 
-def test_a_table_that_lacks_utterances_is_split_as_the_others(source: Path, tmp_path: Path) -> None:
+def test_an_incomplete_table_is_split_as_the_others(source: Path, tmp_path: Path) -> None:
     edit(source / "utt2dur", "A-1 2.0\nA-2 3.0\nB-0 4.0\n", "")
     split(source, 3, tmp_path / "out")
     durations = [tmp_path / "out" / part / "utt2dur" for part in "123"]
@@ -254,7 +254,7 @@ def test_a_table_that_lacks_utterances_is_split_as_the_others(source: Path, tmp_
     ]
 
 
-def test_fewer_speakers_than_parts_says_what_would_do(source: Path, tmp_path: Path) -> None:
+def test_fewer_speakers_than_parts_is_an_error_with_the_fix(source: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="3 speakers cannot be split into 4: take 1 to 3, or split with --per-utt"):
         split(source, 4, tmp_path / "out")
     with pytest.raises(InputError, match=r"8 utterances cannot be split into 9: take 1 to 8$"):
@@ -272,7 +272,7 @@ def test_a_second_split_leaves_no_table_of_the_first(source: Path, tmp_path: Pat
 # subset and combine
 
 
-def test_subsets_hold_what_was_asked_for(source: Path, tmp_path: Path) -> None:
+def test_subsets_have_the_requested_utterances(source: Path, tmp_path: Path) -> None:
     write_lines(tmp_path / "speakers", ["C anything\n", "\n", "A\n"])
     write_lines(tmp_path / "utts", ["C-3\n", "A-1\n"])
     out = tmp_path / "out"
@@ -315,7 +315,7 @@ def test_copies_whose_ids_interleave_are_merged_in_order(tmp_path: Path) -> None
     assert validate(tmp_path / "joined") == (4, 3)
 
 
-def test_what_cannot_be_combined_is_named(source: Path, tmp_path: Path) -> None:
+def test_tables_that_cannot_be_combined_are_errors(source: Path, tmp_path: Path) -> None:
     shutil.copytree(source, tmp_path / "copy")
     with pytest.raises(InputError, match=r"utterance 'A-0' is in both .* and "):
         combine(tmp_path / "joined", [source, tmp_path / "copy"])
@@ -327,7 +327,7 @@ def test_what_cannot_be_combined_is_named(source: Path, tmp_path: Path) -> None:
         combine(tmp_path / "joined", [with_segments(source), other])
 
 
-def test_a_table_that_not_all_have_is_left_out_and_said(
+def test_a_table_that_not_all_have_is_left_out_with_a_warning(
     source: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     other = make(tmp_path / "other", {"D-1": "D"})
@@ -347,7 +347,7 @@ def run(repository: Path, *words: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=repository, capture_output=True, text=True, check=False)
 
 
-def test_the_program_mends_what_it_complains_of(repository: Path, source: Path, tmp_path: Path) -> None:
+def test_the_program_fixes_the_faults_that_it_reports(repository: Path, source: Path, tmp_path: Path) -> None:
     edit(source / "utt2spk", "A-0 A\nA-1 A\n", "A-1 A\nA-0 A\n")
     done = run(repository, "validate", source)
     assert done.returncode == 1

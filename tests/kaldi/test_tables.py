@@ -24,7 +24,9 @@ WORDS = st.text(alphabet="aBz019-_./é\uffff\U0001f600", min_size=1, max_size=8)
 
 @settings(deadline=None)  # a slow disk is no fault
 @given(table=st.dictionaries(WORDS, WORDS, min_size=1))
-def test_a_table_survives_writing_and_reading(tmp_path_factory: pytest.TempPathFactory, table: dict[str, str]) -> None:
+def test_a_table_is_the_same_after_writing_and_reading(
+    tmp_path_factory: pytest.TempPathFactory, table: dict[str, str]
+) -> None:
     path = tmp_path_factory.mktemp("tables") / "table"
     write_table(path, table)
     assert read_table(path) == table
@@ -37,7 +39,7 @@ def test_keys_are_sorted_by_bytes(keys: list[str]) -> None:
     assert sorted_keys(keys) == sorted(keys, key=str.encode)
 
 
-def test_values_keep_their_inner_spaces_and_fields_may_be_parted_by_tabs(tmp_path: Path) -> None:
+def test_values_keep_inner_spaces_and_tabs_separate_fields(tmp_path: Path) -> None:
     (tmp_path / "wav.scp").write_text("a \t sox a  b.wav -t wav - |  \nb\tb.wav\n")
     assert list(iter_table(tmp_path / "wav.scp")) == [(1, "a", "sox a  b.wav -t wav - |"), (2, "b", "b.wav")]
 
@@ -64,7 +66,7 @@ def test_a_malformed_table_is_named_with_its_line(tmp_path: Path, content: bytes
     assert fault in str(caught.value)
 
 
-def test_disorder_names_the_command_that_mends_it(tmp_path: Path) -> None:
+def test_an_unsorted_table_is_an_error_with_the_command_that_fixes_it(tmp_path: Path) -> None:
     (tmp_path / "utt2spk").write_text("b 1\na 1\n")
     with pytest.raises(InputError, match=f"run: tools/data_dir.sh fix {tmp_path}$"):
         read_table(tmp_path / "utt2spk")
@@ -76,7 +78,7 @@ def test_a_missing_table_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("table", [{"a b": "1"}, {"": "1"}, {"a": " "}, {"a": "1\n2"}])
-def test_what_cannot_stand_in_a_table_is_refused_and_the_old_one_stays(tmp_path: Path, table: dict[str, str]) -> None:
+def test_invalid_values_are_refused_and_the_old_table_is_kept(tmp_path: Path, table: dict[str, str]) -> None:
     path = tmp_path / "table"
     write_table(path, {"old": 1})
     with pytest.raises(InputError, match="cannot be written into a table"):
@@ -100,7 +102,7 @@ def test_a_full_disk_names_the_file_and_leaves_the_old_one(tmp_path: Path, monke
     assert os.listdir(tmp_path) == ["table"]
 
 
-def test_what_a_killed_writer_left_is_cleared_away(tmp_path: Path) -> None:
+def test_files_of_a_killed_writer_are_removed(tmp_path: Path) -> None:
     (tmp_path / ".table.123.tmp").write_text("half")
     (tmp_path / ".table2.123.tmp").write_text("of another file")
     write_lines(tmp_path / "table", ["new\n"])

@@ -1,4 +1,4 @@
-"""Trial lists: reading both forms, matching ids, making lists."""
+"""Trial lists: both formats, matching of ids, and generated lists."""
 
 import itertools
 from collections import Counter
@@ -44,7 +44,7 @@ def test_both_forms_give_the_same_trials_and_keep_duplicates(tmp_path: Path, tex
     assert trials.labels.dtype == bool
 
 
-def test_an_utterance_named_1_is_no_label(tmp_path: Path) -> None:
+def test_an_utterance_named_1_is_not_a_label(tmp_path: Path) -> None:
     assert rows(read_trials(write(tmp_path / "t", "1 2 target\n"))) == [("1", "2", True)]
 
 
@@ -89,19 +89,19 @@ VOXCELEB_FORMS = [
 
 
 @pytest.mark.parametrize("key", VOXCELEB_FORMS)
-def test_every_voxceleb_form_finds_every_other(key: str) -> None:
+def test_every_voxceleb_id_form_matches_every_other(key: str) -> None:
     trials = Trials(list(VOXCELEB_FORMS), list(VOXCELEB_FORMS), np.ones(4, dtype=bool))
     matched = match_ids(trials, {key, "id10002/-_7Tr/00001.wav"})
     assert matched.enroll == [key] * 4 == matched.test
 
 
-def test_dashes_inside_a_video_id_do_no_harm() -> None:
+def test_video_ids_may_contain_dashes() -> None:
     trials = Trials(["id10002/-_7-Tr/00001.wav"], ["id10002--_7-Tr-00002"], np.array([True]))
     matched = match_ids(trials, {"id10002--_7-Tr-00001", "id10002/-_7-Tr/00002"})
     assert (matched.enroll, matched.test) == (["id10002--_7-Tr-00001"], ["id10002/-_7-Tr/00002"])
 
 
-def test_exact_ids_go_before_aliases_and_aliases_before_likeness() -> None:
+def test_exact_ids_have_priority_over_aliases_and_aliases_over_similar_ids() -> None:
     trials = Trials(["a.wav", "x"], ["0011", "a/1"], np.ones(2, dtype=bool))
     matched = match_ids(
         trials, {"a.wav", "a", "01-0011", "a-1", "b-1"}, {"0011": "01-0011", "a/1": "b-1", "a.wav": "a"}
@@ -110,7 +110,7 @@ def test_exact_ids_go_before_aliases_and_aliases_before_likeness() -> None:
     assert matched.test == ["01-0011", "b-1"]
 
 
-def test_an_id_that_fits_two_keys_is_an_error() -> None:
+def test_an_id_that_matches_two_keys_is_an_error() -> None:
     trials = Trials(["a/b/c.wav"], ["a-b-c"], np.array([True]), "trials_O")
     with pytest.raises(InputError, match=r"'a/b/c\.wav' can be 'a-b-c' or 'a/b-c'"):
         match_ids(trials, ["a-b-c", "a/b-c"])
@@ -166,7 +166,7 @@ def test_h_compares_the_same_sex_and_age_group_only() -> None:
     assert [r for r in rows(lists["trials_H"]) if r[2]] == [r for r in rows(lists["trials_O"]) if r[2]]
 
 
-def test_h_goes_by_sex_alone_without_ages_and_is_not_made_without_sexes() -> None:
+def test_h_uses_sex_only_without_ages_and_is_not_made_without_sexes() -> None:
     utt2spk, _ = corpus(6, 1, 5)
     spk2gender = {f"spk{n:02d}": "mf"[n % 2] for n in range(6)}
     hard = make_trials(utt2spk, seed=1, spk2gender=spk2gender)["trials_H"]
@@ -174,28 +174,28 @@ def test_h_goes_by_sex_alone_without_ages_and_is_not_made_without_sexes() -> Non
     assert set(make_trials(utt2spk, seed=1, spk2age=dict.fromkeys(spk2gender, "30"))) == {"trials_O"}
 
 
-def test_the_seed_decides() -> None:
+def test_the_result_depends_on_the_seed() -> None:
     utt2spk, _ = corpus(8, 1, 6)
     one, same, other = (rows(make_trials(utt2spk, seed)["trials_O"]) for seed in (1, 1, 2))
     assert one == same
     assert one != other
 
 
-def test_targets_can_be_capped() -> None:
+def test_the_number_of_targets_can_be_limited() -> None:
     utt2spk, _ = corpus(8, 1, 6)
     trials = make_trials(utt2spk, seed=1, max_targets=50)["trials_O"]
     assert trials.labels.sum() == 50 == (~trials.labels).sum()
     assert len(set(rows(trials))) == 100
 
 
-def test_few_nontargets_are_all_taken_and_said(caplog: pytest.LogCaptureFixture) -> None:
+def test_few_nontargets_are_all_used_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
     utt2spk = {f"a-{n}": "a" for n in range(6)} | {"b-1": "b"}
     trials = make_trials(utt2spk, seed=1)["trials_O"]
     assert sorted(row[:2] for row in rows(trials) if not row[2]) == [(f"a-{n}", "b-1") for n in range(6)]
     assert "only 6 nontargets for 15 targets" in caplog.text
 
 
-def test_h_is_left_out_and_said_where_no_two_speakers_are_alike(caplog: pytest.LogCaptureFixture) -> None:
+def test_h_is_not_made_without_similar_speakers(caplog: pytest.LogCaptureFixture) -> None:
     utt2spk = {"a-1": "a", "a-2": "a", "b-1": "b"}
     assert set(make_trials(utt2spk, 1, spk2gender={"a": "m", "b": "f"})) == {"trials_O"}
     assert "trials_H: only 0 nontargets" in caplog.text
@@ -225,7 +225,7 @@ def test_lists_that_cannot_be_made_are_errors(utt2spk: dict[str, str], tables: d
 
 
 def test_nontargets_are_drawn_evenly() -> None:
-    """The 39 possible pairs of a lopsided corpus: each is drawn about as often as any other over 400 seeds."""
+    """Over 400 seeds, each of the 39 possible pairs of an unbalanced corpus is drawn about equally often."""
     utt2spk = {
         **{f"a-{n}": "a" for n in range(5)},
         **{f"b-{n}": "b" for n in range(3)},
@@ -246,7 +246,7 @@ def test_nontargets_are_drawn_evenly() -> None:
     st.integers(0, 10**6),
     st.one_of(st.none(), st.integers(1, 40)),
 )
-def test_lists_agree_with_a_plain_enumeration(drawn: list[tuple[int, int]], seed: int, cap: int | None) -> None:
+def test_lists_equal_a_simple_enumeration(drawn: list[tuple[int, int]], seed: int, cap: int | None) -> None:
     utt2spk = {f"s{speaker}-{n:02d}": f"s{speaker}" for n, (speaker, _) in enumerate(drawn)}
     session_of = {f"s{speaker}-{n:02d}": str(session) for n, (speaker, session) in enumerate(drawn)}
     possible = {True: set(), False: set()}
@@ -267,7 +267,7 @@ def test_lists_agree_with_a_plain_enumeration(drawn: list[tuple[int, int]], seed
     assert len(set(made)) == len(made)
 
 
-def test_speechocean_lists_are_read_whole(shared_data: Path) -> None:
+def test_speechocean_lists_are_read_completely(shared_data: Path) -> None:
     for name in ("trials_O", "trials_H"):
         trials = read_trials(shared_data / "speechocean762" / name)
         assert len(trials) == 28500
@@ -301,6 +301,6 @@ def test_duplicates_and_trials_of_an_utterance_with_itself_are_counted(
     assert (said in caplog.text) == (duplicates + of_itself > 0)
 
 
-def test_an_utterance_is_no_nontarget_of_itself(tmp_path: Path) -> None:
+def test_a_nontarget_trial_of_an_utterance_with_itself_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"trials:2: 'c' compared with itself is labelled nontarget"):
         read_trials(write(tmp_path / "trials", "a b target\nc c nontarget\n"))

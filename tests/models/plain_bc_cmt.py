@@ -1,6 +1,6 @@
-"""BC-CMT in plain PyTorch layers, (B, C, F, T) throughout: what the fast layers are checked against and timed against.
+"""BC-CMT in plain PyTorch layers on (B, C, F, T), as the reference for tests and timing of the fast layers.
 
-It takes its weights from a `bc_cmt.Model` by `load`, under which both must give the same numbers.
+`load` copies the weights of a `bc_cmt.Model`; both must then give the same results.
 """
 
 import torch
@@ -57,7 +57,7 @@ def heads(maps: Tensor, count: int) -> Tensor:
 
 
 class PlainAttention(nn.Module):
-    """Over time (`reduction` 0) or over the map, with keys and values on a map shrunk by `reduction`."""
+    """Attention over time (`reduction` 0), or over the map with keys and values downsampled by `reduction`."""
 
     def __init__(self, channels: int, config: bc_cmt.Config, reduction: int) -> None:
         super().__init__()
@@ -165,7 +165,7 @@ class PlainNetwork(nn.Module):
         return self.embedding_norm(self.embedding(self.norm(pooled)))
 
     def load(self, model: bc_cmt.Model) -> "PlainNetwork":
-        """Take the weights and running statistics of a model."""
+        """Copy the weights and running statistics of a model."""
         stem = model.stem
         for index, layer in ((0, stem.conv1), (1, stem.norm1), (3, stem.conv2), (4, stem.norm2)):
             self.stem[index].load_state_dict(layer.state_dict())
@@ -186,7 +186,7 @@ class PlainNetwork(nn.Module):
 
 
 def moments(maps: Tensor, weights: Tensor, axis: int) -> Tensor:
-    """Weighted mean and standard deviation over an axis, joined over channels."""
+    """Weighted mean and standard deviation over an axis, concatenated over channels."""
     mean = (weights * maps).sum(axis, keepdim=True)
     deviation = (weights * (maps - mean).square()).sum(axis).clamp(min=3e-4**2).sqrt()
     return torch.cat((mean.squeeze(axis), deviation), 1)

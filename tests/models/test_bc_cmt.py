@@ -25,8 +25,8 @@ SIZES = {
 LITTLE = Config(channels=(8, 16), depth=(1, 1), strides=(1, 2), reduction=(2, 1), embed_dim=12, pool_bottleneck=6)
 
 
-def stir(module: nn.Module) -> nn.Module:
-    """Move every weight and running statistic from where it starts, so that none is without effect."""
+def perturb(module: nn.Module) -> nn.Module:
+    """Change every weight and running statistic from its initial value, so that each has an effect."""
     draw = torch.Generator().manual_seed(1)
     for name, tensor in module.state_dict().items():
         if name.endswith("running_var"):
@@ -41,7 +41,7 @@ def noise(*shape: int, seed: int = 0) -> Tensor:
 
 
 def moved(maps: Tensor) -> Tensor:
-    """(B, C, F, T) as the fast layers have it, (F, B, T, C)."""
+    """(B, C, F, T) in the layout of the fast layers, (F, B, T, C)."""
     return maps.permute(2, 0, 3, 1).contiguous()
 
 
@@ -68,7 +68,7 @@ def test_macs_equal_those_of_plain_layers_by_torchs_counter(size: str, frames: i
     assert macs == expected.get((size, frames), macs)
 
 
-def test_attention_over_time_costs_a_third_less() -> None:
+def test_attention_over_time_needs_a_third_fewer_macs() -> None:
     ours, conventional = (count_macs(models.build("bc_cmt", SIZES[size], 80), 80) for size in ("tiny", "tiny_2d"))
     assert 1 - ours / conventional >= 0.365
 
@@ -78,7 +78,7 @@ def test_attention_over_time_costs_a_third_less() -> None:
 
 def pair(attention: str, **options: object) -> tuple[Model, PlainNetwork]:
     config = Config(**{**vars(LITTLE), "attention": attention, **options})
-    fast = stir(Model(config, 40).double())
+    fast = perturb(Model(config, 40).double())
     return fast, PlainNetwork(config).double().load(fast)
 
 
@@ -91,7 +91,7 @@ def close(ours: Tensor, theirs: Tensor, name: str = "") -> None:
     # a shrunk map of one row over frequency is one whose norm torch differentiates wrongly in some layouts
     [("1d", {}), ("2d", {}), ("2d", {"reduction": (12, 6)}), ("2d", {"groups": 2})],
 )
-def test_training_gives_the_embeddings_and_slopes_of_plain_layers(attention: str, options: dict) -> None:
+def test_training_gives_the_embeddings_and_gradients_of_plain_layers(attention: str, options: dict) -> None:
     fast, plain = pair(attention, **options)
     inputs = [noise(3, 30, 40).requires_grad_() for _ in range(2)]
     outputs = [network(each) for network, each in zip((fast, plain), inputs, strict=True)]
@@ -107,7 +107,7 @@ def test_training_gives_the_embeddings_and_slopes_of_plain_layers(attention: str
 
 
 @pytest.mark.parametrize("attention", ["1d", "2d"])
-def test_running_statistics_and_evaluation_are_those_of_plain_layers(attention: str) -> None:
+def test_running_statistics_and_evaluation_equal_those_of_plain_layers(attention: str) -> None:
     fast, plain = pair(attention)
     feats = noise(3, 30, 40)
     for network in (fast, plain):
@@ -124,7 +124,7 @@ def test_running_statistics_and_evaluation_are_those_of_plain_layers(attention: 
         close(fast(feats), expected)  # with folded weights
 
 
-def test_folded_weights_follow_every_change_of_what_they_were_made_from() -> None:
+def test_folded_weights_follow_changes_of_the_weights() -> None:
     fast, plain = pair("1d")
     fast.eval(), plain.eval()
     feats = noise(2, 30, 40)
@@ -133,7 +133,7 @@ def test_folded_weights_follow_every_change_of_what_they_were_made_from() -> Non
         fast.stages[0][0].local.freq.norm.running_var.mul_(3.0)
         assert (fast(feats) - before).abs().max() > 1e-3
         close(fast(feats), plain.load(fast)(feats))
-        other = stir(Model(LITTLE, 40).double()).state_dict()
+        other = perturb(Model(LITTLE, 40).double()).state_dict()
         fast.load_state_dict(other)
         close(fast(feats), plain.load(fast)(feats))
         fast.train()(noise(4, 30, 40)), fast.eval()
@@ -142,7 +142,7 @@ def test_folded_weights_follow_every_change_of_what_they_were_made_from() -> Non
         close(fast(feats), plain.load(fast)(feats))
         fast.stages[0][0].feed_forward.narrow.weight.data = noise(8, 24, seed=5)
         close(fast(feats), plain.load(fast)(feats))
-        donor = stir(Model(LITTLE, 40).double()).eval()
+        donor = perturb(Model(LITTLE, 40).double()).eval()
         donor(feats)
         fast.stages[0][0] = donor.stages[0][0]
         fast.stages[0][0].local.freq.norm.bias.add_(1.0)
@@ -154,7 +154,7 @@ def test_folded_weights_follow_every_change_of_what_they_were_made_from() -> Non
 # --- Layers against loops ---
 
 
-def test_shifted_products_are_a_convolution_with_zeros_outside() -> None:
+def test_shifted_products_equal_a_zero_padded_convolution() -> None:
     maps, taps, start = noise(4, 2, 5, 3), noise(3, 3, seed=1), noise(3, seed=2)
     for axis in (0, 2):
         expected = torch.zeros_like(maps) + start
@@ -171,7 +171,7 @@ def test_shifted_products_are_a_convolution_with_zeros_outside() -> None:
 
 
 def test_broadcasted_residual_and_sub_spectral_norm_against_a_loop() -> None:
-    layer = stir(BroadcastResidual(3, 10, 5).double())
+    layer = perturb(BroadcastResidual(3, 10, 5).double())
     maps = noise(10, 2, 6, 3)
     inner = shifted_products(maps, layer.freq.taps, 0)
     for band in range(5):
@@ -188,8 +188,8 @@ def test_broadcasted_residual_and_sub_spectral_norm_against_a_loop() -> None:
     close(layer(maps), maps + inner + shared * torch.sigmoid(shared))
 
 
-def test_a_widening_convolution_knows_the_statistics_of_its_product() -> None:
-    layer = stir(PointwiseNorm(4, 7).double())
+def test_a_widening_convolution_computes_the_statistics_of_its_output() -> None:
+    layer = perturb(PointwiseNorm(4, 7).double())
     maps = noise(5, 2, 3, 4) + 2.0  # far from the mean that a covariance would like
     product = (maps @ layer.weight.T).flatten(0, 2)
     normed = (product - product.mean(0)) / (product.var(0, correction=0) + 1e-5).sqrt()
@@ -197,7 +197,7 @@ def test_a_widening_convolution_knows_the_statistics_of_its_product() -> None:
 
 
 def test_attention_over_time_head_by_head_and_row_by_row() -> None:
-    layer = stir(TimeAttention(8, 10, LITTLE).double())
+    layer = perturb(TimeAttention(8, 10, LITTLE).double())
     maps = noise(10, 2, 6, 8)
     normed = (maps - maps.mean((0, 1, 2))) / (maps.var((0, 1, 2), correction=0) + 1e-5).sqrt()
     inner = FreqResidual(8, 10, 5).double()
@@ -221,7 +221,7 @@ def test_attention_over_time_head_by_head_and_row_by_row() -> None:
 
 
 def test_attention_over_maps_row_by_row() -> None:
-    layer = stir(MapAttention(8, 2, Config(groups=4)).double()).eval()
+    layer = perturb(MapAttention(8, 2, Config(groups=4)).double()).eval()
     maps = noise(4, 1, 6, 8)
     normed = layer.norm(maps.flatten(0, 2)).view(maps.shape)
     shrunk = torch.zeros(2, 3, 8, dtype=torch.float64)
@@ -243,7 +243,7 @@ def test_attention_over_maps_row_by_row() -> None:
     close(layer(maps, None)[0], expected)
 
 
-def test_a_loss_on_maps_alone_reaches_the_weights() -> None:
+def test_a_loss_on_maps_only_reaches_the_weights() -> None:
     fast, plain = pair("1d")
     maps = fast.activations(noise(2, 30, 40)).maps
     sum(each.square().mean() for each in maps).backward()
@@ -256,7 +256,7 @@ def test_a_loss_on_maps_alone_reaches_the_weights() -> None:
     close(fast.stem.conv1.weight.grad, plain.stem[0].weight.grad)
 
 
-def test_a_part_in_evaluation_mode_still_learns() -> None:
+def test_a_module_in_evaluation_mode_still_gets_gradients() -> None:
     fast, _ = pair("1d")
     with torch.no_grad():
         fast.eval()(noise(2, 30, 40))
@@ -268,22 +268,22 @@ def test_a_part_in_evaluation_mode_still_learns() -> None:
     assert all(torch.equal(value, before[name]) for name, value in fast.stages[0].named_buffers())
 
 
-def test_a_network_made_for_inference_alone_runs() -> None:
+def test_a_network_made_in_inference_mode_runs() -> None:
     with torch.inference_mode():
         model = Model(LITTLE, 40).eval()
         assert model(torch.randn(1, 20, 40)).shape == (1, 12)
 
 
 def test_grouped_products_see_their_group_only() -> None:
-    layer = stir(TimeAttention(8, 10, LITTLE).double()).query
+    layer = perturb(TimeAttention(8, 10, LITTLE).double()).query
     rows = noise(3, 8)
     for group in range(4):
         part = slice(2 * group, 2 * group + 2)
         close(layer(rows)[:, part], rows[:, part] @ layer.weight[group] + layer.bias[group])
 
 
-def test_a_feed_forward_network_is_its_layers() -> None:
-    layer = stir(FeedForward(4, 5, LITTLE).double())
+def test_a_feed_forward_network_equals_its_layers() -> None:
+    layer = perturb(FeedForward(4, 5, LITTLE).double())
     maps = noise(5, 2, 6, 4)
     wide = layer.residual(torch.nn.functional.gelu(layer.widen(maps)))
     narrowed = wide @ layer.narrow.weight.T
@@ -292,8 +292,8 @@ def test_a_feed_forward_network_is_its_layers() -> None:
     close(layer(maps, None), maps + expected)
 
 
-def test_frequency_pooling_weighs_each_bin_and_channel() -> None:
-    layer = stir(FrequencyPooling(3).double())
+def test_frequency_pooling_has_a_weight_for_each_bin_and_channel() -> None:
+    layer = perturb(FrequencyPooling(3).double())
     maps = noise(5, 2, 4, 3)
     scores = layer.score(maps)
     pooled = layer(maps)
@@ -337,13 +337,13 @@ def test_other_sizes(num_mels: int, options: dict) -> None:
         (80, {"depth": [2, 2, 0, 2]}, "depth: 0 does not lie"),
     ],
 )
-def test_what_does_not_divide_is_said(num_mels: int, options: dict, message: str) -> None:
+def test_sizes_that_do_not_divide_are_errors(num_mels: int, options: dict, message: str) -> None:
     with pytest.raises(InputError, match=message):
         models.build("bc_cmt", options, num_mels)
 
 
 @pytest.mark.parametrize("seconds", [1, 2, 10])
-def test_attention_comes_on_request_for_any_length(seconds: int) -> None:
+def test_attention_is_returned_on_request_for_any_length(seconds: int) -> None:
     model = models.build("bc_cmt", {}, 80).eval()
     feats = torch.randn(1, 100 * seconds, 80)
     with torch.no_grad():
@@ -357,8 +357,8 @@ def test_attention_comes_on_request_for_any_length(seconds: int) -> None:
 
 
 @pytest.mark.parametrize("attention", ["1d", "2d"])
-def test_the_attention_that_is_shown_is_the_one_that_is_used(attention: str) -> None:
-    model = stir(Model(replace(LITTLE, depth=(2, 1), attention=attention), 40).double()).eval()
+def test_the_returned_attention_is_the_attention_used(attention: str) -> None:
+    model = perturb(Model(replace(LITTLE, depth=(2, 1), attention=attention), 40).double()).eval()
     used: list[tuple] = []
     for stage in model.stages:
         for block in stage:
@@ -377,7 +377,7 @@ def test_any_number_of_stages() -> None:
 
 
 @pytest.mark.parametrize("frames", [1, 3, 16, 33])
-def test_the_conventional_attention_takes_what_is_shorter_than_its_patches(frames: int) -> None:
+def test_the_conventional_attention_accepts_input_shorter_than_its_patches(frames: int) -> None:
     layer = MapAttention(8, 8, Config(channels=(8,), depth=(1,), strides=(1,), reduction=(8,))).eval()
     out, _ = layer(torch.randn(10, 2, frames, 8), None)
     assert out.shape == (10, 2, frames, 8)
@@ -390,12 +390,12 @@ def test_the_conventional_attention_takes_what_is_shorter_than_its_patches(frame
 @pytest.mark.parametrize("scores", ["scaled", "cosine"])
 @pytest.mark.parametrize("attention", ["1d", "2d"])
 def test_scores_are_scaled_by_head_before_the_softmax(scores: str, attention: str) -> None:
-    """The layer that is shown, and what it gives, against products and a softmax written out."""
+    """The returned attention and the output of the layer, against explicit products and a softmax."""
     config = replace(LITTLE, attention=attention, scores=scores, groups=4, heads=4)
     layer = (TimeAttention(8, 10, config) if attention == "1d" else MapAttention(8, 1, config)).double()
     plain = replace(config, scores="plain")
     twin = (TimeAttention(8, 10, plain) if attention == "1d" else MapAttention(8, 1, plain)).double()
-    stir(layer).eval()
+    perturb(layer).eval()
     state = layer.state_dict()
     scale = state.pop("sharpening.log_scale").exp()
     twin.load_state_dict(state)
@@ -416,7 +416,7 @@ def test_scores_are_scaled_by_head_before_the_softmax(scores: str, attention: st
             torch.testing.assert_close(found, maps + out.unflatten(1, (10, 6)).transpose(0, 1))
 
 
-def test_sharper_attention_costs_a_number_for_each_head_and_block() -> None:
+def test_sharper_attention_adds_one_parameter_per_head_and_block() -> None:
     for scores in ("scaled", "cosine"):
         model = models.build("bc_cmt", {"scores": scores}, 80)
         assert count_parameters(model) == 271_440 + 4 * 8

@@ -41,7 +41,7 @@ def test_segment_context_ignores_padding_even_over_whole_segments():
     torch.testing.assert_close(context[1, :, :2], segment_context(maps[1:, :, :130], None)[0])
 
 
-def test_the_gate_is_that_of_each_frame():
+def test_the_gate_is_computed_for_each_frame():
     torch.manual_seed(0)
     layer = ContextMask(8, 4, dilation=2).double()
     maps = torch.randn(1, 8, 230, dtype=torch.float64)
@@ -51,7 +51,7 @@ def test_the_gate_is_that_of_each_frame():
         torch.testing.assert_close(layer(maps, None), expected)
 
 
-def test_an_embedding_comes_from_means_and_unbiased_deviations():
+def test_an_embedding_uses_means_and_unbiased_standard_deviations():
     torch.manual_seed(0)
     model = models.build("campplus", {"embed_dim": 6, "channels": 8, "growth": 2}, 80).double().eval()
     feats = torch.randn(2, 9, 80, dtype=torch.float64)
@@ -79,8 +79,8 @@ def published() -> torch.nn.Module:
     return model.eval()
 
 
-def test_published_weights_tell_real_speakers_apart(published, shared_data):
-    """On ten speakers, three utterances each: every speaker is nearest to himself."""
+def test_published_weights_distinguish_real_speakers(published, shared_data):
+    """On ten speakers with three utterances each: the nearest utterance is always of the same speaker."""
     corpus = shared_data / "speechocean762"
     utterances: dict[str, list[str]] = {}
     for line in (corpus / "test" / "utt2spk").read_text().splitlines():

@@ -43,7 +43,7 @@ def test_a_block_adds_its_gated_inner_maps_to_its_input():
         torch.testing.assert_close(block(maps, None), maps + inner * gate[:, :, None])
 
 
-def test_each_block_is_fed_with_the_sum_of_all_outputs_before_it():
+def test_the_input_of_each_block_is_the_sum_of_all_previous_outputs():
     torch.manual_seed(0)
     model = Model(Config(channels=16, mfa_channels=24, embed_dim=8), num_mels=20).double().eval()
     inputs: list[torch.Tensor] = []

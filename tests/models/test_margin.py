@@ -44,7 +44,7 @@ def _naive_target(name: str, cosine: float, margin: float, easy: bool) -> float:
     [("aam", 1, False), ("aam", 3, False), ("aam", 1, True), ("am", 1, False), ("am", 2, False)],
 )
 @pytest.mark.parametrize("margin", [0.0, 0.2, 1.2])
-def test_logits_equal_the_formula_in_loops(name, subcenters, easy, margin):
+def test_logits_equal_the_formula(name, subcenters, easy, margin):
     head = _head(name=name, subcenters=subcenters, easy_margin=easy, margin=margin)
     embeddings, labels = _batch()
     expected = torch.empty(len(labels), CLASSES, dtype=torch.float64)
@@ -84,7 +84,7 @@ def test_gradients_are_finite_where_the_angle_is_0_or_pi(name, sign):
     assert embeddings.grad.abs().max() < 100
 
 
-def test_gradients_of_aam_agree_with_differences():
+def test_gradients_of_aam_equal_finite_differences():
     head = _head(name="aam", subcenters=2).double()
     embeddings, labels = _batch()
     assert torch.autograd.gradcheck(lambda e: head(e, labels), embeddings.double().requires_grad_())
@@ -114,7 +114,7 @@ def test_softmax_is_a_plain_linear_layer_whose_cosines_are_normalised():
     torch.testing.assert_close(head.cosines_and_logits(embeddings, labels), (head.cosine(embeddings), expected))
 
 
-def test_set_margin_changes_the_next_logits_and_refuses_nonsense():
+def test_set_margin_changes_the_next_logits_and_refuses_invalid_values():
     head = _head(name="aam", margin=0.0)
     embeddings, labels = _batch()
     before = head(embeddings, labels)
@@ -148,7 +148,7 @@ def test_no_classes_are_refused():
         build_head({}, DIM, 0)
 
 
-def test_parameter_names_and_shapes_stay_what_trained_files_hold():
+def test_parameter_names_and_shapes_match_existing_files():
     assert {k: tuple(v.shape) for k, v in _head(name="aam", subcenters=3).state_dict().items()} == {
         "weight": (3, CLASSES, DIM)
     }

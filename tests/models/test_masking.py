@@ -23,7 +23,7 @@ def test_a_strided_mask_has_the_length_of_a_strided_convolution(stride, length):
     assert time_mask(torch.tensor([length]), 9)[:, ::stride].sum() == conv(torch.zeros(1, 1, length)).shape[-1]
 
 
-def test_apply_mask_clears_even_what_is_not_a_number():
+def test_apply_mask_also_clears_nan():
     maps = torch.full((2, 3, 5, 4), torch.nan)
     maps[0, ..., :2] = maps[1] = 7.0
     masked = apply_mask(maps, time_mask(torch.tensor([2, 4]), 4))

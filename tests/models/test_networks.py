@@ -1,4 +1,4 @@
-"""What every network promises: sizes, shapes, names, and embeddings that padding does not change."""
+"""Properties of every network: sizes, shapes, names, and embeddings that do not depend on padding."""
 
 import hashlib
 
@@ -39,7 +39,7 @@ SMALL = {
 
 
 def _small(name: str, options: dict) -> nn.Module:
-    """A network as after training: no norm is the identity, so padding that leaks is seen."""
+    """A network as after training: no norm is the identity, so an effect of padding is visible."""
     torch.manual_seed(0)
     model = models.build(name, options, 80)
     for module in model.modules():
@@ -77,7 +77,7 @@ def network(request) -> nn.Module:
         ("campplus", {"embed_dim": 512}, 7_176_224),
     ],
 )
-def test_sizes_are_those_of_the_public_implementations(name, options, parameters):
+def test_sizes_equal_those_of_public_implementations(name, options, parameters):
     assert sum(p.numel() for p in models.build(name, options, 80).parameters()) == parameters
 
 
@@ -97,8 +97,8 @@ B1 = {
         ("redimnet", B1, 72, 2_123_480, 2.2e6),
     ],
 )
-def test_sizes_are_near_those_of_the_papers(name, options, num_mels, parameters, published):
-    """Exact ones so that no change goes unseen; the papers round, and B1 is known by public code that has 2.1 M too."""
+def test_sizes_are_close_to_those_of_the_papers(name, options, num_mels, parameters, published):
+    """Exact values show every change. The papers round; for B1 public code also has 2.1 M."""
     assert sum(p.numel() for p in models.build(name, options, num_mels).parameters()) == parameters
     assert parameters == pytest.approx(published, rel=0.04)
 
@@ -107,15 +107,15 @@ def test_sizes_are_near_those_of_the_papers(name, options, num_mels, parameters,
     ("name", "digest"),
     [("ecapa_tdnn", "5cd78bf274145a71"), ("resnet", "ee592bec65085135"), ("campplus", "0c595e8c70388bb7")],
 )
-def test_names_and_shapes_stay_what_trained_files_hold(name, digest):
-    """That of campplus is the digest of the published weights: theirs are the names, whoever has the file or not."""
+def test_names_and_shapes_match_existing_files(name, digest):
+    """The digest of campplus is that of the published weights, so the test does not need their file."""
     tensors = models.build(name, {}, 80).state_dict()
     lines = "".join(f"{key} {tuple(tensors[key].shape)}\n" for key in sorted(tensors))
     assert hashlib.sha256(lines.encode()).hexdigest()[:16] == digest, "files trained before can no longer be loaded"
 
 
 @pytest.mark.parametrize("frames", [1, 98, 198, 998])
-def test_an_embedding_of_any_length_has_the_promised_shape(network, frames):
+def test_embeddings_of_any_length_have_the_specified_shape(network, frames):
     with torch.no_grad():
         embeddings = network(_noise(2, frames, 80))
     assert embeddings.shape == (2, 24)
@@ -133,7 +133,7 @@ def test_padding_does_not_change_an_embedding(network):
         torch.testing.assert_close(network(feats, lengths), alone, rtol=1e-5, atol=1e-5)
 
 
-def test_lengths_that_fill_the_batch_change_nothing(network):
+def test_lengths_of_a_full_batch_change_nothing(network):
     feats = _noise(3, 150, 80)
     with torch.no_grad():
         torch.testing.assert_close(network(feats, torch.tensor([150] * 3)), network(feats), rtol=1e-5, atol=1e-5)
@@ -187,7 +187,7 @@ def test_training_steps_run_under_bfloat16_autocast(network):
     network.eval()
 
 
-def test_mel_bins_that_8_does_not_divide():
+def test_numbers_of_mel_bins_that_are_not_a_multiple_of_8():
     for name, options in (SMALL["resnet18"], SMALL["campplus"]):
         model = models.build(name, options, 41).eval()
         assert model(_noise(1, 30, 41)).shape == (1, 24)

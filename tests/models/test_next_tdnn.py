@@ -38,7 +38,7 @@ def test_each_group_of_channels_is_convolved_by_its_own_kernel():
     torch.testing.assert_close(layer(maps, None), expected)
 
 
-def test_the_light_form_has_no_products_around_its_convolution():
+def test_the_light_version_has_no_pointwise_layers_around_its_convolution():
     plain, light = (
         models.build("next_tdnn", {"channels": 8, "kernels": [5], "depth": [1], "light": light}, 10)
         for light in (False, True)

@@ -44,7 +44,7 @@ def test_two_dimensional_maps_are_pooled_channel_by_channel_and_band_by_band(map
         torch.testing.assert_close(pooling(maps.unflatten(1, (2, 3)), mask), pooling(maps, mask))
 
 
-def test_unbiased_statistics_are_those_of_torch(maps):
+def test_unbiased_statistics_equal_those_of_torch(maps):
     mean, deviation = statistics(maps, unbiased=True)
     torch.testing.assert_close(mean, maps.mean(-1, keepdim=True))
     torch.testing.assert_close(deviation, maps.std(-1, keepdim=True))
@@ -76,7 +76,7 @@ def test_attentive_pooling_equals_loops_over_the_formula(maps, global_context):
 
 @pytest.mark.parametrize(("name", "global_context"), [("statistics", False), ("attentive", False), ("attentive", True)])
 @pytest.mark.parametrize("masked", [False, True])
-def test_gradients_agree_with_differences(maps, name, global_context, masked):
+def test_gradients_equal_finite_differences(maps, name, global_context, masked):
     torch.manual_seed(2)
     pooling = build_pooling(name, 6, 5, global_context).double()
     mask = time_mask(torch.tensor(LENGTHS), 9) if masked else None
@@ -84,8 +84,8 @@ def test_gradients_agree_with_differences(maps, name, global_context, masked):
 
 
 @pytest.mark.parametrize("name", ["statistics", "attentive"])
-def test_a_large_offset_does_not_drown_a_small_deviation(name):
-    """Squares about zero would lose all digits here: 1000 squared is rounded by 0.06, the variance is 0.01."""
+def test_a_small_standard_deviation_is_exact_with_a_large_offset(name):
+    """A mean of squares would lose all digits: 1000 squared is rounded by 0.06, and the variance is 0.01."""
     pooling = build_pooling(name, 4, 3, True)
     maps = 0.1 * torch.randn(2, 4, 500, generator=torch.Generator().manual_seed(0))
     for parameter in pooling.parameters():

@@ -10,7 +10,7 @@ from wespeaker_lite.models.redimnet import LearnedMean, Transformer, as_maps, as
 SMALL = {"channels": 2, "strides": [1, 2], "depth": [1, 1], "expansion": [1, 2], "reduction": [5, 0], "embed_dim": 6}
 
 
-def test_the_transformer_is_that_of_torch():
+def test_the_transformer_equals_that_of_torch():
     torch.manual_seed(0)
     ours = Transformer(12).double()
     theirs = nn.TransformerEncoderLayer(
@@ -34,7 +34,7 @@ def test_the_transformer_is_that_of_torch():
     torch.testing.assert_close(ours(maps, mask)[1, :, :4], expected[1, :, :4])
 
 
-def test_sequences_and_maps_hold_the_same_numbers():
+def test_sequences_and_maps_have_the_same_values():
     maps = torch.randn(2, 3, 4, 5)
     sequence = as_sequence(maps)
     assert torch.equal(sequence[:, 2 * 3 + 1], maps[:, 1, 2])  # bands outside, channels inside
@@ -43,7 +43,7 @@ def test_sequences_and_maps_hold_the_same_numbers():
     assert torch.equal(as_maps(sequence, 6)[:, 4, 1], maps[:, 1, 3])
 
 
-def test_a_learned_mean_has_weights_of_sum_1_for_each_channel():
+def test_a_learned_mean_has_weights_that_sum_to_1_for_each_channel():
     torch.manual_seed(0)
     layer = LearnedMean(3, 4)
     sequences = [torch.randn(2, 4, 5) for _ in range(3)]
@@ -53,7 +53,7 @@ def test_a_learned_mean_has_weights_of_sum_1_for_each_channel():
     torch.testing.assert_close(layer(sequences), sum(w * s for w, s in zip(weights, sequences, strict=True)))
 
 
-def test_a_channel_norm_is_that_of_each_position():
+def test_a_channel_norm_is_computed_at_each_position():
     torch.manual_seed(0)
     norm = ChannelNorm(6).double()
     nn.init.normal_(norm.weight)
@@ -64,7 +64,7 @@ def test_a_channel_norm_is_that_of_each_position():
     torch.testing.assert_close(norm(maps)[1, :, 2, 3], expected)
 
 
-def test_a_stage_takes_the_mean_of_all_outputs_before_it():
+def test_the_input_of_a_stage_is_the_mean_of_all_previous_outputs():
     torch.manual_seed(0)
     model = models.build("redimnet", SMALL, 20).eval()
     feats = torch.randn(1, 11, 20)

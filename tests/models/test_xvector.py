@@ -1,11 +1,11 @@
-"""The x-vector TDNN against its definition: layers over frames of context, statistics, an affine layer."""
+"""The x-vector TDNN against its definition: layers with a context of frames, statistics pooling, an affine layer."""
 
 import torch
 
 from wespeaker_lite import models
 
 
-def test_a_frame_sees_the_frames_that_the_paper_names():
+def test_a_frame_has_the_context_of_the_paper():
     """Frame by frame without padding: t - 2 to t + 2; t - 2, t, t + 2; t - 3, t, t + 3; t."""
     torch.manual_seed(0)
     model = models.build("xvector", {"channels": 4, "pooling_channels": 5, "embed_dim": 3}, 6).double().eval()

@@ -1,7 +1,7 @@
-"""Two networks of wespeaker written plainly from their layouts, with its names of parameters: what imports are held to.
+"""Simple reimplementations of two wespeaker networks, with wespeaker's parameter names, to test imported weights.
 
-x: (B, T, num_mels). Deviations are unbiased; ECAPA's blocks are fed with the block before alone, and leave the last
-group untouched.
+x: (B, T, num_mels). Standard deviations are unbiased. The input of an ECAPA block is only the block before it, and the
+blocks do not change the last group.
 """
 
 import torch

@@ -1,4 +1,4 @@
-"""Every conf of the repository: its keys are known, its network can be built, and its terms fit student and teacher."""
+"""Every conf of the repository has valid keys, a network that can be built, and terms that fit student and teacher."""
 
 from pathlib import Path
 
@@ -27,7 +27,7 @@ def test_a_conf_fits_together(path: Path) -> None:
     assert len(terms) == len(config.distill.terms)
 
 
-def test_there_are_confs_of_which_no_two_make_one_experiment() -> None:
+def test_conf_names_are_unique() -> None:
     assert len(CONFS) > 10
     assert any(path.parent.name == "kd" for path in CONFS)
     assert len({path.stem for path in CONFS}) == len(CONFS)  # an experiment is called after its conf

@@ -1,4 +1,4 @@
-"""docs/configuration.md: current, whole, and with a meaning for each key."""
+"""docs/configuration.md is current and complete, and has a meaning for each key."""
 
 import sys
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Merging and checking of configs: what is unknown or ill-typed is named, with the nearest match."""
+"""Merging and checking of configs: an unknown key or wrong type is an error with the nearest match."""
 
 import dataclasses
 import importlib
@@ -45,7 +45,7 @@ class Outer:
             raise ValueError("expected steps >= 0")
 
 
-def test_values_are_filled_and_come_back() -> None:
+def test_values_get_defaults_and_are_written_back() -> None:
     given_values = {"rate": 2, "limit": 7, "inner": {"kind": "b", "widths": [4, 5]}, "options": {"x": [1]}}
     outer = from_mapping(Outer, given_values, "here")
     assert outer == Outer(2.0, limit=7, inner=Inner("b", (4, 5)), options={"x": [1]})
@@ -79,7 +79,7 @@ def test_values_are_filled_and_come_back() -> None:
         ({"rate": 1.0, "steps": 10**30}, "here.steps: 10000000000000000000 is too large"),
     ],
 )
-def test_what_is_wrong_is_named(mapping: dict, message: str) -> None:
+def test_errors_name_the_key(mapping: dict, message: str) -> None:
     with pytest.raises(InputError, match=message):
         from_mapping(Outer, mapping, "here")
 
@@ -113,7 +113,7 @@ def test_the_order_is_conf_overrides_command_line(tmp_path: Path) -> None:
     assert given(tmp_path / "conf.yaml", tmp_path / "none.yaml")["train"]["epochs"] == 2
 
 
-def test_fine_tuning_changes_what_it_starts_from_as_that_is_on_the_corpus(tmp_path: Path) -> None:
+def test_fine_tuning_inherits_the_config_that_it_starts_from_with_overrides(tmp_path: Path) -> None:
     (tmp_path / "conf.yaml").write_text("train: {epochs: 150, batch_size: 2}\nseed: 1\n")
     (tmp_path / "overrides.yaml").write_text("train: {epochs: 10, precision: bf16}\n")
     start = f"start_from: {tmp_path}/conf.yaml\n"
@@ -129,7 +129,7 @@ def test_fine_tuning_changes_what_it_starts_from_as_that_is_on_the_corpus(tmp_pa
         given(tmp_path / "lm.yaml")
 
 
-def test_a_resolved_config_stands_without_the_conf_that_it_started_from(tmp_path: Path) -> None:
+def test_a_resolved_config_does_not_need_the_conf_that_it_started_from(tmp_path: Path) -> None:
     (tmp_path / "base.yaml").write_text("model: {name: ecapa_tdnn, channels: 16}\n")
     (tmp_path / "lm.yaml").write_text(f"start_from: {tmp_path}/base.yaml\nhead: {{margin: 0.5}}\n")
     tuned = load(tmp_path / "lm.yaml")
@@ -140,7 +140,7 @@ def test_a_resolved_config_stands_without_the_conf_that_it_started_from(tmp_path
         load(tmp_path / "lm.yaml")
 
 
-def test_the_stages_know_all_sections_that_weights_depend_on(repository: Path) -> None:
+def test_the_scripts_have_all_sections_that_weights_depend_on(repository: Path) -> None:
     line = next(
         line
         for line in (repository / "local/common.sh").read_text().splitlines()
@@ -204,7 +204,7 @@ def test_every_conf_is_valid_and_resolved_it_is_the_same(conf: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new"), [("epochs: 7", "epochs: 9"), ("epochs: 7", "epochs: 7\n  more: 1"), ("model:\n", "")]
 )
-def test_a_resolved_config_that_was_changed_is_written_anew(
+def test_a_resolved_config_that_was_changed_is_written_again(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, old: str, new: str
 ) -> None:
     (tmp_path / "x.yaml").write_text("model: {name: ecapa_tdnn, channels: 16}\n")
@@ -221,14 +221,14 @@ def test_a_resolved_config_that_was_changed_is_written_anew(
 
 
 @pytest.mark.parametrize("config", [{"start_from": "x\nmodel\t$(touch BAD)"}, {"a\nb": 1}, {"x": {"a b": 1}}])
-def test_nothing_is_told_to_the_shell_that_leaves_its_line(tmp_path: Path, config: dict[str, Any]) -> None:
+def test_values_for_the_shell_stay_on_one_line(tmp_path: Path, config: dict[str, Any]) -> None:
     resolved.write(tmp_path / "config.yaml", {"seed": 1, **config})
     with pytest.raises(InputError, match="a line break or control character"):
         list(resolved.for_shell(tmp_path / "config.yaml"))
 
 
 def numbers_of(cls: type) -> list[dataclasses.Field]:
-    """The fields of a config dataclass, and of those in it, that are numbers or tuples of numbers."""
+    """The numeric fields of a config dataclass and of its sections, with tuples of numbers."""
     fields = []
     for entry in dataclasses.fields(cls):
         hint = typing.get_type_hints(cls)[entry.name]
@@ -268,7 +268,7 @@ def test_every_number_of_a_config_has_bounds_and_a_default_within() -> None:
         "features.sample_rate=0", "features.dither=-1", "runtime.device=gpu", "runtime.threads=1000000",
     ],
 )  # fmt: skip
-def test_what_would_end_a_later_stage_is_refused_before_the_first(
+def test_errors_of_later_stages_are_found_before_the_first(
     repository: Path, tmp_path: Path, assignment: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(repository)
@@ -278,7 +278,7 @@ def test_what_would_end_a_later_stage_is_refused_before_the_first(
     assert not (tmp_path / "config.yaml").exists()
 
 
-def test_options_of_networks_and_terms_are_checked_with_the_rest(tmp_path: Path) -> None:
+def test_options_of_networks_and_terms_are_checked_too(tmp_path: Path) -> None:
     for text, message in (
         ("model: {name: ecapa_tdnn, chanels: 3}", "did you mean 'channels'"),
         ("model: {name: ecapa}", "did you mean 'ecapa_tdnn'"),

@@ -1,4 +1,4 @@
-"""Files in the names of other toolkits: equal embeddings in our network, or one line that says what does not fit."""
+"""Weights of other toolkits: equal embeddings in our network, or one line about the mismatch."""
 
 from pathlib import Path
 from typing import Any
@@ -65,7 +65,7 @@ def test_a_file_in_our_names_may_be_wrapped(tmp_path: Path) -> None:
         ({}, {"asp.tdnn.conv.conv.weight": torch.zeros(1)}, "SpeechBrain's ECAPA-TDNN.*distill.embeddings"),
     ],
 )
-def test_what_does_not_fit_is_named(options: dict, change: dict, message: str, tmp_path: Path) -> None:
+def test_mismatches_are_errors(options: dict, change: dict, message: str, tmp_path: Path) -> None:
     state = ResNet18(4, 40, 8).state_dict()
     with pytest.raises(InputError, match=message):
         imported(tmp_path, RESNET | options, state | change)

@@ -1,4 +1,4 @@
-"""Weights from outside: found, fitted, or a message that says how to fetch them."""
+"""Pretrained weights are found and loaded, or a message says how to download them."""
 
 import sysconfig
 from pathlib import Path
@@ -16,7 +16,7 @@ NETWORK = {"name": "resnet", "depth": 18, "width": 4, "embed_dim": 8}
 
 @pytest.fixture
 def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A site-packages with made weights of a small network."""
+    """A site-packages folder with random weights of a small network."""
     monkeypatch.setattr(sysconfig, "get_path", lambda name: str(tmp_path / "site"))
     monkeypatch.setitem(pretrained.SOURCES, "made", "made/weights.pt")
     (tmp_path / "site/made").mkdir(parents=True)
@@ -41,7 +41,7 @@ def test_weights_become_a_trained_model_without_head(site: Path) -> None:
     assert torch.equal(trained.model(feats), model.eval()(feats))
 
 
-def test_what_is_missing_or_does_not_fit_is_said(site: Path) -> None:
+def test_missing_or_unsuitable_weights_are_errors(site: Path) -> None:
     with pytest.raises(InputError, match=r"fetch them: tools/install.sh --extras peers"):
         pretrained.import_weights(config(site), site / "exp")
     with pytest.raises(InputError, match=r"'maid' is no file, and no known source: .*made"):

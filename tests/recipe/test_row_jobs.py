@@ -1,4 +1,4 @@
-"""Several rows at a time: order, teachers, failures, the time limit; with a stand-in for run.sh."""
+"""Several rows at a time: order, teachers, failures and the time limit, with a fake run.sh."""
 
 import os
 import signal
@@ -12,8 +12,8 @@ import pytest
 from wespeaker_lite.recipe import row_jobs
 from wespeaker_lite.recipe.row_jobs import Job, environments, progress, run_jobs
 
-# Notes when it begins and ends, as the recipe's stages in a shell that TERM ends at once; the training, in a process
-# group of its own as under run.pl, needs half a second to write its checkpoint.
+# A fake run.sh that records its start and end. Like a stage, its shell ends at once on TERM. The training is in its own
+# process group, as with run.pl, and needs half a second to write its checkpoint.
 STAND_IN = r"""
 echo "+ $1 $OMP_NUM_THREADS" >> events
 python3 -c '
@@ -65,8 +65,8 @@ def test_a_failed_row_stops_no_other_and_leaves_its_log(place: Path) -> None:
     assert outcomes[0].job.log.exists()
 
 
-def test_rows_run_side_by_side_but_a_teacher_is_trained_once(place: Path) -> None:
-    """b and c need the same teacher, which b trains: c waits for b, and d goes before it."""
+def test_rows_run_in_parallel_but_a_teacher_is_trained_once(place: Path) -> None:
+    """b and c need the same teacher, which b trains: c waits for b, and d runs before c."""
     jobs = [job("b", 1.0, before=("teacher",)), job("c", before=("teacher",)), job("d")]
     outcomes, _ = run_jobs(jobs, two())
     assert [one.state for one in outcomes] == ["whole"] * 3
@@ -74,11 +74,11 @@ def test_rows_run_side_by_side_but_a_teacher_is_trained_once(place: Path) -> Non
     assert found.index("- d") < found.index("- b") < found.index("+ c 1")
 
 
-def test_when_the_time_is_up_training_writes_its_checkpoint(place: Path) -> None:
+def test_at_the_time_limit_training_writes_its_checkpoint(place: Path) -> None:
     outcomes, number = run_jobs([job("a", 60), job("b", 60), job("c")], two(), minutes=1.5 / 60)
     assert [one.state for one in outcomes] == ["stopped", "stopped", "not begun"]
     assert number is None
-    # This was left by processes that outlive the shell of their row: the end of those was waited for.
+    # Processes that outlive the shell of their row have written this, so the program has waited for them.
     assert sorted(line for line in events(place) if "checkpoint" in line) == ["- checkpoint a", "- checkpoint b"]
 
 
@@ -128,7 +128,7 @@ def test_rows_on_one_gpu_share_it_and_rows_on_cpus_the_cores(tmp_path: Path, mon
     assert gpus(3) == ["GPU-aa", "MIG-cc", "GPU-aa"]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3, 1")
     assert gpus(3) == ["3", "1", "3"]
-    assert gpus(1) == ["3, 1"]  # run.pl chooses
+    assert gpus(1) == ["3, 1"]  # run.pl selects the GPU
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
     assert [one["OMP_NUM_THREADS"] for one in environments(3, one_gpu=False)] == ["2"] * 3
 

@@ -1,4 +1,4 @@
-"""rows.tsv: what is read and refused, what words select, and the tables of this repository."""
+"""rows.tsv: valid and invalid tables, the selection of rows, and the tables of this repository."""
 
 from pathlib import Path
 
@@ -31,7 +31,7 @@ def test_rows_are_read_and_become_options_of_the_recipe(table: Path) -> None:
     assert rows["taught"].options(0)[4:] == ["--name", "taught", *settings]
 
 
-def test_words_select_rows_seeds_and_groups_once_each(table: Path) -> None:
+def test_arguments_select_rows_seeds_and_groups_once_each(table: Path) -> None:
     def chosen(*words: str) -> list[str]:
         return [row.experiment(seed) for row, seed in select(read_rows(table), words)]
 
@@ -67,7 +67,7 @@ def test_teachers_are_known_before_a_row_runs(repository: Path, monkeypatch: pyt
     assert trained_before(rows["ecapa_c128_two_teachers"], 0, None) == {"ecapa_c512", "bc_cmt_base"}
 
 
-def test_every_row_of_the_repository_is_a_whole_config(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_row_of_the_repository_is_a_valid_config(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(repository)
     tables = sorted(Path("egs").glob("*/rows.tsv"))
     assert len(tables) >= 3

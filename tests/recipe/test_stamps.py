@@ -1,4 +1,4 @@
-"""Stamps: a stage is done only if it was made from these very inputs and its outputs still lie there."""
+"""Stamps: a stage is finished only if its inputs and outputs are the same as in its stamp."""
 
 import os
 from pathlib import Path
@@ -11,7 +11,7 @@ from wespeaker_lite.recipe import stamps
 
 @pytest.fixture
 def stage(tmp_path: Path) -> dict:
-    """A stage with every kind of input, which has been done."""
+    """A finished stage with every kind of input."""
     (tmp_path / "wav.scp").write_text("a a.wav\n")
     (tmp_path / "tree/s").mkdir(parents=True)
     (tmp_path / "tree/s/a.wav").write_text("RIFF")
@@ -29,7 +29,7 @@ def fresh(tmp_path: Path, stage: dict, **changes: object) -> bool:
     return stamps.is_fresh(tmp_path / "stamp", stamps.Inputs(**{**stage, **changes}))
 
 
-def test_what_is_done_is_fresh(tmp_path: Path, stage: dict) -> None:
+def test_a_finished_stage_is_fresh(tmp_path: Path, stage: dict) -> None:
     assert fresh(tmp_path, stage)
     assert not stamps.is_fresh(tmp_path / "another", stamps.Inputs(**stage))
 
@@ -57,7 +57,7 @@ def test_any_changed_input_or_output_makes_it_stale(tmp_path: Path, stage: dict)
 
 @pytest.fixture
 def chain(tmp_path: Path) -> dict[str, Path]:
-    """Lists of stage 1, and fbanks that stage 2 has made from one of them."""
+    """The lists of stage 1, and the fbanks that stage 2 has made from one of them."""
     folder = tmp_path / "data/mini"
     paths = {"lists": folder / ".lists.stamp", "fbanks": folder / "test/.fbank.stamp"}
     paths |= {name: folder / name for name in ("test/utt2spk", "test/feats.ark", "trials/trials_O")}
@@ -76,9 +76,7 @@ def damage(path: Path) -> None:
 
 
 @pytest.mark.parametrize("stamp", ["here", "not here"])
-def test_what_a_stage_reads_is_compared_with_the_stamp_of_its_maker(
-    chain: dict[str, Path], tmp_path: Path, stamp: str
-) -> None:
+def test_inputs_are_compared_with_the_stamp_of_their_stage(chain: dict[str, Path], tmp_path: Path, stamp: str) -> None:
     ours = tmp_path / ".embed.stamp"
     current = stamps.Inputs(current=(str(chain["fbanks"]),))
     reading = stamps.Inputs(files=(str(chain["fbanks"]), str(chain["test/utt2spk"])))
@@ -107,7 +105,7 @@ def test_a_table_of_stage_1_is_made_again_by_stage_1(chain: dict[str, Path], tmp
     assert not stamps.is_fresh(chain["lists"], stamps.Inputs())
 
 
-def test_a_table_may_be_made_anew_by_a_later_stage(chain: dict[str, Path]) -> None:
+def test_a_later_stage_may_rewrite_a_table(chain: dict[str, Path]) -> None:
     utt2spk, ark = (str(chain[name]) for name in ("test/utt2spk", "test/feats.ark"))
     chain["test/utt2spk"].write_text("one that could be read\n")
     stamps.write(chain["fbanks"], stamps.Inputs(files=(utt2spk,)), [ark, utt2spk])
@@ -116,15 +114,15 @@ def test_a_table_may_be_made_anew_by_a_later_stage(chain: dict[str, Path]) -> No
     assert not stamps.is_fresh(chain["lists"], stamps.Inputs())
 
 
-def test_a_stamp_that_its_inputs_have_left_behind_does_not_hold(chain: dict[str, Path], tmp_path: Path) -> None:
-    """Stage 1 was run again, stage 2 was not."""
+def test_a_stamp_older_than_its_inputs_is_not_current(chain: dict[str, Path], tmp_path: Path) -> None:
+    """Stage 1 has run again, but stage 2 has not."""
     chain["test/utt2spk"].write_text("other utterances\n")
     stamps.write(chain["lists"], stamps.Inputs(), [str(chain["test/utt2spk"])])
     with pytest.raises(InputError, match=r"utt2spk has changed since .*fbank.stamp was made .*: run stage 2"):
         stamps.is_fresh(tmp_path / ".embed.stamp", stamps.Inputs(current=(str(chain["fbanks"]),)))
 
 
-def test_a_list_that_a_user_edits_is_taken_once_accepted(chain: dict[str, Path], tmp_path: Path) -> None:
+def test_an_edited_list_is_used_once_accepted(chain: dict[str, Path], tmp_path: Path) -> None:
     trials, reading = chain["trials/trials_O"], stamps.Inputs(files=(str(chain["trials/trials_O"]),))
     trials.write_text("fewer trials\n")
     for stamp, inputs in ((chain["lists"], stamps.Inputs()), (tmp_path / ".score.stamp", reading)):
@@ -134,7 +132,7 @@ def test_a_list_that_a_user_edits_is_taken_once_accepted(chain: dict[str, Path],
     assert stamps.is_fresh(chain["lists"], stamps.Inputs())
     assert not stamps.is_fresh(tmp_path / ".score.stamp", reading)
     trials.write_text("")
-    assert not stamps.is_fresh(chain["lists"], stamps.Inputs()), "what is empty holds nothing of the user's"
+    assert not stamps.is_fresh(chain["lists"], stamps.Inputs()), "an empty list is not an edit of the user"
     with pytest.raises(InputError, match="has no output nowhere"):
         stamps.accept(chain["lists"], ["nowhere"])
     chain["lists"].write_text("{")
@@ -142,7 +140,7 @@ def test_a_list_that_a_user_edits_is_taken_once_accepted(chain: dict[str, Path],
         stamps.accept(chain["lists"], [str(trials)])
 
 
-def test_a_stamp_of_before_there_were_digests_holds_by_sizes(tmp_path: Path, stage: dict) -> None:
+def test_an_old_stamp_without_digests_compares_sizes(tmp_path: Path, stage: dict) -> None:
     text = (tmp_path / "stamp").read_text()
     digest = stamps.read(tmp_path / "stamp").outputs[str(tmp_path / "out.ark")]
     (tmp_path / "stamp").write_text(text.replace(f'"{digest}"', "5"))
@@ -151,7 +149,7 @@ def test_a_stamp_of_before_there_were_digests_holds_by_sizes(tmp_path: Path, sta
     assert not fresh(tmp_path, stage)
 
 
-def test_a_tree_is_followed_through_links_and_knows_when_a_file_was_replaced(tmp_path: Path, stage: dict) -> None:
+def test_a_tree_follows_links_and_notices_replaced_files(tmp_path: Path, stage: dict) -> None:
     wav = tmp_path / "tree/s/a.wav"
     later = wav.stat().st_mtime_ns + 10**9
     wav.write_text("RIFX")
@@ -166,20 +164,20 @@ def test_a_tree_is_followed_through_links_and_knows_when_a_file_was_replaced(tmp
     assert not fresh(tmp_path, stage)
 
 
-def test_what_it_does_not_depend_on_may_change(tmp_path: Path, stage: dict) -> None:
+def test_other_files_may_change(tmp_path: Path, stage: dict) -> None:
     (tmp_path / "config.yaml").write_text("scoring: {top_n: 6}\ntrain:\n  epochs: 3\n")
     (tmp_path / "wav.scp").touch()
     assert fresh(tmp_path, stage)
 
 
-def test_the_stamp_tells_what_changed(tmp_path: Path, stage: dict, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_stamp_shows_what_changed(tmp_path: Path, stage: dict, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     (tmp_path / "wav.scp").write_text("b b.wav\n")
     fresh(tmp_path, stage)
     assert f"{tmp_path}/wav.scp changed" in caplog.text
 
 
-def test_made_again_the_stamp_is_the_same_text(tmp_path: Path, stage: dict) -> None:
+def test_an_equal_stage_writes_an_equal_stamp(tmp_path: Path, stage: dict) -> None:
     text = (tmp_path / "stamp").read_text()
     stamps.write(tmp_path / "stamp", stamps.Inputs(**stage), [str(tmp_path / "out.ark")])
     assert (tmp_path / "stamp").read_text() == text
@@ -196,7 +194,7 @@ def test_missing_inputs_and_outputs_are_named(tmp_path: Path, stage: dict) -> No
             stamps.write(tmp_path / "stamp", stamps.Inputs(**stage), [str(tmp_path / name)])
 
 
-def test_of_folders_only_the_folders_are_looked_at(tmp_path: Path) -> None:
+def test_folders_compares_only_the_times_of_folders(tmp_path: Path) -> None:
     inside = tmp_path / "vox/dev/aac/id00012"
     for video in ("a", "b"):
         (inside / video).mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""Attention maps of teacher and students: how near they are, their picture, and the student without KD."""
+"""Attention maps of teacher and students: their divergence, their picture, and the student without KD."""
 
 import json
 import logging
@@ -34,7 +34,7 @@ EXCERPT = Excerpt(utterances=3, seconds=0.4)
 
 
 def make_system(seed: int, model: dict[str, object] | None = None, **changes: object) -> TrainedModel:
-    """A network that has learned nothing, but attends sharply enough to differ from others."""
+    """An untrained network with attention sharp enough to differ from others."""
     given = {"model": {**(model or LITTLE), **changes}, "features": {"num_mels": 20}}
     config = to_mapping(from_given(given, "test"))
     torch.manual_seed(seed)
@@ -47,7 +47,7 @@ def make_system(seed: int, model: dict[str, object] | None = None, **changes: ob
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Five utterances; the second is shorter than the excerpt."""
+    """Five utterances. The second is shorter than the excerpt."""
     folder = tmp_path_factory.mktemp("attention")
     rng = np.random.default_rng(0)
     with ArkWriter(folder / "feats") as writer:
@@ -62,7 +62,7 @@ def systems() -> dict[str, TrainedModel]:
 
 
 def naive_divergence(teacher: Tensor, student: Tensor) -> float:
-    """KL by rows of two (heads, rows, columns) arrays of scores: softmax, mean over heads, a loop over every pair."""
+    """KL of two arrays of scores (heads, rows, columns): softmax, mean over heads, a loop over all pairs."""
     maps = []
     for scores in (teacher, student):
         powers = np.exp(scores.numpy().astype(np.float64))
@@ -73,7 +73,7 @@ def naive_divergence(teacher: Tensor, student: Tensor) -> float:
     return total / len(maps[0])
 
 
-def test_divergence_is_that_of_a_naive_loop(data: Path, systems: dict[str, TrainedModel], tmp_path: Path) -> None:
+def test_divergence_equals_a_naive_loop(data: Path, systems: dict[str, TrainedModel], tmp_path: Path) -> None:
     figures = write_attention(systems, data, tmp_path / "maps.png", EXCERPT)
     assert figures == json.loads((tmp_path / "maps.json").read_text())
     places = read_scp(data / "feats.scp")
@@ -107,7 +107,7 @@ def test_divergence_is_that_of_a_naive_loop(data: Path, systems: dict[str, Train
     assert list(figures["kl"]) == ["plain", "kd"]
 
 
-def test_a_copy_of_the_teacher_diverges_nowhere(data: Path, systems: dict[str, TrainedModel], tmp_path: Path) -> None:
+def test_a_copy_of_the_teacher_has_divergence_0(data: Path, systems: dict[str, TrainedModel], tmp_path: Path) -> None:
     figures = write_attention({"a": systems["kd"], "b": systems["kd"]}, data, tmp_path / "maps.png", EXCERPT)
     assert figures["kl"]["b"] == pytest.approx([0, 0], abs=1e-12)
 
@@ -131,7 +131,7 @@ def test_the_picture_is_drawn(data: Path, systems: dict[str, TrainedModel], tmp_
     assert coloured.mean() < 0.95
 
 
-def test_panels_show_multiples_of_a_flat_map_in_one_range_by_stage() -> None:
+def test_panels_show_multiples_of_a_uniform_map_in_one_range_per_stage() -> None:
     rng = np.random.default_rng(0)
     maps = {name: [rng.dirichlet(np.full(9, share), 9) for share in (1, 5)] for name in ("base", "plain", "kd")}
     panels = np.reshape([axes for axes in plots._attention_figure(maps, 1.8).axes if axes.get_xlabel() != BAR], (3, 2))
@@ -168,7 +168,7 @@ def test_report_shows_figures_and_picture(data: Path, systems: dict[str, Trained
     assert "Attention" not in write_report(tmp_path, BootstrapOptions())
 
 
-def test_without_matplotlib_the_figures_are_there_and_the_report_has_no_picture(
+def test_without_matplotlib_there_are_figures_but_no_picture(
     data: Path,
     systems: dict[str, TrainedModel],
     tmp_path: Path,
@@ -200,7 +200,9 @@ def test_attention_over_frequency_and_time_is_measured_but_not_drawn(
     assert "the attention of base is not only over time" in caplog.text
 
 
-def test_networks_that_do_not_compare_are_refused(data: Path, systems: dict[str, TrainedModel], tmp_path: Path) -> None:
+def test_networks_that_cannot_be_compared_are_refused(
+    data: Path, systems: dict[str, TrainedModel], tmp_path: Path
+) -> None:
     for name, other, fault in (
         ("ecapa", make_system(0, ECAPA), r"ecapa: its network \(ecapa_tdnn\) has no self-attention"),
         ("slow", make_system(0, stem_stride=[2, 4]), r"base and slow: .* \[\(20, 20\), .* \[\(10, 10\), "),
@@ -226,7 +228,7 @@ def test_systems_are_loaded_in_order(systems: dict[str, TrainedModel], tmp_path:
 
 
 @pytest.mark.parametrize("bad", [{"utterances": 0}, {"seconds": 0.0}, {"seconds": float("nan")}])
-def test_an_excerpt_of_nothing_is_refused(bad: dict[str, float]) -> None:
+def test_an_empty_excerpt_is_refused(bad: dict[str, float]) -> None:
     with pytest.raises(InputError, match="more than 0"):
         Excerpt(**bad)
 
@@ -250,7 +252,7 @@ def make_experiment(folder: Path, trained: bool = True, **changes: object) -> Pa
     return folder
 
 
-def test_the_student_without_kd_differs_in_kd_alone(tmp_path: Path) -> None:
+def test_the_student_without_kd_differs_only_in_kd(tmp_path: Path) -> None:
     student = make_experiment(tmp_path / "m_kd", distill=KD)
     make_experiment(tmp_path / "a_other_kd", distill={**KD, "terms": [{"name": "label"}]})
     make_experiment(tmp_path / "b_seed", seed=1)

@@ -1,4 +1,4 @@
-"""The bootstrap over speakers against lists written out trial by trial, and its coverage where the truth is known."""
+"""The bootstrap over speakers against explicit lists of trials, and its coverage of a known true value."""
 
 from statistics import NormalDist
 
@@ -35,7 +35,7 @@ def noisy_scores(trials: Trials, seed: int = 0) -> np.ndarray:
     )  # with ties
 
 
-def test_replicates_equal_lists_written_out() -> None:
+def test_replicates_equal_explicit_lists() -> None:
     trials, utt2spk = all_trials(12, 3)
     scores = noisy_scores(trials)
     resamples = resample_speakers(trials, utt2spk, replicates=20, seed=3)
@@ -54,7 +54,7 @@ def test_replicates_equal_lists_written_out() -> None:
             assert replicates[name][number] == pytest.approx(value, abs=1e-12)
 
 
-def test_draws_are_as_many_speakers_as_there_are_and_repeat_by_seed() -> None:
+def test_draws_have_as_many_speakers_as_the_set_and_depend_on_the_seed() -> None:
     trials, utt2spk = all_trials(15, 2)
     draws = resample_speakers(trials, utt2spk, replicates=500, seed=1)
     assert draws.times.shape == (500, 15)
@@ -64,7 +64,7 @@ def test_draws_are_as_many_speakers_as_there_are_and_repeat_by_seed() -> None:
     assert (draws.times != resample_speakers(trials, utt2spk, replicates=500, seed=2).times).any()
 
 
-def test_blocks_of_replicates_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_blocks_do_not_change_the_replicates(monkeypatch: pytest.MonkeyPatch) -> None:
     trials, utt2spk = all_trials(10, 2)
     draws = resample_speakers(trials, utt2spk, replicates=30)
     whole = replicate_metrics(noisy_scores(trials), trials.labels, draws)
@@ -75,7 +75,7 @@ def test_blocks_of_replicates_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_differences_are_paired() -> None:
-    """A system errs as another does but a little less: apart their intervals overlap, paired they do not touch 0."""
+    """One system makes slightly fewer of the same errors: single intervals overlap, the paired one excludes 0."""
     trials, utt2spk = all_trials(20, 4)
     hardness = dict(zip(sorted(set(utt2spk.values())), np.random.default_rng(4).normal(0, 1, 20), strict=True))
     shared = np.array([hardness[utt2spk[name]] for name in trials.enroll]) + noisy_scores(trials, 5)
@@ -87,10 +87,10 @@ def test_differences_are_paired() -> None:
     np.testing.assert_array_equal(worse, replicate_metrics(systems[0], trials.labels, draws)["eer"])
 
 
-def test_intervals_cover_the_truth_and_are_as_wide_as_figures_scatter() -> None:
+def test_intervals_cover_the_true_value_and_match_the_spread_of_the_estimate() -> None:
     """Target scores of speaker s are N(3 + u_s, 1), of two speakers N(v_a + v_b, 1); u, v are per speaker.
 
-    Drawing trials instead of speakers covers the truth in two cases of three only.
+    Resampling of trials instead of speakers covers the true value in only two of three cases.
     """
     trials, utt2spk = all_trials(24, 3)
     truth = NormalDist().cdf(-3 / (np.hypot(1, 0.7) + np.sqrt(1 + 2 * 0.7**2)))
@@ -108,12 +108,12 @@ def test_intervals_cover_the_truth_and_are_as_wide_as_figures_scatter() -> None:
     assert np.mean(highs - lows) == pytest.approx(2 * 1.96 * np.std(figures), rel=0.25)
 
 
-def test_interval_holds_its_share() -> None:
+def test_the_interval_contains_its_share() -> None:
     assert interval(np.arange(1001) / 1000) == pytest.approx((0.025, 0.975))
     assert interval(np.arange(1001) / 1000, level=0.5) == pytest.approx((0.25, 0.75))
 
 
-def test_what_cannot_be_drawn_is_refused() -> None:
+def test_sets_that_cannot_be_resampled_are_refused() -> None:
     trials, utt2spk = all_trials(12, 2)
     with pytest.raises(InputError, match="'s00-0' of the trials has no speaker"):
         resample_speakers(trials, {})

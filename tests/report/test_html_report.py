@@ -23,7 +23,7 @@ VOID = {"meta", "img", "br", "link", "input", "hr"}
 
 
 class Page(HTMLParser):
-    """The elements of a page: attributes of each tag, tables by section, and whether all that is opened is closed."""
+    """The elements of a page: attributes of each tag, tables by section, and whether all tags are closed."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()
@@ -61,7 +61,7 @@ class Page(HTMLParser):
 
 @pytest.fixture(scope="module")
 def experiment(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A scored experiment with all that its report can show, and names that are no HTML."""
+    """A scored experiment with all contents of a report, and names that need HTML escaping."""
     folder = tmp_path_factory.mktemp("html") / "a & <b>"
     make_experiment(folder, gain=2, lists=("trials_H", "trials_O", "<i>&list"))
     values = {"loss": 3.25, "class": 3.0, "<b>label": 0.25, "accuracy": 0.5, "utt_per_s": 80.0, "wait": 0.01}
@@ -77,7 +77,7 @@ def experiment(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_the_page_holds_what_the_report_shows(experiment: Path) -> None:
+def test_the_page_has_the_content_of_the_report(experiment: Path) -> None:
     page, results = Page(experiment / "report/report.html"), read_results(experiment)
     header, *rows = page.tables["Figures"]
     assert [name for name, _ in header] == ["trials", "scoring", "EER %", "minDCF (p=0.01)", "minDCF (p=0.05)"]
@@ -102,7 +102,7 @@ def test_the_page_holds_what_the_report_shows(experiment: Path) -> None:
     ]
 
 
-def test_names_are_text_and_nothing_refers_outside(experiment: Path) -> None:
+def test_names_are_escaped_and_there_are_no_external_references(experiment: Path) -> None:
     page = Page(experiment / "report/report.html")
     tags = [tag for tag, _ in page.elements]
     assert not {"b", "i", "link", "iframe", "object", "base"} & set(tags)
@@ -129,7 +129,7 @@ def test_without_metrics_config_and_matplotlib_the_page_is_shorter(
     assert not [tag for tag, _ in page.elements if tag == "img"]
 
 
-def test_a_page_that_cannot_be_written_leaves_the_one_before(tmp_path: Path) -> None:
+def test_a_page_that_cannot_be_written_keeps_the_old_one(tmp_path: Path) -> None:
     path = tmp_path / "report.html"
     write_page(path, "one", [])
     before = path.read_bytes()
@@ -146,7 +146,7 @@ def test_tables_sort_in_a_browser(experiment: Path, tmp_path: Path) -> None:
         browser.open((experiment / "report/report.html").as_uri())
         assert browser.evaluate("document.title") == "a & <b>"
         loaded = "[...document.images].filter(one => one.complete && one.naturalWidth > 300).length"
-        assert browser.evaluate(loaded) == 5, "all but the one that a test has made up"
+        assert browser.evaluate(loaded) == 5, "all but the invented one"
         cells = (
             "[...document.querySelector('table').tBodies[0].rows]"
             ".map(row => [row.cells[0].textContent, row.cells[2].dataset.value])"

@@ -1,4 +1,4 @@
-"""Reports, pictures and comparisons of experiments with made-up scores."""
+"""Reports, pictures and comparisons of experiments with simulated scores."""
 
 import json
 import logging
@@ -52,7 +52,7 @@ def make_experiment(folder: Path, gain: float, lists: tuple[str, ...] = ("trials
     return scores
 
 
-def test_report_holds_figures_intervals_and_pictures(tmp_path: Path) -> None:
+def test_the_report_has_figures_intervals_and_pictures(tmp_path: Path) -> None:
     experiment = tmp_path / "student"
     scores = make_experiment(experiment, gain=2, lists=("trials_H", "trials_O"))
     (experiment / "report").mkdir()
@@ -72,7 +72,7 @@ def test_report_holds_figures_intervals_and_pictures(tmp_path: Path) -> None:
         assert (experiment / "report" / name).read_bytes().startswith(b"\x89PNG")
 
 
-def test_without_matplotlib_the_report_goes_on_and_says_so(
+def test_without_matplotlib_the_report_has_a_note_instead_of_pictures(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     make_experiment(tmp_path, gain=2)
@@ -101,7 +101,7 @@ def test_without_speakers_or_with_few_there_are_no_intervals(
     assert "few: no intervals: trials of 2 speakers are too few" in caplog.text
 
 
-def test_labels_that_speakers_contradict_are_an_error(tmp_path: Path) -> None:
+def test_labels_that_contradict_the_speakers_are_an_error(tmp_path: Path) -> None:
     make_experiment(tmp_path, gain=2)
     with pytest.raises(InputError, match="labelled target, which utt2spk contradicts"):
         write_report(tmp_path, BootstrapOptions({name: name for name in UTT2SPK}))
@@ -183,7 +183,7 @@ def test_systems_of_different_trials_are_refused(tmp_path: Path) -> None:
 
 
 def make_pool(folder: Path, gain: float, seed: int = 0) -> dict[str, np.ndarray]:
-    """Results of two test sets, far of all speakers and near of the first eleven, and their mean."""
+    """Results of two test sets and their mean: far has all speakers, and near the first eleven."""
     rng = np.random.default_rng(seed)
     results: dict[str, object] = {"trials": {}}
     scores = {}
@@ -205,7 +205,7 @@ POOL = {"far": TRIALS, "near": first_speakers(11)}
 
 
 def pool_replicates(scores: dict[str, np.ndarray]) -> np.ndarray:
-    """The mean EER in each replicate, from lists with weights made by a plain loop over trials."""
+    """The mean EER in each replicate, from lists with weights by a plain loop over trials."""
     speakers = sorted(set(UTT2SPK.values()))
     times = np.random.default_rng(0).multinomial(14, np.full(14, 1 / 14), size=200)
     means = []
@@ -246,8 +246,8 @@ def test_the_mean_over_test_sets_has_an_interval_by_speakers_of_all_sets(
     assert "### near" not in text
 
 
-def test_seeds_are_drawn_too_where_that_is_asked_for(tmp_path: Path) -> None:
-    """Two seeds that differ much: the interval holds both, which the mean of the two in each replicate does not."""
+def test_seeds_are_resampled_on_request(tmp_path: Path) -> None:
+    """For two very different seeds the interval contains both; the mean of the two in each replicate would not."""
     make_experiment(tmp_path / "one", 0.8, seed=1)
     make_experiment(tmp_path / "two", 3.0, seed=2)
     systems = [System("a", (tmp_path / "one", tmp_path / "two")), System("same", (tmp_path / "one", tmp_path / "two"))]
@@ -262,7 +262,7 @@ def test_seeds_are_drawn_too_where_that_is_asked_for(tmp_path: Path) -> None:
 
 
 def make_calibrated(folder: Path) -> dict[str, float]:
-    """An experiment with the scores of `make_experiment`, and twice them as log-likelihood ratios."""
+    """An experiment with the scores of `make_experiment`, and the doubled scores as log-likelihood ratios."""
     scores = make_experiment(folder, 1.5)
     results = read_results(folder)
     results["trials"]["trials_O"]["cosine_linear"] = summarise(TRIALS, 2 * scores, "", calibrated=True)
@@ -271,7 +271,7 @@ def make_calibrated(folder: Path) -> dict[str, float]:
     return results["trials"]["trials_O"]["cosine_linear"]
 
 
-def test_metrics_of_calibrated_scores_are_shown_where_there_are_any(tmp_path: Path) -> None:
+def test_metrics_of_calibrated_scores_are_shown_if_there_are_any(tmp_path: Path) -> None:
     figures = make_calibrated(tmp_path / "a")
     names = ["actDCF (p=0.01)", "actDCF (p=0.05)", "Cllr", "min Cllr"]
     wanted = [f"{figures[key]:.3f}" for key in ("actdcf_p0.01", "actdcf_p0.05", "cllr", "min_cllr")]
@@ -325,7 +325,7 @@ def test_results_are_read_back_and_shown_in_percent(tmp_path: Path) -> None:
         read_results(tmp_path)
 
 
-def test_the_mean_counts_each_list_as_much(tmp_path: Path) -> None:
+def test_the_mean_weights_all_lists_equally(tmp_path: Path) -> None:
     make_experiment(tmp_path, gain=2)
     results = read_results(tmp_path)
     one = results["trials"]["trials_O"]["cosine"]
@@ -344,7 +344,7 @@ def test_the_mean_counts_each_list_as_much(tmp_path: Path) -> None:
         mean_of_lists(trials, ["none"])
 
 
-def test_table_lines_up() -> None:
+def test_table_columns_are_aligned() -> None:
     lines = table(["name", "x"], [["a", 1.5], ["longer", "10"]]).splitlines()
     assert len({len(line) for line in lines}) == 1
     assert lines[1] == "| :----- | --: |"

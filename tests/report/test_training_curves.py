@@ -36,9 +36,7 @@ def test_each_loss_is_a_curve_over_epochs(tmp_path: Path) -> None:
     "bad",
     ["{", "[1]", "7", '{"step": "x", "epoch": 1}', '{"step": 1}', '{"step": -1, "epoch": 1}', "\x00", "\xff"],
 )
-def test_a_line_that_is_no_record_is_left_out_and_named(
-    tmp_path: Path, bad: str, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_damaged_line_is_left_out_with_a_warning(tmp_path: Path, bad: str, caplog: pytest.LogCaptureFixture) -> None:
     path = tmp_path / "metrics.jsonl"
     path.write_bytes((line(10, 1, "done", loss=2.5) + bad + "\n").encode("latin-1"))
     with caplog.at_level(logging.WARNING):
@@ -46,7 +44,7 @@ def test_a_line_that_is_no_record_is_left_out_and_named(
     assert f"{path}:2: malformed" in caplog.text
 
 
-def test_odd_values_and_names_are_drawn_or_left_out(tmp_path: Path) -> None:
+def test_unusual_values_and_names_are_drawn_or_left_out(tmp_path: Path) -> None:
     path, picture = tmp_path / "metrics.jsonl", tmp_path / "training.png"
     path.write_text(line(10, 1, "done", loss=float("nan"), up=float("inf"), text="x", large=10**400, **{"$a_{": 1.0}))
     found = curves(read_records(path))

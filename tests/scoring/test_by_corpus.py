@@ -101,7 +101,7 @@ def test_a_balanced_cohort_has_as_many_of_each_corpus(embeddings: Embeddings, co
     assert [smallest_cohort(cohort.embeddings.index, by) for by in ("all", "balanced", "corpus")] == [46, 12, 12]
 
 
-def test_a_training_speaker_is_left_out_of_a_cohort_that_has_it(cohort: Cohort) -> None:
+def test_a_training_speaker_is_removed_from_its_own_cohort(cohort: Cohort) -> None:
     """Calibration's trials are of training speakers; a balanced cohort has some of them."""
     names = [f"{name}-{take}" for name in cohort.embeddings.index for take in "ab"]
     utterances = embeddings_of(names, 3)

@@ -23,7 +23,7 @@ def gaussian_trials(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     return rng.standard_normal(count) + np.where(labels, 2.0, -1.0), labels
 
 
-def test_ratios_of_gaussian_scores_are_found() -> None:
+def test_log_likelihood_ratios_of_gaussian_scores_are_recovered() -> None:
     scores, labels = gaussian_trials(200_000, 0)
     for prior in (0.5, 0.05):
         calibration = train_calibration(scores[:, None], labels, prior)
@@ -33,7 +33,7 @@ def test_ratios_of_gaussian_scores_are_found() -> None:
 
 @pytest.mark.parametrize("prior", [0.5, 0.05])
 def test_no_other_model_costs_less(prior: float) -> None:
-    """Against a search without derivatives of the weighted cost, written out trial by trial."""
+    """Against a derivative-free search on the weighted cost, summed trial by trial."""
     rng = np.random.default_rng(1)
     scores, labels = gaussian_trials(300, 2)
     inputs = np.column_stack([100 + 7 * scores, rng.standard_normal(300)])
@@ -62,20 +62,20 @@ def test_the_scale_of_inputs_does_not_matter() -> None:
     np.testing.assert_allclose(train_calibration(scaled, labels, 0.5).apply(scaled), expected, atol=1e-4)
 
 
-def test_an_input_that_never_changes_has_no_weight() -> None:
+def test_a_constant_input_has_no_weight() -> None:
     scores, labels = gaussian_trials(500, 5)
     calibration = train_calibration(np.column_stack([scores, np.full(500, 6.9)]), labels, 0.5)
     assert calibration.weights[1] == 0
 
 
-def test_trials_that_a_score_tells_apart_still_have_an_optimum() -> None:
+def test_perfectly_separable_trials_still_have_an_optimum() -> None:
     calibration = train_calibration(np.array([[-2.0], [-1.0], [1.0], [2.0]]), np.arange(4) > 1, 0.5)
     assert 0 < calibration.weights[0] < 100
     assert abs(calibration.bias) < 1e-3
 
 
-def test_a_quality_that_shifts_scores_is_made_up_for() -> None:
-    """Scores of short utterances lie lower for both kinds: what the score alone cannot know, QMF does."""
+def test_qmf_compensates_a_quality_that_shifts_scores() -> None:
+    """Short utterances have lower scores in both classes: QMF knows the duration, the score alone does not."""
     rng = np.random.default_rng(6)
     quality = np.column_stack([rng.uniform(4, 8, 400), rng.standard_normal((400, 2))])
     enroll, test = rng.integers(0, 400, (2, 20_000))
@@ -131,7 +131,7 @@ def test_ids_without_sessions_and_speakers_of_one_session_have_targets_too() -> 
         assert all(one != two for one, two in zip(trials.enroll, trials.test, strict=True))
 
 
-def test_a_large_set_gives_as_many_trials_as_asked_for() -> None:
+def test_a_large_set_gives_the_requested_number_of_trials() -> None:
     utt2spk = ids(50, 10, 10)
     trials = draw_calibration_trials(utt2spk, CalibrationOptions(trials=300))
     assert len(trials) == 300

@@ -40,7 +40,7 @@ def test_scores_equal_the_plain_loop(
     np.testing.assert_allclose(scores, plain_loop(unit, enroll, test), rtol=0, atol=1e-6)
 
 
-def test_both_ways_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_both_algorithms_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
     gathered: list[int] = []
     plain = cosine._score_by_gathering
 

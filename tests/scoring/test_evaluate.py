@@ -1,4 +1,4 @@
-"""Whole scorings of small sets: files, figures, calibrations, and what is refused before anything is written."""
+"""Complete scorings of small sets: files, metrics, calibrations, and errors before any file is written."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -74,8 +74,8 @@ def test_scores_and_figures_of_all_scorings(
         assert results["list"][scoring].items() >= {"trials": 64, "targets": 8, "nontargets": 56}.items()
 
 
-def test_scores_that_differ_behind_the_decimals_of_the_file_are_ties(tmp_path: Path) -> None:
-    """What a reader measures from the score file is what results.json says."""
+def test_scores_equal_to_the_decimals_of_the_file_are_ties(tmp_path: Path) -> None:
+    """Metrics computed from the score file equal those in results.json."""
     embeddings = Embeddings(np.array([[1, 0], [2e-8, 1], [1e-8, 1]], np.float32), {"e": 0, "t": 1, "n": 2})
     trials = Trials(["e", "e"], ["t", "n"], np.array([True, False]))
     results = score_lists(embeddings, None, {"list": trials}, ScoringOptions(("cosine",)), tmp_path)
@@ -89,7 +89,7 @@ def test_without_a_cohort_nothing_is_subtracted(tmp_path: Path, embeddings: Embe
     np.testing.assert_allclose(scores, wanted, atol=2e-6)
 
 
-def test_only_utterances_of_trials_must_be_sound(
+def test_only_utterances_of_trials_are_checked(
     tmp_path: Path, embeddings: Embeddings, cohort: Cohort, trials: Trials
 ) -> None:
     embeddings.vectors[embeddings.index["s3-a"]] = np.nan
@@ -100,13 +100,13 @@ def test_only_utterances_of_trials_must_be_sound(
         score_lists(embeddings, cohort, {"list": trials}, ScoringOptions(PLAIN, top_n=5), tmp_path)
 
 
-def test_normalisation_wants_a_cohort(tmp_path: Path, embeddings: Embeddings, trials: Trials) -> None:
+def test_normalisation_needs_a_cohort(tmp_path: Path, embeddings: Embeddings, trials: Trials) -> None:
     with pytest.raises(InputError, match="snorm needs a cohort"):
         score_lists(embeddings, None, {"list": trials}, ScoringOptions(PLAIN), tmp_path)
     assert not (tmp_path / "scores").exists()
 
 
-def test_one_class_is_named_with_its_list(tmp_path: Path, embeddings: Embeddings) -> None:
+def test_a_list_with_one_class_is_an_error(tmp_path: Path, embeddings: Embeddings) -> None:
     trials = Trials(["s0-a"], ["s0-b"], np.array([True]))
     with pytest.raises(InputError, match="odd cosine: none of the 1 trials is a nontarget"):
         score_lists(embeddings, None, {"odd": trials}, ScoringOptions(("cosine",)), tmp_path)
@@ -155,7 +155,7 @@ def cohort_of(training: Training) -> Cohort:
 
 
 def plain_inputs(embeddings: Embeddings, cohort: Cohort, trials: Trials, top_n: int) -> np.ndarray:
-    """AS-norm's score and the quality of both sides, trial by trial; a speaker is no impostor to itself."""
+    """AS-norm's score and the quality of both sides, trial by trial; a speaker is not in its own cohort."""
 
     def unit(vector: np.ndarray) -> np.ndarray:
         return (vector - cohort.mean) / np.linalg.norm(vector - cohort.mean)
@@ -223,7 +223,7 @@ def test_plda_is_trained_on_the_training_set(
     np.testing.assert_allclose(scores, plda.prepare(embeddings.vectors).scores(*rows), atol=1e-4)
 
 
-def test_what_a_scoring_learns_from_must_be_given(
+def test_a_scoring_needs_its_training_data(
     tmp_path: Path, embeddings: Embeddings, cohort: Cohort, training: Training, trials: Trials
 ) -> None:
     for scoring, given, message in (
@@ -243,7 +243,7 @@ def test_what_a_scoring_learns_from_must_be_given(
     assert not (tmp_path / "scores").exists()
 
 
-def test_calibration_that_is_too_easy_is_said(
+def test_calibration_that_is_too_easy_gives_a_warning(
     tmp_path: Path, embeddings: Embeddings, training: Training, trials: Trials, caplog: pytest.LogCaptureFixture
 ) -> None:
     training.embeddings.vectors[:] = np.repeat(training.embeddings.vectors[::6], 6, axis=0)
@@ -264,7 +264,7 @@ def test_options_are_those_of_the_config_and_the_command(tmp_path: Path) -> None
         read_options(config)
 
 
-def test_of_the_training_set_only_what_is_needed_is_read(tmp_path: Path, training: Training) -> None:
+def test_only_needed_training_embeddings_are_read(tmp_path: Path, training: Training) -> None:
     with ArkWriter(tmp_path / "xvector") as writer:
         for name, row in training.embeddings.index.items():
             writer.write(name, training.embeddings.vectors[row])
@@ -287,7 +287,7 @@ def test_of_the_training_set_only_what_is_needed_is_read(tmp_path: Path, trainin
     np.testing.assert_array_equal(read.embeddings.vectors, training.embeddings.vectors)
 
 
-def test_what_verification_needs_is_left(
+def test_the_file_for_verification_is_written(
     tmp_path: Path, embeddings: Embeddings, cohort: Cohort, trials: Trials
 ) -> None:
     results = score_lists(embeddings, cohort, {"list": trials}, ScoringOptions(("cosine",)), tmp_path)

@@ -1,4 +1,4 @@
-"""Fusion of made-up systems whose best weights are known."""
+"""Fusion of simulated systems with known optimal weights."""
 
 import json
 from pathlib import Path
@@ -14,7 +14,7 @@ from wespeaker_lite.scoring.fusion import fuse
 from wespeaker_lite.scoring.results import read_results, summarise, write_results
 from wespeaker_lite.scoring.scores import read_scores, score_file, write_scores
 
-# Of two systems with independent noise, the second with twice as much: log-likelihood ratios add.
+# Two systems with independent noise, twice as much in the second: their log-likelihood ratios add.
 GAINS = {"one": 2.0, "two": 1.0}
 
 
@@ -62,7 +62,7 @@ def test_the_fusion_is_the_sum_of_the_ratios(tmp_path: Path, systems: list[Path]
         assert any(str(system) in line and f"{100 * eer:.2f}" in line for line in table.splitlines())
 
 
-def test_a_report_reads_it_as_any_experiment(tmp_path: Path, systems: list[Path]) -> None:
+def test_the_report_reads_a_fusion_like_an_experiment(tmp_path: Path, systems: list[Path]) -> None:
     fuse(systems, "asnorm", tmp_path / "both")
     text = write_report(tmp_path / "both", BootstrapOptions())
     figures = json.loads((tmp_path / "both" / "results.json").read_text())["trials"]["list"]["fusion"]
@@ -70,7 +70,7 @@ def test_a_report_reads_it_as_any_experiment(tmp_path: Path, systems: list[Path]
     assert f"{figures['cllr']:.3f}" in row
 
 
-def test_what_cannot_be_fused_is_named(tmp_path: Path, systems: list[Path]) -> None:
+def test_systems_that_cannot_be_fused_are_errors(tmp_path: Path, systems: list[Path]) -> None:
     for experiments, out in ((systems[:1], "out"), (systems[:1] * 2, "out"), (systems, "one")):
         with pytest.raises(InputError, match="at least two experiments, each once"):
             fuse(experiments, "asnorm", tmp_path / out)

@@ -40,7 +40,7 @@ def exact_points(scores: list[int], labels: list[bool]) -> list[tuple[Fraction, 
 
 
 def exact_eer(points: list[tuple[Fraction, Fraction]]) -> Fraction:
-    """Where the line through the points crosses miss = false alarm."""
+    """The point where the line through the operating points crosses miss = false alarm."""
     for (miss, alarm), (next_miss, next_alarm) in pairwise(points):
         if miss <= alarm and next_miss >= next_alarm:
             step = (alarm - miss) / ((next_miss - miss) + (alarm - next_alarm))
@@ -85,7 +85,7 @@ def test_examples_by_hand(scores: list[int], labels: list[int], eer: float, dcf:
     assert figures(scores, labels) == pytest.approx({"eer": eer, "mindcf_p0.01": dcf, "mindcf_p0.05": dcf})
 
 
-def test_eer_of_gaussian_scores_is_that_of_theory() -> None:
+def test_the_eer_of_gaussian_scores_equals_the_theory() -> None:
     rng = np.random.default_rng(0)
     scores = np.concatenate([rng.normal(3, 1, 200_000), rng.normal(0, 2, 200_000)])
     eer = figures(scores, np.arange(400_000) < 200_000)["eer"]
@@ -107,7 +107,7 @@ def test_many_curves_at_once_equal_one_by_one() -> None:
         np.testing.assert_array_equal(values, alone)
 
 
-def test_thresholds_give_the_rates_they_stand_for() -> None:
+def test_thresholds_give_their_rates() -> None:
     rng = np.random.default_rng(10)
     scores, labels = rng.integers(0, 9, 100).astype(float), rng.random(100) < 0.3
     points = operating_points(scores, labels)
@@ -136,7 +136,7 @@ def plain_cllr(scores: list[float], labels: list[bool]) -> float:
 
 
 def plain_pav(scores: list[int], labels: list[bool]) -> list[float]:
-    """Log-likelihood ratios of every trial: neighbours are pooled for as long as a lower score has the higher odds."""
+    """The log-likelihood ratio of every trial: neighbours are pooled while a lower score has higher odds."""
     totals = sum(labels), len(labels) - sum(labels)
     pools = []  # [scores, targets, nontargets]
     for score in sorted(set(scores)):
@@ -153,7 +153,7 @@ def plain_pav(scores: list[int], labels: list[bool]) -> list[float]:
 
 
 @given(trial_lists)
-def test_cllr_and_its_least_value_are_those_of_the_plain_loop(trials: list[tuple[int, bool]]) -> None:
+def test_cllr_and_min_cllr_equal_the_plain_loop(trials: list[tuple[int, bool]]) -> None:
     scores, labels = zip(*trials, strict=True)
     arrays = np.array(scores, float), np.array(labels)
     assert cllr(*arrays) == pytest.approx(plain_cllr(scores, labels), abs=1e-12)
@@ -163,7 +163,7 @@ def test_cllr_and_its_least_value_are_those_of_the_plain_loop(trials: list[tuple
 
 
 @given(trial_lists)
-def test_act_dcf_counts_errors_at_the_threshold_of_bayes(trials: list[tuple[int, bool]]) -> None:
+def test_act_dcf_counts_errors_at_the_bayes_threshold(trials: list[tuple[int, bool]]) -> None:
     scores, labels = zip(*trials, strict=True)
     arrays = np.array(scores, float), np.array(labels)
     points = operating_points(*arrays)
@@ -183,7 +183,7 @@ def test_a_ratio_at_the_threshold_is_accepted() -> None:
     assert act_dcf(np.array([threshold, threshold - 1]), np.array([True, False]), 0.05) == 0
 
 
-def test_ratios_that_mean_what_they_say_cost_least() -> None:
+def test_true_log_likelihood_ratios_have_the_lowest_cost() -> None:
     """Two Gaussians one standard deviation apart, with log-likelihood ratios by their densities."""
     rng = np.random.default_rng(1)
     labels = np.arange(400_000) < 200_000

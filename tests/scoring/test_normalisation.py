@@ -38,7 +38,7 @@ def test_scores_equal_the_plain_loop(top_n: int | None, block_mb: float) -> None
 
 
 @pytest.mark.parametrize("top_n", [None, 5, 50])
-def test_the_own_speaker_is_left_out_of_the_cohort(top_n: int | None) -> None:
+def test_the_speaker_of_an_utterance_is_left_out_of_its_cohort(top_n: int | None) -> None:
     rng = np.random.default_rng(11)
     unit, cohort, own = unit_rows(rng, 40, 24), unit_rows(rng, 50, 24), rng.integers(0, 50, 40)
     found = cohort_statistics(unit, cohort, top_n, 0.003, own)
@@ -48,8 +48,8 @@ def test_the_own_speaker_is_left_out_of_the_cohort(top_n: int | None) -> None:
         assert found.std[row] == pytest.approx(others.std(), abs=1e-5)
 
 
-def test_statistics_of_a_far_off_cohort_stay_exact() -> None:
-    """A small spread around a large mean is where single precision sums would fail."""
+def test_statistics_of_a_cohort_with_a_large_mean_are_exact() -> None:
+    """With a small variance around a large mean, sums in single precision would fail."""
     rng = np.random.default_rng(5)
     unit = unit_rows(rng, 3, 64)
     cohort = unit[0] + 1e-3 * rng.standard_normal((3000, 64)).astype(np.float32)
@@ -58,7 +58,7 @@ def test_statistics_of_a_far_off_cohort_stay_exact() -> None:
     np.testing.assert_allclose(statistics.std, exact.std(axis=1), rtol=1e-3)
 
 
-def test_too_small_a_cohort_is_used_whole_and_the_log_says_so_once(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_cohort_that_is_too_small_is_used_completely_with_one_warning(caplog: pytest.LogCaptureFixture) -> None:
     rng = np.random.default_rng(6)
     unit, cohort = unit_rows(rng, 30, 8), unit_rows(rng, 12, 8)
     with caplog.at_level(logging.WARNING):
@@ -79,7 +79,7 @@ def test_working_memory_is_bounded() -> None:
     assert peak < 0.75 * 2**20
 
 
-def test_a_cohort_without_spread_is_refused() -> None:
+def test_a_cohort_with_zero_variance_is_refused() -> None:
     unit = unit_rows(np.random.default_rng(8), 4, 8)
     with pytest.raises(InputError, match="larger cohort"):
         cohort_statistics(unit, unit[:1])

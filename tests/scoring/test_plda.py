@@ -24,7 +24,7 @@ MEAN = np.array([5.0, -3.0, 1.0])
 
 
 def draw(speakers: int, takes: tuple[int, int], seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Vectors of a two-covariance model, each speaker with takes[0] to takes[1] - 1 of them; shuffled."""
+    """Vectors of a two-covariance model, takes[0] to takes[1] - 1 for each speaker, shuffled."""
     rng = np.random.default_rng(seed)
     rows = rng.permutation(np.repeat(np.arange(speakers), rng.integers(*takes, speakers)))
     voices = rng.multivariate_normal(MEAN, BETWEEN, speakers)
@@ -32,13 +32,13 @@ def draw(speakers: int, takes: tuple[int, int], seed: int) -> tuple[np.ndarray, 
 
 
 def covariances(model: TwoCovariance) -> tuple[np.ndarray, np.ndarray]:
-    """B and W in the space of the vectors."""
+    """Between- and within-speaker covariance, in the space of the vectors."""
     inverse = np.linalg.inv(model.transform)
     return inverse.T @ np.diag(model.between) @ inverse, inverse.T @ inverse
 
 
 def log_likelihood(statistics: SpeakerStatistics, vectors: np.ndarray, rows: np.ndarray, model: TwoCovariance) -> float:
-    """Of all speakers, each one Gaussian over all its utterances."""
+    """The log-likelihood of all speakers; each is one Gaussian over all its utterances."""
     between, within = covariances(model)
     total = 0.0
     for speaker, count in enumerate(statistics.counts):
@@ -51,7 +51,7 @@ def same(vectors: np.ndarray) -> np.ndarray:
     return vectors
 
 
-def test_a_known_model_is_found_again() -> None:
+def test_a_known_model_is_recovered() -> None:
     vectors, rows = draw(8000, (2, 12), seed=0)
     model = train_two_covariance(speaker_statistics(vectors, rows, same), 10)
     between, within = covariances(model)
@@ -60,7 +60,7 @@ def test_a_known_model_is_found_again() -> None:
     np.testing.assert_allclose(within, WITHIN, atol=0.05)
 
 
-def test_every_round_of_em_raises_the_likelihood() -> None:
+def test_every_em_iteration_raises_the_likelihood() -> None:
     vectors, rows = draw(40, (1, 6), seed=1)
     statistics = speaker_statistics(vectors, rows, same)
     found = [
@@ -69,7 +69,7 @@ def test_every_round_of_em_raises_the_likelihood() -> None:
     assert np.diff(found).min() > 0
 
 
-def test_one_round_of_em_is_that_of_the_plain_loop() -> None:
+def test_one_em_iteration_equals_the_plain_loop() -> None:
     """The updates of Kaldi's PldaEstimator, with its matrices, from the same start."""
     vectors, rows = draw(30, (1, 8), seed=2)
     speakers = [vectors[rows == speaker] for speaker in range(30)]
@@ -106,7 +106,7 @@ def test_the_ratio_is_that_of_the_two_densities() -> None:
     np.testing.assert_allclose(ready.scores(enroll, test), ready.scores(test, enroll), rtol=1e-12)
 
 
-def test_statistics_in_blocks_are_those_of_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_statistics_in_blocks_equal_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("wespeaker_lite.scoring.plda.BLOCK_ROWS", 7)
     vectors, rows = draw(9, (1, 6), seed=5)
     statistics = speaker_statistics(vectors, rows, lambda block: block - 1)
@@ -118,7 +118,7 @@ def test_statistics_in_blocks_are_those_of_the_loop(monkeypatch: pytest.MonkeyPa
 
 
 def embeddings(speakers: int, takes: int, size: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Of unlike spread in each direction, in ten of which speakers do not differ."""
+    """Embeddings with different variances per dimension; in ten dimensions speakers do not differ."""
     rng = np.random.default_rng(seed)
     rows = np.repeat(np.arange(speakers), takes)
     voices = rng.standard_normal((speakers, size)) * np.r_[np.ones(size - 10), np.zeros(10)]
@@ -131,7 +131,7 @@ def pairs_of(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return enroll, test, rows[enroll] == rows[test]
 
 
-def test_the_chain_tells_new_speakers_apart_where_cosine_is_lost_in_noise() -> None:
+def test_plda_distinguishes_new_speakers_better_than_cosine() -> None:
     vectors, rows = embeddings(150, 8, 30, seed=6)
     new, new_rows = embeddings(20, 4, 30, seed=7)
     enroll, test, labels = pairs_of(new_rows)
@@ -146,7 +146,7 @@ def test_the_chain_tells_new_speakers_apart_where_cosine_is_lost_in_noise() -> N
     np.testing.assert_allclose(far.scores(enroll, test), scores, atol=1e-3)  # length does not count
 
 
-def test_a_direction_that_the_network_left_empty_does_no_harm() -> None:
+def test_directions_without_variance_do_not_matter() -> None:
     vectors, rows = embeddings(150, 8, 30, seed=8)
     new, new_rows = embeddings(20, 4, 30, seed=9)
     enroll, test, _ = pairs_of(new_rows)
@@ -163,7 +163,7 @@ def test_dimensions_are_as_many_as_speakers_allow() -> None:
     assert train_plda(vectors, rows, vectors.mean(axis=0), PldaOptions()).lda.shape == (30, 11)
 
 
-def test_too_little_to_learn_from_is_named() -> None:
+def test_too_little_training_data_is_an_error() -> None:
     vectors, rows = embeddings(12, 8, 30, seed=11)
     mean = vectors.mean(axis=0)
     with pytest.raises(InputError, match="LDA to 12 of 30 dimensions needs more than 12 training speakers"):

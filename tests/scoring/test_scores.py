@@ -1,4 +1,4 @@
-"""Score files: what is written is read back, and a bad line is named."""
+"""Score files: scores are read back as written, and a bad line is an error."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from wespeaker_lite.kaldi.trials import Trials
 from wespeaker_lite.scoring.scores import check_same_trials, read_scores, write_scores
 
 
-def test_scores_are_read_back_to_the_last_decimal(tmp_path: Path) -> None:
+def test_scores_are_read_back_exactly(tmp_path: Path) -> None:
     trials = Trials(["a-1", "b-1", "c-1"], ["a-2", "c-2", "a-1"], np.array([True, False, False]))
     scores = np.round(np.array([0.1234564, -1.5, 1e-9]), 6)
     write_scores(tmp_path / "new" / "x.score", trials, scores)

@@ -1,6 +1,6 @@
-"""Programs of the recipe as forks of one process that has imported torch: python -m tests.soak.server SOCKET
+"""Runs programs of the recipe as forks of a process that has imported torch: python -m tests.soak.server SOCKET
 
-Each otherwise imports it again, which takes ten times as long as its work on a tiny corpus. The other end is
+Otherwise each program imports torch, which takes ten times as long as its work on a tiny corpus. The client is
 preloaded/sitecustomize.py.
 """
 
@@ -24,7 +24,7 @@ PRELOADED = ("training.job", "scoring.evaluate", "report.report", "report.plots"
 
 @contextlib.contextmanager
 def serving(root: Path) -> Iterator[dict[str, str]]:
-    """Serve the sources in `root`; gives the variables with which programs come here."""
+    """Serve the sources in `root`; yields the environment variables with which programs use this server."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "socket"
         environment = os.environ | {"PYTHONPATH": f"{root}:{Path(__file__).parents[2]}"}
@@ -41,14 +41,14 @@ def serving(root: Path) -> Iterator[dict[str, str]]:
 
 
 def main() -> None:
-    """Import what programs need, and wait for them."""
+    """Import the modules that programs need, and wait for requests."""
     for name in PRELOADED:
         __import__(f"wespeaker_lite.{name}")
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(sys.argv[1] + ".new")
     listener.listen()
     os.rename(sys.argv[1] + ".new", sys.argv[1])
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the forks
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps the forks
     while True:
         connection, _ = listener.accept()
         if os.fork() == 0:
@@ -58,7 +58,7 @@ def main() -> None:
 
 
 def answer(connection: socket.socket) -> None:
-    """Be the program that is asked for, and tell its exit code."""
+    """Run the requested program in this process, and send its exit code."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     size, files, *_ = socket.recv_fds(connection, 4, 3)
     with connection.makefile("rb") as request:

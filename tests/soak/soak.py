@@ -1,15 +1,15 @@
-"""Soak: hundreds of faults in the recipe, by hand: python -m tests.soak.soak --kills 200
+"""Soak test with hundreds of faults in the recipe, run by hand: python -m tests.soak.soak --kills 200
 or: python -m tests.soak.soak --corruptions 300
 
-A tiny mini corpus goes through all stages, teacher and student. With --kills something is killed at a random moment,
-all of the run or one of its processes, and the same command resumes. Whenever a run gets to its end, all that it leaves
-must equal, byte for byte, what a run leaves that nothing happened to; then the next begins from nothing.
+A tiny mini corpus goes through all stages, with teacher and student. --kills kills the run, or one of its processes, at
+a random moment, and the same command resumes. When a run finishes, all its outputs must equal those of an uninterrupted
+run, byte for byte. Then the next run starts without any output.
 
-With --corruptions a random file that a stage has left is damaged, then the same command or a single stage runs, in half
-of the cases without its stamp. It must leave what an undisturbed run leaves, or end with an error. Then the next begins
-from the whole files.
+--corruptions damages a random output of a stage. Then the same command or a single stage runs, in half of the cases
+without its stamp. It must give the outputs of an uninterrupted run, or end with an error. Then the undamaged files are
+restored.
 
-Ends with 1 if anything else comes out.
+Exits with 1 for any other result.
 """
 
 import argparse
@@ -30,7 +30,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def main() -> None:
-    """Parse the arguments, and kill."""
+    """Parse the arguments, and run the soak test."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--kills", type=int, default=200)
@@ -40,7 +40,7 @@ def main() -> None:
     args = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="soak."))
     checkout = make_checkout(ROOT, folder / "checkout")
-    print(f"the undisturbed run, in {checkout.folder}", flush=True)
+    print(f"the uninterrupted run, in {checkout.folder}", flush=True)
     with serving(checkout.folder) if args.corruptions else contextlib.nullcontext({}) as variables:
         started = time.monotonic()
         checkout.good(**variables)
@@ -55,7 +55,7 @@ def main() -> None:
 
 
 def soak(checkout: Checkout, expected: dict[str, str], kills: int, seconds: float, chance: random.Random) -> None:
-    """Kill so many times, then let the last run get to its end; what went wrong ends the program."""
+    """Kill a number of times, then let the last run finish. A wrong result ends the program."""
     wipe(checkout)
     rounds, done = 0, 0
     while done < kills:
@@ -74,7 +74,7 @@ def soak(checkout: Checkout, expected: dict[str, str], kills: int, seconds: floa
     print(f"{done} kills, {rounds + 1} runs got to their end, and nothing was lost")
 
 
-# The stages that may run alone, and their stamps: teacher and student train, two sets are embedded.
+# The stages that may run alone, and their stamps. Stage 4 trains teacher and student; stage 5 embeds two sets.
 STAMPS = {
     1: ["data/mini/.lists.stamp"],
     2: ["data/mini/train/.fbank.stamp", "data/mini/test/.fbank.stamp"],
@@ -89,7 +89,7 @@ STAMPS = {
 def corrupt(
     checkout: Checkout, expected: dict[str, str], corruptions: int, chance: random.Random, variables: dict[str, str]
 ) -> None:
-    """Damage one file at a time; a run that neither leaves what it should nor fails ends the program at the end."""
+    """Damage one file at a time. Exits with 1 at the end if a run had wrong outputs without an error."""
     counts = {"healed": 0, "unread": 0, "error": 0, "WRONG": 0}
     whole = checkout.folder.with_name("whole")
     copy_products(checkout.folder, whole)
@@ -107,7 +107,7 @@ def corrupt(
 def damage_one(
     checkout: Checkout, expected: dict[str, str], chance: random.Random, variables: dict[str, str]
 ) -> tuple[str, str, str]:
-    """Damage a file and run; tell what was done, what came of it, and of an error the line that names it."""
+    """Damage a file and run. Returns what was done, the result, and the error line if there is one."""
     files = artefacts(checkout)
     path, damage = chance.choice(files), chance.choice(DAMAGES)
     others = [found for found in files if found != path and found.suffix == path.suffix]
@@ -131,31 +131,31 @@ def damage_one(
 
 
 def is_still(path: Path, content: bytes) -> bool:
-    """Whether a file is there and has this content."""
+    """Whether a file exists and has this content."""
     return path.is_file() and path.read_bytes() == content
 
 
 def copy_products(source: Path, to: Path) -> None:
-    """Copy all that stages have left, with its times."""
+    """Copy all outputs of stages, with their times."""
     for name in ("data", "exp"):
         shutil.copytree(source / name, to / name)
 
 
 def differences(checkout: Checkout, expected: dict[str, str]) -> list[str]:
-    """The files that are not what an undisturbed run leaves; checkpoints that were set aside do not count."""
+    """The files that differ from those of an uninterrupted run, without checkpoints that were set aside."""
     found = {name: digest for name, digest in products(checkout).items() if "/checkpoints." not in name}
     return sorted(name for name in found.keys() | expected if found.get(name) != expected.get(name))
 
 
 def compare(checkout: Checkout, expected: dict[str, str]) -> None:
-    """End the program where a run left anything else than it should."""
+    """End the program if a run has wrong outputs."""
     different = differences(checkout, expected)
     if different:
-        sys.exit(f"{different} are not what an undisturbed run leaves; see {checkout.folder}")
+        sys.exit(f"{different} are not what an uninterrupted run leaves; see {checkout.folder}")
 
 
 def wipe(checkout: Checkout) -> None:
-    """Begin from nothing."""
+    """Remove all outputs."""
     for name in ("data", "exp"):
         shutil.rmtree(checkout.folder / name)
 

@@ -1,4 +1,4 @@
-"""path.sh, tools/install.sh, tools/requirements.py and tests/run.sh, with a Python that is played."""
+"""path.sh, tools/install.sh, tools/requirements.py and tests/run.sh, with a fake Python."""
 
 import os
 import shutil
@@ -14,8 +14,8 @@ ROOT = Path(__file__).resolve().parents[2]
 COPIED = ["path.sh", "tools/install.sh", "tools/parse_options.sh", "tools/requirements.py", "tests/run.sh"]
 NEEDED = "awk bash cat cksum cp dirname env find flock git grep ln mkdir mv realpath rm sed sha256sum sleep tail"
 
-# Plays `python`: the one that is found on the PATH, and in an environment that it makes, that environment's.
-# Files in $PLAY tell it what to do; calls of pip, venv and the import check are noted in $PLAY/calls.
+# A fake `python`: the one on the PATH, and also the one in an environment that it creates.
+# Files in $PLAY control it. It records calls of pip, venv and the import check in $PLAY/calls.
 PLAYED_PYTHON = r"""#!/usr/bin/env bash
 [[ $1 != -I ]] || shift
 version=$(cat "$PLAY/version")
@@ -46,7 +46,7 @@ esac
 
 
 class Checkout:
-    """A checkout with played Pythons; `play` is the folder that rules them."""
+    """A checkout with fake Pythons; the files in the folder `play` control them."""
 
     def __init__(self, folder: Path) -> None:
         self.root, self.play, self.commands = folder / "checkout", folder / "play", folder / "commands"
@@ -80,7 +80,7 @@ class Checkout:
         return self.venv / "wespeaker_lite.done"
 
     def calls(self) -> list[str]:
-        """What was called since the last question."""
+        """The calls since the last time."""
         path = self.play / "calls"
         lines = path.read_text().splitlines() if path.exists() else []
         path.unlink(missing_ok=True)
@@ -128,7 +128,7 @@ def test_folder_may_be_named(checkout: Checkout, tmp_path: Path) -> None:
     assert not checkout.venv.exists()
 
 
-def test_active_python_serves_if_it_meets_the_requirements(checkout: Checkout) -> None:
+def test_the_active_python_is_used_if_it_meets_the_requirements(checkout: Checkout) -> None:
     checkout.put_python("python")
     checkout.set("meets", "requirements.txt")
     assert checkout.run(WHICH).stdout == f"{checkout.commands}/python\n"
@@ -137,13 +137,13 @@ def test_active_python_serves_if_it_meets_the_requirements(checkout: Checkout) -
     assert checkout.calls()[-2:] == [f"pip {BASE[0]} -r requirements-test.txt", "import check"]
 
 
-def test_active_python_that_lacks_something_is_left_alone(checkout: Checkout) -> None:
+def test_an_active_python_without_a_package_is_not_changed(checkout: Checkout) -> None:
     checkout.put_python("python")
     assert checkout.run(WHICH).stdout == f"{checkout.venv}/bin/python\n"
     assert checkout.calls() == ["look tools/requirements.py requirements.txt", *MADE]
 
 
-def test_choice_is_remembered_for_the_scripts_below(checkout: Checkout) -> None:
+def test_child_scripts_inherit_the_choice(checkout: Checkout) -> None:
     checkout.put_python("python")
     checkout.set("meets", "requirements.txt")
     look = "look tools/requirements.py requirements.txt"
@@ -163,7 +163,7 @@ def test_what_path_exports(checkout: Checkout) -> None:
     assert checkout.run(f". {checkout.root}/path.sh; compgen -v _ || true").stdout.split() == ["_"]
 
 
-def test_half_made_folder_is_finished(checkout: Checkout) -> None:
+def test_an_incomplete_folder_is_completed(checkout: Checkout) -> None:
     checkout.set("pip_fails")
     result = checkout.run(". ./path.sh; echo reached")
     assert (result.returncode, result.stdout) == (1, "")
@@ -177,7 +177,7 @@ def test_half_made_folder_is_finished(checkout: Checkout) -> None:
         (checkout.venv / "site" / name).mkdir()
     (checkout.venv / "site/whole-1.dist-info/RECORD").touch()
     checkout.calls()
-    # Activated or not, it is not trusted before it is finished.
+    # Even if it is active, an incomplete environment is not used.
     checkout.set("meets", "requirements")
     assert checkout.run(WHICH, PATH=f"{checkout.venv}/bin:{checkout.commands}").returncode == 0
     assert checkout.calls() == MADE[1:]
@@ -185,7 +185,7 @@ def test_half_made_folder_is_finished(checkout: Checkout) -> None:
     assert checkout.mark.exists()
 
 
-def test_folder_without_pip_is_made_anew(checkout: Checkout) -> None:
+def test_a_folder_without_pip_is_made_again(checkout: Checkout) -> None:
     (checkout.venv / "bin").mkdir(parents=True)
     assert checkout.run(WHICH).returncode == 0
     assert checkout.calls() == MADE
@@ -203,7 +203,7 @@ def test_changed_requirements_are_installed(checkout: Checkout) -> None:
     assert checkout.calls() == MADE[1:]
 
 
-def test_other_python_or_place_makes_anew_with_the_extras_of_before(checkout: Checkout) -> None:
+def test_another_python_or_path_makes_the_folder_again_with_its_extras(checkout: Checkout) -> None:
     with_test = ["venv .venv", f"pip {BASE[0]} -r requirements-test.txt", "import check"]
     checkout.run("tools/install.sh --extras 'plots,test'")
     assert checkout.calls() == with_test
@@ -217,7 +217,7 @@ def test_other_python_or_place_makes_anew_with_the_extras_of_before(checkout: Ch
 
 
 @pytest.mark.parametrize(("failures", "code", "calls"), [(1, 0, MADE[1:] + MADE), (2, 1, MADE[1:] + MADE)])
-def test_packages_that_do_not_import_make_it_anew_once(
+def test_packages_that_do_not_import_make_the_folder_again_once(
     checkout: Checkout, failures: int, code: int, calls: list[str]
 ) -> None:
     checkout.run(WHICH)
@@ -263,7 +263,7 @@ def test_extra_is_added_to_the_folder(checkout: Checkout) -> None:
     assert checkout.calls() == []
 
 
-def test_extras_go_into_an_active_python_that_serves(checkout: Checkout) -> None:
+def test_extras_are_installed_into_a_suitable_active_python(checkout: Checkout) -> None:
     checkout.put_python("python", checkout.root.parent / "conda/bin")
     checkout.set("meets", "requirements.txt")
     path = f"{checkout.root.parent}/conda/bin:{checkout.commands}"
@@ -293,7 +293,7 @@ def test_unknown_extra_installs_nothing(checkout: Checkout) -> None:
 @pytest.mark.parametrize(
     ("state", "message"), [("too_old", "Python 3.11 or newer is needed"), ("no_venv", "install its venv module")]
 )
-def test_message_where_no_python_serves(checkout: Checkout, state: str, message: str) -> None:
+def test_message_if_no_python_is_suitable(checkout: Checkout, state: str, message: str) -> None:
     checkout.set(state)
     result = checkout.run(WHICH)
     assert result.returncode == 1
@@ -306,7 +306,7 @@ def test_message_where_there_is_no_python(checkout: Checkout) -> None:
     assert "Python 3.11 or newer is needed" in checkout.run(WHICH).stderr
 
 
-def test_newer_python_is_found_beside_an_old_one(checkout: Checkout) -> None:
+def test_a_newer_python_is_found_besides_an_old_one(checkout: Checkout) -> None:
     (checkout.commands / "python3").write_text("#!/bin/sh\nexit 1\n")
     checkout.put_python("python3.12")
     assert checkout.run(WHICH).returncode == 0
@@ -327,7 +327,7 @@ def make_wheel(folder: Path, name: str, version: str) -> None:
 def test_with_real_python_and_pip(checkout: Checkout, tmp_path: Path) -> None:
     for name in ("package", "package_plots"):
         make_wheel(tmp_path, name, "1.5")
-    # An environment without pip is made in a tenth of the time; this Python's pip then serves it.
+    # An environment without pip is created in a tenth of the time; it then uses the pip of this Python.
     python, pip_folder = Path(sys.base_prefix) / "bin/python3", Path(pytest.importorskip("pip").__file__).parent
     (checkout.commands / "python3").write_text(
         f"""#!/usr/bin/env bash
@@ -335,7 +335,7 @@ def test_with_real_python_and_pip(checkout: Checkout, tmp_path: Path) -> None:
 {python} "${{@:1:$#-1}}" --without-pip "${{!#}}" && ln -s {pip_folder} "${{!#}}"/lib/python3.*/site-packages
 """
     )
-    # Whatever this machine tells pip, here there is only the folder with the wheels.
+    # Ignore the machine's configuration of pip: only the folder with the wheels is used.
     pip = {"PIP_CONFIG_FILE": os.devnull, "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(tmp_path)}
     result = checkout.run(". ./path.sh; python -c 'import package; print(package.__file__)'", **pip)
     assert result.returncode == 0, result.stderr
@@ -378,7 +378,7 @@ def test_requirements_are_compared(tmp_path: Path, requirement: str, found: str,
     assert result.returncode == (1 if complaint else 0)
 
 
-def test_import_check_finds_what_is_there_and_broken(tmp_path: Path) -> None:
+def test_the_import_check_finds_installed_but_broken_packages(tmp_path: Path) -> None:
     (tmp_path / "broken_one.py").write_text("import no_such_library\n")
     (tmp_path / "yaml.py").write_text("")
     (tmp_path / "requirements.txt").write_text("broken-one>=1\npyyaml\n")

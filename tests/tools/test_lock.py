@@ -1,4 +1,4 @@
-"""Two runs in one folder: the second says whom it waits for, and continues when the first has ended."""
+"""Two runs in one folder: the second names the first, waits for its end, and continues."""
 
 import os
 import shutil
@@ -12,7 +12,7 @@ import pytest
 
 @pytest.fixture
 def start(repository: Path, tmp_path: Path):
-    """start(COMMANDS): run them in bash with lock.sh sourced; what still runs at the end is killed."""
+    """start(COMMANDS): run commands in bash with lock.sh sourced. Processes that still run at the end are killed."""
     processes: list[subprocess.Popen] = []
 
     def begin(commands: str, **environment: str) -> subprocess.Popen:
@@ -39,7 +39,7 @@ def wait_for(path: Path) -> None:
 
 
 def held(start, tmp_path: Path, how: str = "", name: str = "first") -> subprocess.Popen:
-    """A run that holds `work` until the file `end` is there."""
+    """A run that locks `work` until the file `end` exists."""
     process = start(f"lock work {how}; touch {name}; while [ ! -e end ]; do sleep 0.01; done; touch {name}.ended")
     wait_for(tmp_path / name)
     return process
@@ -57,13 +57,13 @@ def test_the_second_waits_and_names_the_first(start, tmp_path: Path) -> None:
     assert second.communicate(timeout=10)[0] == "code 3\nafter\n"
 
 
-def test_a_free_folder_is_had_at_once_and_again_by_whom_it_started(start) -> None:
+def test_a_free_folder_is_locked_at_once_and_again_by_child_scripts(start) -> None:
     nested = "lock work; lock \"$PWD/work\"; bash -c '. $0; lock work; echo inner' {}/tools/lock.sh"
     root = Path(__file__).parents[2]
     assert start(nested.format(root)).communicate(timeout=10)[0] == "inner\n"
 
 
-def test_many_read_but_nobody_writes_beside_them(start, tmp_path: Path) -> None:
+def test_shared_locks_exclude_a_writer(start, tmp_path: Path) -> None:
     held(start, tmp_path, "shared")
     held(start, tmp_path, "shared", name="other")
     writer = start("lock work || true; [ -e first.ended ] && [ -e other.ended ] && echo alone")
@@ -72,7 +72,7 @@ def test_many_read_but_nobody_writes_beside_them(start, tmp_path: Path) -> None:
     assert writer.communicate(timeout=10)[0] == "alone\n"
 
 
-def test_what_a_killed_run_left_running_still_holds(start, tmp_path: Path) -> None:
+def test_children_of_a_killed_run_still_hold_the_lock(start, tmp_path: Path) -> None:
     first = start("lock work; bash -c 'touch child; while [ ! -e end ]; do sleep 0.01; done; touch child.ended' & wait")
     wait_for(tmp_path / "child")
     os.kill(first.pid, signal.SIGKILL)
@@ -91,13 +91,13 @@ def test_a_lock_ends_with_its_run(start, tmp_path: Path) -> None:
 
 
 def _lock_without_privileges(repository: Path, folder: Path, how: str = "") -> subprocess.CompletedProcess:
-    # Root passes every check of permissions unless it gives up the capabilities for that.
+    # Root passes every permission check unless it drops these capabilities.
     plain = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if os.getuid() == 0 else []
     script = f'. "{repository}/tools/lock.sh"; lock "{folder}" {how} || true; echo held'
     return subprocess.run([*plain, "bash", "-euc", script], capture_output=True, text=True, timeout=60, check=False)
 
 
-@pytest.mark.skipif(not shutil.which("setpriv"), reason="root needs setpriv to give up its privileges")
+@pytest.mark.skipif(not shutil.which("setpriv"), reason="root needs setpriv to drop its privileges")
 def test_a_folder_of_another_user_can_be_read_and_is_not_written_to(repository: Path, tmp_path: Path) -> None:
     folder = tmp_path / "data"
     folder.mkdir()

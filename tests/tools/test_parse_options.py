@@ -1,4 +1,4 @@
-"""tools/parse_options.sh: the options of a script are the variables that it set."""
+"""tools/parse_options.sh: the options of a script are the variables that it has set."""
 
 import os
 import subprocess
@@ -103,7 +103,7 @@ def test_wrong_options_end_with_1(tmp_path: Path, words: list[str], message: str
 
 
 @pytest.mark.parametrize("value", ["0", "9"])
-def test_variable_of_the_script_is_an_option_though_exported(tmp_path: Path, value: str) -> None:
+def test_an_exported_variable_of_the_script_is_an_option(tmp_path: Path, value: str) -> None:
     assert call(tmp_path, "--stage", "5", stage=value).stdout.splitlines() == lines(stage="5")
     (tmp_path / "common.sh").write_text(SCRIPT)
     words = ["bash", "-c", "set -u; . ./common.sh", "run.sh", "--stage", "5"]

@@ -1,4 +1,4 @@
-"""tools/run.pl: what its jobs get, what stands in their logs, and how it ends."""
+"""tools/run.pl: the words and GPUs of its jobs, their logs, and its exit code."""
 
 import os
 import re
@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from hypothesis import example, given, settings
 
-from tests.tools.runners import AWKWARD_WORDS, WORDS, take_signals
+from tests.tools.runners import AWKWARD_WORDS, WORDS, reset_signals
 
 RUN_PL = Path(__file__).resolve().parents[2] / "tools" / "run.pl"
 
@@ -36,7 +36,7 @@ def wait_for(condition: Callable[[], bool]) -> None:
 
 
 def add_command(folder: Path, name: str, script: str) -> str:
-    """Put a command into `folder`/bin and return a PATH that has it first."""
+    """Write a command to `folder`/bin, and return a PATH with this folder first."""
     path = folder / "bin" / name
     path.parent.mkdir(exist_ok=True)
     path.write_text("#!/bin/bash\n" + script)
@@ -47,14 +47,14 @@ def add_command(folder: Path, name: str, script: str) -> str:
 @settings(max_examples=10, deadline=None)
 @given(WORDS)
 @example(AWKWARD_WORDS)
-def test_words_reach_the_command_as_they_are(tmp_path_factory: pytest.TempPathFactory, words: list[str]) -> None:
+def test_words_reach_the_command_unchanged(tmp_path_factory: pytest.TempPathFactory, words: list[str]) -> None:
     folder = tmp_path_factory.mktemp("with space")
     result = run_pl(folder, "the log.txt", "printf", "%s\\0", *words, ">", "out")
     assert result.returncode == 0, result.stderr
     assert (folder / "out").read_bytes() == b"".join(word.encode() + b"\0" for word in words)
 
 
-def test_only_operators_act(tmp_path: Path) -> None:
+def test_only_operators_have_a_special_meaning(tmp_path: Path) -> None:
     words = ["echo", "a  b", 'it\'s "q"', "$(touch BAD)", "*", "<unk>", "|", "tr", "a-z", "A-Z", ">", "out"]
     words += [";", "V=x y", "printenv", "V", ">>out", "2>&1", "&&", "ls", "missing", "2>err", "||", "true"]
     result = run_pl(tmp_path, "log", *words)
@@ -64,7 +64,7 @@ def test_only_operators_act(tmp_path: Path) -> None:
     assert not (tmp_path / "BAD").exists()
 
 
-def test_log_tells_command_times_and_code(tmp_path: Path) -> None:
+def test_the_log_has_command_times_and_code(tmp_path: Path) -> None:
     assert run_pl(tmp_path, "a/b/x.log", "printf", "no newline", ";", "exit", "7").returncode == 1
     patterns = [
         r"# printf 'no newline' ; exit 7",
@@ -103,7 +103,7 @@ def test_no_failure_is_lost(tmp_path: Path, words: list[str], code: int) -> None
         ["n_1=1:3"],
     ],
 )
-def test_options_stand_before_or_after_the_range(tmp_path: Path, options: list[str]) -> None:
+def test_options_may_be_before_or_after_the_range(tmp_path: Path, options: list[str]) -> None:
     name = "n_1" if "n_1=1:3" in options else "JOB"
     result = run_pl(tmp_path, *options, f"{name}/{name}.log", "echo", f"<{name}-{name}>")
     assert (result.returncode, result.stderr) == (0, "")
@@ -115,7 +115,7 @@ def test_single_number_is_a_range_of_one(tmp_path: Path) -> None:
     assert run_pl(tmp_path, "JOB=7", "log", "test", "JOB", "=", "7").returncode == 0
 
 
-def test_unknown_option_is_ignored_aloud(tmp_path: Path) -> None:
+def test_an_unknown_option_is_ignored_with_a_message(tmp_path: Path) -> None:
     result = run_pl(tmp_path, "--max-job-run", "3", "log", "true")
     assert result.returncode == 0
     assert "--max-job-run 3" in result.stderr
@@ -161,7 +161,7 @@ def test_single_failure_names_its_log(tmp_path: Path) -> None:
 
 
 def most_at_once(folder: Path, limit: int, *options: str, **environment: str) -> int:
-    """Run six jobs that wait until `limit` have run together, or fail; return the most that one saw."""
+    """Run six jobs that wait until `limit` jobs run at once, or fail. Returns the largest number at once."""
     job = f"""
 touch running.$1; tries=0
 until [ -e enough ]; do
@@ -183,7 +183,7 @@ def test_smallest_limit_counts(tmp_path: Path) -> None:
 
 
 def test_default_limit_is_the_number_of_cpus(tmp_path: Path) -> None:
-    # The real nproc answers 1 as well where OMP_NUM_THREADS=1 is set.
+    # The real nproc also prints 1 with OMP_NUM_THREADS=1.
     path = add_command(tmp_path, "nproc", "echo ${OMP_NUM_THREADS:-3}")
     assert most_at_once(tmp_path, 3, PATH=path, OMP_NUM_THREADS="1") == 3
 
@@ -211,20 +211,20 @@ esac
 
 
 def run_with_driver(folder: Path, driver: str, gpus: int) -> subprocess.CompletedProcess[str]:
-    """Two jobs of so many GPUs, where nvidia-smi is this script and nobody has chosen GPUs."""
+    """Run two jobs with `gpus` GPUs each, with this script as nvidia-smi and without CUDA_VISIBLE_DEVICES."""
     path = add_command(folder, "nvidia-smi", driver)
     environment = {key: value for key, value in os.environ.items() if key != "CUDA_VISIBLE_DEVICES"} | {"PATH": path}
     words = [str(RUN_PL), "--gpu", str(gpus), "JOB=1:2", "log.JOB", "bash", "-c", GPU_JOB]
     return subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, timeout=60, check=False)
 
 
-def test_gpus_are_asked_of_the_driver(tmp_path: Path) -> None:
+def test_gpus_are_listed_by_the_driver(tmp_path: Path) -> None:
     assert run_with_driver(tmp_path, DRIVER, 2).returncode == 0
     assert gpus_of_jobs(tmp_path) == ["0,1", "2,0"]
 
 
 @pytest.mark.parametrize("use", ["--query-compute-apps=*) echo GPU-a;;", "--query-gpu=*) echo GPU-a, 20000;;"])
-def test_gpus_that_others_use_are_left_to_them(tmp_path: Path, use: str) -> None:
+def test_gpus_that_others_use_are_not_used(tmp_path: Path, use: str) -> None:
     driver = DRIVER.replace("case $1 in", f"case $1 in\n  {use}")
     assert run_with_driver(tmp_path, driver, 1).returncode == 0
     assert set(gpus_of_jobs(tmp_path)) <= {"1", "2"}
@@ -233,7 +233,7 @@ def test_gpus_that_others_use_are_left_to_them(tmp_path: Path, use: str) -> None
     assert "has 2 free GPUs; others use 0 (set CUDA_VISIBLE_DEVICES=0" in refused.stderr
 
 
-def test_instances_of_a_gpu_that_is_cut_up_serve_one_by_one(tmp_path: Path) -> None:
+def test_mig_instances_are_used_as_gpus(tmp_path: Path) -> None:
     instances = "".join(rf"  MIG 1g.10gb     Device  {n}: (UUID: MIG-{n})\n" for n in (0, 1))
     driver = DRIVER.replace("GPU 1:", f"{instances}GPU 1:")
     assert run_with_driver(tmp_path, driver, 2).returncode == 0
@@ -244,20 +244,20 @@ def test_instances_of_a_gpu_that_is_cut_up_serve_one_by_one(tmp_path: Path) -> N
     ("visible", "given"),
     [("MIG-5-a,MIG-5-b", ["MIG-5-a", "MIG-5-b"]), ("0, 1,-1,3", ["0", "1"]), ("GPU-8f,2", ["GPU-8f", "2"])],
 )
-def test_gpus_that_were_given_are_taken_by_their_names(tmp_path: Path, visible: str, given: list[str]) -> None:
+def test_given_gpus_are_used_by_their_names(tmp_path: Path, visible: str, given: list[str]) -> None:
     words = ["--gpu", "1", f"JOB=1:{len(given)}", "log.JOB", "bash", "-c", GPU_JOB]
     assert run_pl(tmp_path, *words, CUDA_VISIBLE_DEVICES=visible).returncode == 0
     assert gpus_of_jobs(tmp_path) == given
 
 
 @pytest.mark.parametrize("nothing", ["NoDevFiles", "-1", " "])
-def test_words_for_no_gpu_are_none(tmp_path: Path, nothing: str) -> None:
+def test_values_for_no_gpu_give_none(tmp_path: Path, nothing: str) -> None:
     result = run_pl(tmp_path, "--gpu", "1", "log", "true", CUDA_VISIBLE_DEVICES=nothing)
     assert result.returncode == 1
     assert "has 0 free GPUs" in result.stderr
 
 
-def test_gpu_that_is_not_there_is_an_error(tmp_path: Path) -> None:
+def test_a_missing_gpu_is_an_error(tmp_path: Path) -> None:
     result = run_pl(tmp_path, "--gpu", "1", "log", "true", CUDA_VISIBLE_DEVICES="")
     assert result.returncode == 1
     assert "has 0 free GPUs" in result.stderr
@@ -268,7 +268,7 @@ def test_gpu_that_is_not_there_is_an_error(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("pick", "again", "failures"), [("all", "1234", ""), ("failed", "234", ""), ("incomplete", "34", "1 / 4 failed")]
 )
-def test_pick_goes_by_the_logs_of_last_time(tmp_path: Path, pick: str, again: str, failures: str) -> None:
+def test_pick_selects_by_the_logs_of_the_last_run(tmp_path: Path, pick: str, again: str, failures: str) -> None:
     command = ["JOB=1:4", "log.JOB", "touch", "ran.JOB", ";", "test", "!", "-e", "fail.JOB"]
     (tmp_path / "fail.2").touch()
     assert run_pl(tmp_path, *command).returncode == 1
@@ -285,11 +285,11 @@ def test_pick_goes_by_the_logs_of_last_time(tmp_path: Path, pick: str, again: st
 
 
 def start_and_signal(folder: Path, job: str, name: str, ignored: str = "") -> subprocess.Popen[str]:
-    """Start three jobs, one at a time; once the first has written its process id, send the signal."""
+    """Start three jobs, one at a time. Send the signal once the first has written its process id."""
     (folder / "job.sh").write_text(job)
     words = [str(RUN_PL), "--max-jobs-run", "1", "JOB=1:3", "log.JOB", "bash", "job.sh", "JOB"]
     process = subprocess.Popen(
-        words, cwd=folder, stderr=subprocess.PIPE, text=True, preexec_fn=lambda: take_signals(ignored)
+        words, cwd=folder, stderr=subprocess.PIPE, text=True, preexec_fn=lambda: reset_signals(ignored)
     )
     wait_for(lambda: (folder / "pid").exists() and (folder / "pid").read_text().endswith("\n"))
     process.send_signal(getattr(signal, name))
@@ -311,25 +311,25 @@ def test_signal_cancels_grandchildren_too(tmp_path: Path, name: str) -> None:
     assert process.returncode == 2
     assert "cancelling 1 running jobs" in error
     assert not is_running(int((tmp_path / "pid").read_text()))
-    assert (tmp_path / "heard").exists(), "it was killed without a chance to tidy up"
+    assert (tmp_path / "heard").exists(), "it was killed without SIGTERM"
     assert "# Cancelled by signal" in (tmp_path / "log.1").read_text()
     assert "# Ended" not in (tmp_path / "log.1").read_text()
-    # Jobs that had not started must not pass for done by their logs of an earlier time.
+    # The logs of an earlier run must not make jobs look finished that have not started.
     assert not (tmp_path / "log.2").exists()
 
 
-def test_what_the_caller_ignores_stays_ignored(tmp_path: Path) -> None:
+def test_signals_that_the_caller_ignores_stay_ignored(tmp_path: Path) -> None:
     process = start_and_signal(tmp_path, "echo 0 > pid; sleep 0.2", "SIGHUP", ignored="SIGHUP")
     assert process.communicate(timeout=30)[1] == ""
     assert process.returncode == 0
 
 
 @pytest.mark.parametrize("again", [False, True])
-def test_signal_kills_what_will_not_end_or_has_no_time_to(tmp_path: Path, again: bool) -> None:
+def test_jobs_are_killed_after_a_timeout_or_a_second_signal(tmp_path: Path, again: bool) -> None:
     job = "trap 'touch heard' TERM; sleep 600 & echo $! > pid; while true; do wait; done"
     process = start_and_signal(tmp_path, job, "SIGTERM")
     if again:
         wait_for((tmp_path / "heard").exists)
         process.send_signal(signal.SIGINT)
-    assert process.wait(timeout=12 if again else 90) == 2  # of its patience of 20 seconds
+    assert process.wait(timeout=12 if again else 90) == 2  # the time-out of run.pl is 20 seconds
     assert not is_running(int((tmp_path / "pid").read_text()))

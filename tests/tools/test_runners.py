@@ -1,4 +1,4 @@
-"""tools/slurm.pl and tools/queue.pl before a scheduler that is a few lines of bash; tests/cluster has the real ones."""
+"""tools/slurm.pl and tools/queue.pl with fake schedulers in bash. tests/cluster has the real ones."""
 
 import os
 import shutil
@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 from hypothesis import example, given, settings
 
-from tests.tools.runners import AWKWARD_WORDS, WORDS, take_signals
+from tests.tools.runners import AWKWARD_WORDS, WORDS, reset_signals
 
 ROOT = Path(__file__).resolve().parents[2]
 
-# Each writes down its words; the submission runs the tasks, unless the test has it do something else.
+# Each records its arguments. The submission runs the tasks, unless a file of the test changes that.
 SUBMIT = """\
 [ ! -e refuse ] || { cat refuse; exit 3; }
 [ ! -e hang ] || . ./hang
@@ -31,7 +31,7 @@ fi
 [ -e hold ] || for id in $(seq ${range%%-*} ${range#*-}); do %s=$id bash "${!#}" & done >/dev/null 2>&1
 echo 42
 """
-# The file `jobs` has the names of jobs that have not ended, each on the line of its number less 41.
+# The file `jobs` has the names of unfinished jobs, each on line (job number - 41).
 STATES = """\
 echo "$@" >> asked
 [ ! -e silent ] || { echo 'cannot reach the controller'; exit 1; }
@@ -52,14 +52,14 @@ echo "$@" >> cancelled
 
 @dataclass
 class Runner:
-    """A runner in a folder with its scheduler."""
+    """A runner in a folder with its fake scheduler."""
 
     name: str
     folder: Path
     conf: list[str] = field(default_factory=list)
 
     def make_scheduler(self) -> None:
-        """Put the three programs into bin/."""
+        """Write the three fake programs to bin/."""
         names = ("sbatch", "squeue", "scancel") if self.name == "slurm" else ("qsub", "qstat", "qdel")
         task_id = "SLURM_ARRAY_TASK_ID" if self.name == "slurm" else "SGE_TASK_ID"
         (self.folder / "bin").mkdir(parents=True)
@@ -72,7 +72,7 @@ class Runner:
         command = [str(ROOT / "tools" / f"{self.name}.pl"), *self.conf, *words]
         pipe = subprocess.PIPE
         return subprocess.Popen(
-            command, cwd=self.folder, env=environment, stderr=pipe, text=True, preexec_fn=take_signals
+            command, cwd=self.folder, env=environment, stderr=pipe, text=True, preexec_fn=reset_signals
         )
 
     def run(self, *words: str) -> tuple[int, str]:
@@ -89,13 +89,13 @@ class Runner:
             time.sleep(0.05)
 
     def finish_task(self, number: int) -> None:
-        """Leave the sync file of a task that has ended well, as its script does."""
+        """Write the sync file of a successful task, as its script does."""
         while not (found := [path for path in self.folder.glob("q/*") if path.is_dir()]):
             time.sleep(0.05)
         (found[0] / str(number)).write_text("0\n")
 
     def name_of(self, log: str) -> str:
-        """The name that a job with this log gets: 64-bit FNV-1a, by big numbers."""
+        """The name of a job with this log, with a 64-bit FNV-1a digest."""
         digest = 0xCBF29CE484222325
         for byte in f"{self.folder}/{log}".encode():
             digest = ((digest ^ byte) * 0x100000001B3) % 2**64
@@ -106,7 +106,7 @@ class Runner:
         self.conf = ["--config", "own.conf"]
 
     def has(self, name: str) -> list[str]:
-        """The lines of a file, none where there is none."""
+        """The lines of a file; none if it does not exist."""
         path = self.folder / name
         return path.read_text().splitlines() if path.exists() else []
 
@@ -228,7 +228,7 @@ def test_wrong_lines_submit_nothing(runner: Runner, words: list[str], message: s
 @settings(max_examples=5, deadline=None)
 @given(WORDS)
 @example(AWKWARD_WORDS)
-def test_words_reach_the_command_as_they_are(tmp_path_factory: pytest.TempPathFactory, words: list[str]) -> None:
+def test_words_reach_the_command_unchanged(tmp_path_factory: pytest.TempPathFactory, words: list[str]) -> None:
     runner = Runner("queue", tmp_path_factory.mktemp("with space"))
     runner.make_scheduler()
     words = ["@TASK@", "@TASK1@", "T\n#$ -l x=y", *words]
@@ -236,7 +236,7 @@ def test_words_reach_the_command_as_they_are(tmp_path_factory: pytest.TempPathFa
     expected = [word.replace("T_T", "7") for word in [*words, "T_T"]]
     assert (runner.folder / "out.7").read_bytes() == b"".join(word.encode() + b"\0" for word in expected)
     said = runner.has("submitted")
-    assert said[said.index("-C") + 1] == "", "lines of the script may pass for options"
+    assert said[said.index("-C") + 1] == "", "qsub may read options from the script"
 
 
 def test_path_sh_is_sourced_and_may_fail(runner: Runner) -> None:
@@ -250,7 +250,7 @@ def test_path_sh_is_sourced_and_may_fail(runner: Runner) -> None:
     assert runner.has("x.log")[-2].endswith("threads=3")
 
 
-def test_refusal_is_told(runner: Runner) -> None:
+def test_a_refusal_is_reported(runner: Runner) -> None:
     (runner.folder / "refuse").write_text("no such partition\n")
     code, message = runner.run("log/x.log", "true")
     assert (code, "did not take the job (code 3): no such partition" in message) == (1, True)
@@ -260,7 +260,7 @@ def test_refusal_is_told(runner: Runner) -> None:
     assert (code, "cannot start not-there" in message) == (1, True)
 
 
-def test_a_submission_that_fails_for_a_moment_is_tried_again(runner: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_temporary_failure_of_a_submission_is_retried(runner: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WESPEAKER_LITE_SUBMIT_PAUSES", "0 0")
     (runner.folder / "busy").write_text("error: Socket timed out\nunable to contact the qmaster\n")
     code, message = runner.run("x.log", "true")
@@ -276,20 +276,20 @@ def test_a_submission_that_fails_for_a_moment_is_tried_again(runner: Runner, mon
 
 
 @pytest.mark.parametrize("hanging", ["exec sleep 30", "sleep 30; true"], ids=["program", "wrapper"])
-def test_a_submission_that_hangs_is_given_up(runner: Runner, monkeypatch: pytest.MonkeyPatch, hanging: str) -> None:
+def test_a_submission_that_hangs_is_stopped(runner: Runner, monkeypatch: pytest.MonkeyPatch, hanging: str) -> None:
     monkeypatch.setenv("WESPEAKER_LITE_SUBMIT_SECONDS", "1")
     (runner.folder / "hang").write_text(hanging)
     began = time.monotonic()
     code, message = runner.run("x.log", "true")
     assert code == 1
-    assert time.monotonic() - began < 20, "what the wrapper started holds the pipe"
+    assert time.monotonic() - began < 20, "a child of the wrapper holds the pipe"
     assert "no answer for 1 s; it may still run, see: " in message
     assert message.endswith(f" {runner.name_of('x.log')}\n")
 
 
 @pytest.mark.parametrize("hanging", ["hang", "late"], ids=["before", "after"])
 def test_a_signal_during_a_submission_acts_at_once(runner: Runner, hanging: str) -> None:
-    """It hangs before the scheduler has taken the job, or after, when the number is not told yet."""
+    """It hangs before the scheduler accepts the job, or afterwards, before it prints the number."""
     (runner.folder / "hold").touch()
     (runner.folder / hanging).write_text("touch here; sleep 60")
     process = runner.start("x.log", "true")
@@ -316,8 +316,8 @@ def test_a_signal_between_submissions_acts_at_once(runner: Runner, monkeypatch: 
     assert (process.returncode, runner.has("submitted")) == (2, [])
 
 
-def test_a_submission_that_was_taken_though_it_failed_is_not_repeated(runner: Runner) -> None:
-    """Slurm's time-outs may come after the job was taken."""
+def test_a_failed_submission_that_was_accepted_is_not_repeated(runner: Runner) -> None:
+    """Slurm may time out after it has accepted the job."""
     (runner.folder / "hold").touch()
     (runner.folder / "late").write_text("echo Socket timed out >&2; exit 1")
     process = runner.start("x.log", "true")
@@ -326,7 +326,7 @@ def test_a_submission_that_was_taken_though_it_failed_is_not_repeated(runner: Ru
     assert len(runner.has("jobs")) == 1
 
 
-def test_the_number_is_not_read_from_what_a_site_says_before_it(runner: Runner) -> None:
+def test_the_number_is_not_read_from_a_banner(runner: Runner) -> None:
     (runner.folder / "banner").write_text("2026 is the last year of this cluster\n")
     (runner.folder / "hold").touch()
     (runner.folder / "states").write_text(runner.state(1, "NODE_FAIL" if runner.name == "slurm" else "Eqw"))
@@ -339,7 +339,7 @@ def test_the_number_is_not_read_from_what_a_site_says_before_it(runner: Runner) 
 
 
 @pytest.mark.parametrize("last", ["2026", "42 is your job"], ids=["another number", "text after it"])
-def test_a_job_whose_number_is_not_told_is_found_by_its_name(runner: Runner, last: str) -> None:
+def test_a_job_without_a_printed_number_is_found_by_its_name(runner: Runner, last: str) -> None:
     (runner.folder / "hold").touch()
     (runner.folder / "late").write_text(f"echo {last}; exit")
     process = runner.start("x.log", "true")
@@ -369,8 +369,8 @@ def test_only_a_job_of_our_name_is_cancelled(runner: Runner, last: str) -> None:
     assert runner.has("cancelled") == ["42"]
 
 
-def test_a_job_that_is_not_seen_to_be_ours_is_not_cancelled(runner: Runner) -> None:
-    """The scheduler has our number under another name."""
+def test_a_job_of_another_name_is_not_cancelled(runner: Runner) -> None:
+    """The job with our number has another name."""
     (runner.folder / "hold").touch()
     process = runner.start("x.log", "true")
     runner.wait_for("jobs")
@@ -398,7 +398,7 @@ def test_a_job_that_a_killed_runner_left_ends_before_the_next_starts(runner: Run
     assert "it runs" not in runner.has("log/x.1.log")
 
 
-def test_no_job_starts_beside_one_that_does_not_end(runner: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_job_starts_while_an_older_one_runs(runner: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WESPEAKER_LITE_END_SECONDS", "1")
     (runner.folder / "jobs").write_text(f"{runner.name_of('x.log')}\n")
     (runner.folder / "x.log").write_text("it runs\n")
@@ -440,8 +440,8 @@ def test_grid_engines_error_state(tmp_path: Path) -> None:
     assert runner.has("cancelled") == ["42"]
 
 
-def test_host_that_grid_engine_does_not_hear_of_may_come_back(tmp_path: Path) -> None:
-    """tests/cluster has one that does not."""
+def test_a_grid_engine_host_that_does_not_answer_may_come_back(tmp_path: Path) -> None:
+    """tests/cluster has a host that does not come back."""
     runner = Runner("queue", tmp_path)
     runner.make_scheduler()
     (tmp_path / "hold").touch()
@@ -456,8 +456,8 @@ def test_host_that_grid_engine_does_not_hear_of_may_come_back(tmp_path: Path) ->
     assert (process.communicate(timeout=30)[1], process.returncode) == ("", 0)
 
 
-def test_late_sync_file_is_waited_for(slurm: Runner) -> None:
-    """The task is gone from the scheduler, and its sync file comes some seconds later."""
+def test_the_runner_waits_for_a_late_sync_file(slurm: Runner) -> None:
+    """The scheduler has forgotten the task, and its sync file appears some seconds later."""
     (slurm.folder / "hold").touch()
     process = slurm.start("x.log", "true")
     slurm.wait_for("asked")
@@ -467,13 +467,13 @@ def test_late_sync_file_is_waited_for(slurm: Runner) -> None:
     assert (process.communicate(timeout=30)[1], process.returncode) == ("", 0)
 
 
-def test_vanished_task_is_given_up(slurm: Runner) -> None:
+def test_a_vanished_task_is_lost(slurm: Runner) -> None:
     (slurm.folder / "hold").touch()
     code, message = slurm.run("x.log", "true")
     assert (code, "x.log was lost (the scheduler does not know it any more)" in message) == (1, True)
 
 
-def test_silent_scheduler_is_told_once_and_borne(slurm: Runner) -> None:
+def test_a_silent_scheduler_gives_one_message(slurm: Runner) -> None:
     (slurm.folder / "silent").touch()
     code, message = slurm.run("x.log", "sleep", "6")
     assert code == 0
@@ -482,7 +482,7 @@ def test_silent_scheduler_is_told_once_and_borne(slurm: Runner) -> None:
     assert len(slurm.has("asked")) == 3, "the scheduler is asked too often"
 
 
-def test_vanished_folder_ends_it(runner: Runner) -> None:
+def test_a_vanished_folder_ends_the_runner(runner: Runner) -> None:
     (runner.folder / "hold").touch()
     process = runner.start("log/x.log", "true")
     runner.wait_for("submitted")

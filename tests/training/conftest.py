@@ -1,4 +1,4 @@
-"""A made data dir of byte arks, and small experiments on it."""
+"""A small data directory with byte arks, and small experiments on it."""
 
 from collections.abc import Callable
 from pathlib import Path

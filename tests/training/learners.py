@@ -1,4 +1,4 @@
-"""Small learners of every network and every KD term, each with an untrained teacher of its own kind."""
+"""Small learners of every network and every KD term, each with an untrained teacher of the same architecture."""
 
 import importlib
 import pkgutil
@@ -38,7 +38,7 @@ class Teacher(nn.Module):
 
 
 def learner_of(name: str, terms: list[dict]) -> Learner:
-    """A learner with fresh weights, but for norms, whose gains and shifts would show a mistake.
+    """A learner with initial weights. Its norms have random gains and shifts, so that mistakes in them are visible.
 
     Raises:
         InputError: where the network does not show what a term asks for.

@@ -1,4 +1,4 @@
-"""Run by test_distributed.py under torchrun: each rank takes its share of a batch, for what the whole gives."""
+"""Run by test_distributed.py with torchrun: ranks that share a batch must give the results of the whole batch."""
 
 import copy
 

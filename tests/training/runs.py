@@ -1,4 +1,4 @@
-"""A training run in this process, and whether two came to the same."""
+"""A training run in this process, and a comparison of two runs."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""runtime.compile: kept where it works and gives the same numbers, else one line and training as ever."""
+"""runtime.compile: used if it works and gives the same results; otherwise one line, and training without it."""
 
 import math
 from collections.abc import Callable
@@ -18,7 +18,7 @@ Small = Callable[..., Experiment]
 def test_a_compiled_network_gives_the_same_numbers(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """By dynamo without a code generator, which takes minutes; that one is tried on GPUs."""
+    """With dynamo only: code generation takes minutes and is tested on GPUs."""
     monkeypatch.setattr(compiling, "BACKEND", "aot_eager")
     caplog.set_level("INFO", logger="wespeaker_lite")
     learner, plain = (learner_of("ecapa_tdnn", [{"name": "embedding"}]) for _ in range(2))
@@ -40,7 +40,7 @@ def test_a_compiled_network_gives_the_same_numbers(
         torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-3, atol=1e-5)
 
 
-def test_a_compiler_that_fails_costs_one_line(
+def test_a_compiler_that_fails_gives_one_line(
     small: Small, small_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO", logger="wespeaker_lite")
@@ -68,7 +68,7 @@ def test_a_compiler_that_fails_costs_one_line(
         (10.0, 0.3, "ms"),
     ],
 )
-def test_other_numbers_or_slower_steps_are_not_kept(compiled: float, seconds: float, reason: str) -> None:
+def test_different_results_or_slower_steps_are_not_used(compiled: float, seconds: float, reason: str) -> None:
     said = compiling._why_not(10.0, 0.2, compiled, seconds)
     assert reason in said
     assert bool(said) == bool(reason)

@@ -26,18 +26,18 @@ def test_a_full_gpu_gets_one_line() -> None:
         raise torch.OutOfMemoryError(CUDA_SAYS)
 
 
-def test_so_does_full_memory() -> None:
+def test_full_host_memory_gets_one_line() -> None:
     expected = r"^memory is too small for 8 crops: .* needed.*; take 4"
     with pytest.raises(InputError, match=expected), explain_out_of_memory("8 crops", "take 4"):
         torch.empty(1 << 55)
 
 
-def test_other_errors_are_left_alone() -> None:
+def test_other_errors_are_not_changed() -> None:
     with pytest.raises(RuntimeError, match="a defect"), explain_out_of_memory("x", "y"):
         raise RuntimeError("a defect")
 
 
-def test_training_keeps_its_last_checkpoint_where_memory_runs_out(
+def test_training_keeps_its_last_checkpoint_if_memory_runs_out(
     small: Callable[..., Experiment], small_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = run_here(small(), small_data, tmp_path / "whole")
@@ -62,7 +62,7 @@ def test_precision_by_device() -> None:
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_a_gpu_that_is_not_there_is_said() -> None:
+def test_a_missing_gpu_is_an_error() -> None:
     with pytest.raises(InputError, match="--device 'cuda': "):
         device_of("cuda", "--device")
     assert device_of("auto").type == "cpu"
@@ -80,7 +80,7 @@ def test_a_gpu_that_is_not_there_is_said() -> None:
         ("cuda", 2, "MIG-a,MIG-b", "process 3 of this node has no GPU: there are 2", None),
     ],
 )
-def test_each_rank_takes_its_gpu(
+def test_each_rank_uses_its_own_gpu(
     monkeypatch: pytest.MonkeyPatch, device: str, rank: int, visible: str | None, backend: str, own: object
 ) -> None:
     taken: list[object] = []

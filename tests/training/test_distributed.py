@@ -1,4 +1,4 @@
-"""Several processes train what one would: the same gradients, statistics and losses; one that dies ends them all."""
+"""Several processes give the gradients, statistics and losses of one. If one dies, all end."""
 
 import json
 import os
@@ -27,7 +27,7 @@ def environment(root: Path) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1", "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
 
 
-def test_gradients_and_statistics_are_those_of_the_whole_batch(repository: Path) -> None:
+def test_gradients_and_statistics_equal_those_of_the_whole_batch(repository: Path) -> None:
     """In float64, against one process: ECAPA-TDNN, ResNet and BC-CMT with its own norms."""
     command = (*TORCHRUN, "--nproc-per-node", "2", "tests/training/ranks.py")
     done = subprocess.run(
@@ -39,7 +39,7 @@ def test_gradients_and_statistics_are_those_of_the_whole_batch(repository: Path)
 
 
 class Run:
-    """A small training in a folder of its own, by one process or more."""
+    """A small training in its own folder, with one or more processes."""
 
     def __init__(self, repository: Path, data: Path, out: Path, experiment: Experiment) -> None:
         self.repository, self.out = repository, out
@@ -78,14 +78,14 @@ def make(small: Small, small_data: Path, repository: Path, tmp_path_factory: pyt
 
 @pytest.fixture(scope="module")
 def together(make: Make) -> Run:
-    """A training by two processes, undisturbed."""
+    """An uninterrupted training with two processes."""
     run = make("together")
     said = run.finish(2)
     assert said.count("epoch 3/3 done") == 1  # one of them speaks
     return run
 
 
-def test_two_processes_train_what_one_trains(make: Make, together: Run) -> None:
+def test_two_processes_give_the_result_of_one(make: Make, together: Run) -> None:
     alone = make("alone")
     alone.finish(1)
     # Sums in another order differ in the last bit, and training multiplies that; ranks.py compares without it.
@@ -98,7 +98,7 @@ def test_two_processes_train_what_one_trains(make: Make, together: Run) -> None:
         assert (ours[name] - value).float().norm() <= 0.02 * value.float().norm() + 1e-3, name
 
 
-def test_a_batch_that_they_cannot_share_is_said(make: Make) -> None:
+def test_a_batch_that_cannot_be_divided_is_an_error(make: Make) -> None:
     process = make("uneven", batch_size=7).start(2)
     said, _ = process.communicate(timeout=120)
     assert process.returncode != 0
@@ -166,7 +166,7 @@ def second_rank(torchrun: subprocess.Popen) -> int:
 
 
 def said_after_a_kill(run: Run, process: subprocess.Popen) -> str:
-    """Kill the second rank once there is a checkpoint, and return what all said until they ended."""
+    """Kill the second rank once there is a checkpoint, and return the output of all ranks."""
     wait_for_checkpoint(run, process)
     os.kill(second_rank(process), signal.SIGKILL)
     return process.communicate(timeout=300)[0]

@@ -1,4 +1,4 @@
-"""The gradient norm of each loss at the student's network, and a self-teacher with a learning rate of its own."""
+"""The gradient norm of each loss at the student's network, and a self-teacher with its own learning rate."""
 
 import json
 from collections.abc import Callable
@@ -19,7 +19,7 @@ from wespeaker_lite.training.trainer import Trainer
 Small = Callable[..., Experiment]
 
 
-def test_norms_and_cosines_by_hand() -> None:
+def test_norms_and_cosines_equal_manual_results() -> None:
     a, b = nn.Parameter(torch.tensor([3.0, 0.0])), nn.Parameter(torch.tensor(2.0))
     losses = {"class": (a * torch.tensor([3.0, 4.0])).sum(), "kd": 2 * a[0] + 0 * b, "none": torch.zeros(())}
     figures = {name: value.item() for name, value in gradients_by_loss(losses, [a, b]).items()}
@@ -29,7 +29,7 @@ def test_norms_and_cosines_by_hand() -> None:
     assert a.grad is None
 
 
-def test_they_are_logged_every_so_many_batches_and_change_nothing(
+def test_gradient_norms_are_logged_at_intervals_and_do_not_change_the_weights(
     small: Small, small_data: Path, tmp_path: Path
 ) -> None:
     weights = []

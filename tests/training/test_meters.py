@@ -1,4 +1,4 @@
-"""Losses on their way to the log: metrics.jsonl."""
+"""Writing of losses to metrics.jsonl."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from tests.limits import small_files
 from wespeaker_lite.training.meters import MetricsFile
 
 
-def test_a_full_disk_is_named_and_a_cut_line_is_dropped(tmp_path: Path) -> None:
+def test_a_full_disk_is_an_error_and_a_partial_line_is_dropped(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     metrics = MetricsFile(path, 0)
     metrics.append({"step": 1, "loss": 0.5})

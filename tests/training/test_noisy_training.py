@@ -47,7 +47,7 @@ def trained(experiment: Experiment, data: Path, noise: Path | str, out: Path) ->
     return trained_model.load(out / "final.pt").model.state_dict()
 
 
-def test_a_run_that_was_stopped_goes_on_bit_for_bit(
+def test_a_stopped_run_resumes_bit_for_bit(
     small: Callable[..., Experiment], small_data: Path, noise: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:  # fmt: skip
@@ -98,7 +98,7 @@ def test_crops_that_are_cut_on_a_device_are_the_same_bit_for_bit(
         assert torch.equal(cut[request].feats, mapped[request].feats)
 
 
-def test_training_on_them_gives_the_same_weights(
+def test_training_on_crops_cut_on_a_device_gives_the_same_weights(
     small: Callable[..., Experiment], small_data: Path, noise: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     experiment = small(crop=CROP, runtime={"workers": 1})
@@ -114,8 +114,6 @@ def test_training_on_them_gives_the_same_weights(
     assert all(torch.equal(value, cut[name]) for name, value in mapped.items())
 
 
-def test_noise_that_the_config_asks_for_must_be_given(
-    small: Callable[..., Experiment], small_data: Path, tmp_path: Path
-) -> None:
+def test_noise_in_the_config_needs_a_folder(small: Callable[..., Experiment], small_data: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no features of noise are given"):
         trained(small(crop=CROP), small_data, "", tmp_path)

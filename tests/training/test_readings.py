@@ -1,4 +1,4 @@
-"""A step leaves its losses on the device: nothing in it makes the host wait for a number."""
+"""A training step keeps its losses on the device, and never makes the host wait for a value."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from wespeaker_lite.training.distributed import Ranks
 from wespeaker_lite.training.learner import Losses
 from wespeaker_lite.training.readings import Readings
 
-# What gives the host a number, or a tensor whose size only the device knows.
+# Operations that return a value to the host, or a tensor whose size depends on device data.
 WAITING = ("_local_scalar_dense", "nonzero", "masked_select", "unique", "equal", "is_nonzero")
 
 
@@ -34,7 +34,7 @@ class Waits(TorchDispatchMode):
 @pytest.mark.parametrize("network", NETWORKS)
 @pytest.mark.parametrize("term", ["none", *TERMS])
 @pytest.mark.parametrize("few_classes", [False, True], ids=["", "teacher of fewer classes"])
-def test_a_step_waits_for_nothing(network: str, term: str, few_classes: bool) -> None:
+def test_a_step_does_not_wait_for_the_device(network: str, term: str, few_classes: bool) -> None:
     try:
         learner = learner_of(network, [{"name": term}] if term != "none" else [])
     except InputError as error:
@@ -63,7 +63,7 @@ def test_a_step_waits_for_nothing(network: str, term: str, few_classes: bool) ->
     assert waits.calls == ["_local_scalar_dense"]
 
 
-def test_values_come_back_in_order_with_their_names() -> None:
+def test_values_are_returned_in_order_with_their_names() -> None:
     readings = Readings()
     for step in range(3):
         parts = {"class": torch.tensor(step + 0.25)} | ({"label": torch.tensor(7.0)} if step == 1 else {})

@@ -1,4 +1,4 @@
-"""Schedules at their corners, and against torch's own where it has them."""
+"""Schedules at their end points, and against those of torch."""
 
 import math
 
@@ -11,7 +11,7 @@ from wespeaker_lite.recipe.train_config import LearningRateConfig, MarginConfig
 from wespeaker_lite.training.schedule import learning_rate, margin
 
 
-def test_exponential_is_wespeakers() -> None:
+def test_exponential_equals_wespeakers() -> None:
     config = LearningRateConfig("exponential", peak=0.1, final=1e-5, warmup_epochs=6)
     assert learning_rate(config, 0, 150) == 0
     assert learning_rate(config, 3, 150) == pytest.approx(0.5 * 0.1 * (1e-4) ** (3 / 150))
@@ -19,7 +19,7 @@ def test_exponential_is_wespeakers() -> None:
 
 
 @pytest.mark.parametrize("place", [0, 0.1, 0.29, 0.3, 0.5, 0.99, 1])
-def test_one_cycle_is_torchs(place: float) -> None:
+def test_one_cycle_equals_torchs(place: float) -> None:
     steps = 1000
     optimiser = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
     theirs = torch.optim.lr_scheduler.OneCycleLR(
@@ -40,7 +40,7 @@ def test_cosine_and_constant() -> None:
     assert [learning_rate(constant, epoch, 10) for epoch in (1, 2, 10)] == [0.5, 1, 1]
 
 
-def test_margin_rises_between_its_epochs_and_stays() -> None:
+def test_margin_rises_between_its_epochs_and_then_is_constant() -> None:
     linear = MarginConfig("linear", initial=0.1, start_epoch=2, end_epoch=4)
     assert [margin(linear, 0.3, epoch) for epoch in (0, 2, 3, 4, 9)] == pytest.approx([0.1, 0.1, 0.2, 0.3, 0.3])
     exponential = MarginConfig("exponential", start_epoch=20, end_epoch=40)

@@ -1,4 +1,4 @@
-"""Training with a self-teacher: what is deployed is the plain student, and a stopped run resumes bit for bit."""
+"""Training with a self-teacher: only the plain student is deployed, and a stopped run resumes bit for bit."""
 
 import json
 from collections.abc import Callable
@@ -34,7 +34,7 @@ def last_checkpoint(out: Path) -> dict:
     return torch.load(sorted((out / "checkpoints").glob("*.pt"))[-1])["learner"]
 
 
-def test_what_is_left_is_the_plain_student(small: Small, small_data: Path, tmp_path: Path) -> None:
+def test_the_deployed_model_is_the_plain_student(small: Small, small_data: Path, tmp_path: Path) -> None:
     experiment = small(distill={"terms": [SELF]}, train={"epochs": 1})
     _, trained = run(experiment, small_data, tmp_path)
     plain = trained_model.build_model(to_mapping(small()))
@@ -82,7 +82,7 @@ def test_the_loss_is_the_weighted_sum_and_the_margin_reaches_both_heads(small: S
     torch.testing.assert_close(losses.total.detach(), expected)
 
 
-def test_it_goes_together_with_a_pretrained_teacher(small: Small, small_data: Path, tmp_path: Path) -> None:
+def test_it_works_together_with_a_pretrained_teacher(small: Small, small_data: Path, tmp_path: Path) -> None:
     config = to_mapping(small(model={"embed_dim": 12}))
     torch.manual_seed(7)
     model = trained_model.build_model(config)
@@ -103,7 +103,7 @@ class Stopped(Exception):
     pass
 
 
-def test_a_stopped_run_goes_on_bit_for_bit(
+def test_a_stopped_run_resumes_bit_for_bit(
     small: Small, small_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     experiment = small(distill={"terms": [{**SELF, "distance": "mse"}]}, train={"epochs": 1})
@@ -128,7 +128,7 @@ def test_a_stopped_run_goes_on_bit_for_bit(
 
 
 @pytest.mark.parametrize("name", ["ecapa_c128", "ecapa_c256", "ecapa_c512", "resnet18", "resnet34", "bc_cmt_tiny"])
-def test_the_confs_differ_from_their_plain_ones_by_the_term_alone(name: str, repository: Path) -> None:
+def test_the_confs_differ_from_the_plain_ones_only_in_the_term(name: str, repository: Path) -> None:
     plain, taught = (load(repository / "conf" / f"{name}{suffix}.yaml") for suffix in ("", "_skdfe"))
     ours, theirs = to_mapping(plain), to_mapping(taught)
     assert [term["name"] for term in theirs["distill"].pop("terms")] == ["self_teacher"]

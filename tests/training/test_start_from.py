@@ -1,4 +1,4 @@
-"""Training that begins with a trained model: its weights, and those classes of its head that are still there."""
+"""Training that starts from a trained model: its weights, and the common classes of its head."""
 
 import logging
 from collections.abc import Callable
@@ -19,7 +19,7 @@ PERTURBED = [f"{prefix}s{n}" for prefix in ("", "sp0.9-", "sp1.1-") for n in ran
 
 
 def trained(experiment: Experiment, classes: list[str], path: Path, with_head: bool = True) -> Path:
-    """An untrained model of these classes, other than the one that seed 0 makes."""
+    """An untrained model of these classes, different from that of seed 0."""
     torch.manual_seed(7)
     config = to_mapping(experiment)
     model = trained_model.build_model(config)
@@ -62,7 +62,7 @@ def test_the_biases_of_a_softmax_head_follow_their_classes(small: Small, small_d
     assert learner.head.bias.tolist() == [0, 1, 2, 3, 4]
 
 
-def test_a_model_without_head_lends_its_network(small: Small, small_data: Path, tmp_path: Path) -> None:
+def test_a_model_without_head_provides_its_network(small: Small, small_data: Path, tmp_path: Path) -> None:
     experiment = small()
     path = trained(experiment, [], tmp_path / "final.pt", with_head=False)
     dataset = CropDataset(small_data, experiment.crop, 0)
@@ -83,9 +83,7 @@ def test_a_model_without_head_lends_its_network(small: Small, small_data: Path, 
         ({"head": {"subcenters": 2}}, "other sub-centres"),
     ],
 )
-def test_what_does_not_fit_is_named(
-    small: Small, small_data: Path, tmp_path: Path, changes: dict, message: str
-) -> None:
+def test_mismatches_are_errors(small: Small, small_data: Path, tmp_path: Path, changes: dict, message: str) -> None:
     path = trained(small(**changes), PERTURBED, tmp_path / "final.pt")
     experiment = small()
     dataset = CropDataset(small_data, experiment.crop, 0)

@@ -1,4 +1,4 @@
-"""A signal before the end, as schedulers send at the time limit: a checkpoint first, and nothing is trained twice."""
+"""A signal before the end, as at a time limit: training writes a checkpoint, and trains no batch twice."""
 
 import contextlib
 import os
@@ -24,7 +24,7 @@ NO_CHECKPOINTS = {"checkpoint_batches": 0}  # but at the ends of epochs
 
 
 @pytest.mark.parametrize("number", SIGNALS, ids=lambda number: number.name)
-def test_the_batch_at_hand_is_the_last_and_none_is_trained_twice(
+def test_training_stops_after_the_current_batch_and_trains_none_twice(
     small: Small, small_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
 ) -> None:
     experiment = small(runtime=NO_CHECKPOINTS)
@@ -53,7 +53,7 @@ def test_the_batch_at_hand_is_the_last_and_none_is_trained_twice(
 def test_a_signal_in_the_last_batch_of_an_epoch_stops_after_it(
     small: Small, small_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also where an epoch has but one batch."""
+    """Also if an epoch has only one batch."""
     step = Trainer._step
 
     def signalled(self: Trainer, batch: object) -> object:
@@ -66,7 +66,7 @@ def test_a_signal_in_the_last_batch_of_an_epoch_stops_after_it(
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["epoch_0001_batch_000000.pt"]
 
 
-def test_a_signal_in_the_last_batch_of_all_stops_nothing(
+def test_a_signal_in_the_very_last_batch_does_not_stop_training(
     small: Small, small_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     step = Trainer._step
@@ -80,7 +80,7 @@ def test_a_signal_in_the_last_batch_of_all_stops_nothing(
     run_here(small(runtime=NO_CHECKPOINTS), small_data, tmp_path)
 
 
-def test_a_signal_to_the_whole_group_spares_the_workers_until_the_checkpoint(
+def test_workers_survive_a_signal_to_the_group_until_the_checkpoint(
     small: Small, small_data: Path, tmp_path: Path, repository: Path
 ) -> None:
     experiment = small(train={"epochs": 400, "crops_per_epoch": 400}, runtime={"workers": 2, **NO_CHECKPOINTS})
@@ -107,6 +107,6 @@ def test_a_signal_to_the_whole_group_spares_the_workers_until_the_checkpoint(
     assert "stopping; a checkpoint" in log.read_text()
 
 
-def test_without_a_signal_nothing_is_asked_for() -> None:
+def test_without_a_signal_no_stop_is_requested() -> None:
     with StopRequest() as request:
         assert request.signal is None

@@ -1,4 +1,4 @@
-"""Training with a teacher: it stays as it was, every term is logged, and what does not fit is said."""
+"""Training with a teacher: its weights do not change, every term is logged, and a mismatch is an error."""
 
 import json
 from collections.abc import Callable
@@ -87,7 +87,7 @@ def test_the_teacher_sees_the_students_crop(small: Small, small_data: Path, teac
         torch.testing.assert_close(outputs.cosine_logits, 32.0 * trained.head.cosine(embedding))
 
 
-def test_embeddings_from_an_ark_serve_each_utterance_its_own(
+def test_embeddings_from_an_ark_are_matched_by_utterance(
     small: Small, small_data: Path, teacher: Path, tmp_path: Path
 ) -> None:
     experiment = small(distill={"embeddings": "set below", "terms": BOTH[1:]})
@@ -150,7 +150,7 @@ PERTURBED = [f"{prefix}s{n}" for prefix in ("", "sp0.9-", "sp1.1-") for n in ran
 
 
 def learner_with(small: Small, data: Path, path: Path, classes: list[str], student_classes: list[str]) -> Learner:
-    """A student of some classes, taught labels by an untrained teacher of others."""
+    """A student with label KD from an untrained teacher with other classes."""
     experiment = student(small, BOTH[:1])
     torch.manual_seed(7)
     config = to_mapping(experiment)
@@ -162,7 +162,7 @@ def learner_with(small: Small, data: Path, path: Path, classes: list[str], stude
     return build_learner(experiment, dataset, str(path)).eval()
 
 
-def test_a_teacher_of_more_classes_teaches_those_of_the_student(small: Small, small_data: Path, tmp_path: Path) -> None:
+def test_a_teacher_with_more_classes_teaches_the_common_classes(small: Small, small_data: Path, tmp_path: Path) -> None:
     shuffled = PERTURBED[::-1]
     learner = learner_with(small, small_data, tmp_path / "final.pt", shuffled, PERTURBED[:5])
     feats, labels = torch.randn(6, 40, 10), torch.tensor([0, 1, 2, 3, 4, 4])
@@ -196,7 +196,7 @@ def test_a_teacher_without_perturbed_classes_teaches_crops_at_their_own_speed(
     none_known.total.backward()
 
 
-def test_speakers_known_at_other_speeds_only_are_no_common_ground(
+def test_the_same_speakers_at_other_speeds_are_not_common_classes(
     small: Small, small_data: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(InputError, match="they are at other speeds"):
@@ -233,7 +233,7 @@ def test_attention_maps_labels_and_embeddings_teach_together(small_data: Path, a
     trained_model.load(tmp_path / "final.pt")
 
 
-def test_the_teachers_maps_hold_no_graph(small_data: Path, attentive: Path) -> None:
+def test_the_teachers_maps_have_no_gradient_graph(small_data: Path, attentive: Path) -> None:
     given = {**SMALL, "model": BC_CMT, "distill": {"teacher": "conf/t.yaml", "terms": [{"name": "attention"}]}}
     dataset = CropDataset(small_data, from_given(given, "student").crop, 0)
     learner = build_learner(from_given(given, "student"), dataset, str(attentive))
@@ -243,7 +243,7 @@ def test_the_teachers_maps_hold_no_graph(small_data: Path, attentive: Path) -> N
     assert not any(part.requires_grad or part.grad_fn for part in (*parts, *shown.maps, shown.embedding))
 
 
-def test_other_strides_over_time_clash(small_data: Path, attentive: Path) -> None:
+def test_different_strides_over_time_are_an_error(small_data: Path, attentive: Path) -> None:
     model = {**BC_CMT, "stem_stride": [2, 1]}
     given = {**SMALL, "model": model, "distill": {"teacher": "conf/t.yaml", "terms": [{"name": "attention"}]}}
     experiment = from_given(given, "student")
@@ -275,7 +275,7 @@ def test_two_teachers_by_crops_and_by_arks(small: Small, small_data: Path, teach
     assert learner(feats, labels, indices, epoch=1.0).total.isfinite()
 
 
-def test_centroids_of_the_speakers_serve_as_a_head(small: Small, small_data: Path, tmp_path: Path) -> None:
+def test_centroids_of_the_speakers_are_used_as_a_head(small: Small, small_data: Path, tmp_path: Path) -> None:
     section = {"embeddings": "set below", "classifier": "centroids", "terms": BOTH[:1]}
     experiment = small(distill=section, head={"margin": 0.1, "scale": 20.0})
     dataset = CropDataset(small_data, experiment.crop, 0)

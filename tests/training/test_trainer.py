@@ -1,4 +1,4 @@
-"""The training loop: it learns, resumes bit for bit after SIGKILL, and says what is wrong."""
+"""The training loop: it learns, resumes bit for bit after SIGKILL, and has clear errors."""
 
 import json
 import os
@@ -30,7 +30,7 @@ def metrics(out: Path, event: str) -> list[dict]:
     return [line for line in lines if line["event"] == event]
 
 
-def test_it_learns_and_leaves_a_model_that_loads(small: Small, small_data: Path, tmp_path: Path) -> None:
+def test_it_learns_and_writes_a_model_that_loads(small: Small, small_data: Path, tmp_path: Path) -> None:
     trained = run_here(small(train={"epochs": 12}), small_data, tmp_path)
     ends = metrics(tmp_path, "done")
     assert [end["epoch"] for end in ends] == list(range(1, 13))
@@ -50,7 +50,7 @@ def test_final_weights_are_the_mean_of_the_last_epochs(small: Small, small_data:
         torch.testing.assert_close(value, mean.to(value.dtype))
 
 
-def test_the_seed_decides(small: Small, small_data: Path, tmp_path: Path) -> None:
+def test_the_result_depends_on_the_seed(small: Small, small_data: Path, tmp_path: Path) -> None:
     runs = [run_here(small(seed=seed), small_data, tmp_path / name) for name, seed in (("a", 1), ("b", 1), ("c", 2))]
     assert_same(runs[0], runs[1])
     with pytest.raises(AssertionError):
@@ -62,7 +62,7 @@ class Stopped(Exception):
 
 
 @pytest.mark.parametrize(("stop_at", "sampling"), [(3, "utterance"), (5, "speaker"), (9, "speaker")])
-def test_a_run_that_was_stopped_goes_on_bit_for_bit(
+def test_a_stopped_run_resumes_bit_for_bit(
     small: Small, small_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop_at: int, sampling: str
 ) -> None:
     experiment = small(train={"sampling": sampling})
@@ -110,7 +110,7 @@ def test_sigkill_in_mid_epoch_then_the_same_command(small: Small, small_data: Pa
     assert steps == sorted(steps)
 
 
-def test_a_cut_checkpoint_is_set_aside_and_the_one_before_is_used(
+def test_a_truncated_checkpoint_is_set_aside_and_the_previous_one_is_used(
     small: Small, small_data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     whole = run_here(small(), small_data, tmp_path)
@@ -160,12 +160,12 @@ def test_checkpoints_of_another_config_are_kept_even_if_the_mean_would_miss_some
 ) -> None:
     run_here(small(train={"epochs": 6}), small_data, tmp_path)
     before = {path.name: path.read_bytes() for path in (tmp_path / "checkpoints").iterdir()}
-    assert "epoch_0002_batch_000000.pt" not in before, "the shorter run's mean is over epochs 2 and 3"
+    assert "epoch_0002_batch_000000.pt" not in before, "the mean of the shorter run is over epochs 2 and 3"
     run_here(small(train={"epochs": 3}), small_data, tmp_path)
     assert {path.name: path.read_bytes() for path in (tmp_path / "checkpoints.1").iterdir()} == before
 
 
-def test_the_end_of_an_epoch_is_missed_by_a_checkpoint_within_the_next(
+def test_a_missing_epoch_end_is_found_before_a_checkpoint_within_the_next(
     small: Small, small_data: Path, tmp_path: Path
 ) -> None:
     run_here(small(), small_data, tmp_path)
@@ -178,7 +178,7 @@ def test_the_end_of_an_epoch_is_missed_by_a_checkpoint_within_the_next(
     assert not store.drop_after_gap(range(2, 4), {})
 
 
-def test_no_mean_over_fewer_epochs_than_asked_for(small: Small, small_data: Path, tmp_path: Path) -> None:
+def test_the_mean_needs_all_its_epochs(small: Small, small_data: Path, tmp_path: Path) -> None:
     run_here(small(), small_data, tmp_path)
     store = CheckpointStore(tmp_path / "checkpoints", 3)
     store.epoch_ends()[-2].write_bytes(b"cut")
@@ -186,7 +186,7 @@ def test_no_mean_over_fewer_epochs_than_asked_for(small: Small, small_data: Path
         store.average(2)
 
 
-def test_checkpoints_of_another_version_of_the_network_are_told(small: Small, small_data: Path, tmp_path: Path) -> None:
+def test_checkpoints_of_another_network_version_are_an_error(small: Small, small_data: Path, tmp_path: Path) -> None:
     run_here(small(), small_data, tmp_path)
     for path in (tmp_path / "checkpoints").glob("*.pt"):
         record = torch.load(path)
@@ -198,16 +198,14 @@ def test_checkpoints_of_another_version_of_the_network_are_told(small: Small, sm
         run_here(small(), small_data, tmp_path)
 
 
-def test_checkpoints_of_another_config_are_kept_but_not_gone_on_from(
-    small: Small, small_data: Path, tmp_path: Path
-) -> None:
+def test_checkpoints_of_another_config_are_kept_but_not_resumed(small: Small, small_data: Path, tmp_path: Path) -> None:
     run_here(small(train={"epochs": 1}), small_data, tmp_path / "a")
     changed = run_here(small(seed=5), small_data, tmp_path / "a")
     assert_same(changed, run_here(small(seed=5), small_data, tmp_path / "b"))
     assert list((tmp_path / "a" / "checkpoints.1").glob("*.pt"))
 
 
-def test_checkpoints_of_other_inputs_are_not_gone_on_from(small: Small, small_data: Path, tmp_path: Path) -> None:
+def test_checkpoints_of_other_inputs_are_not_resumed(small: Small, small_data: Path, tmp_path: Path) -> None:
     experiment = small(train={"epochs": 1})
     for digest, expected in (("a", 1), ("a", 1), ("b", 2)):
         dataset = CropDataset(small_data, experiment.crop, 0)
@@ -215,7 +213,7 @@ def test_checkpoints_of_other_inputs_are_not_gone_on_from(small: Small, small_da
         assert len(list(tmp_path.glob("checkpoints*"))) == expected
 
 
-def test_what_does_not_change_the_result_may_change_between_runs(
+def test_options_without_effect_on_the_result_may_change_between_runs(
     small: Small, small_data: Path, tmp_path: Path
 ) -> None:
     whole = run_here(small(), small_data, tmp_path / "a")
@@ -227,7 +225,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_utterances(
     small: Small, small_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, log_every: int,
     checkpoint_batches: int,
 ) -> None:  # fmt: skip
-    """Of the batch in which it first was not, although later losses aren't either; and nothing of it is saved."""
+    """It names the first such batch, although later losses are not finite either, and saves nothing of it."""
     read, batches = CropDataset.__getitem__, []
 
     def poisoned(self: CropDataset, request: object) -> object:
@@ -251,7 +249,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_utterances(
 
 
 @pytest.mark.parametrize("precision", ["bf16"])
-def test_autocast_trains_too(small: Small, small_data: Path, tmp_path: Path, precision: str) -> None:
+def test_training_works_with_autocast(small: Small, small_data: Path, tmp_path: Path, precision: str) -> None:
     run_here(small(train={"precision": precision, "epochs": 6}), small_data, tmp_path)
     ends = metrics(tmp_path, "done")
     assert ends[-1]["loss"] < ends[0]["loss"]
@@ -264,6 +262,6 @@ def test_sgd_and_gradient_clipping(small: Small, small_data: Path, tmp_path: Pat
     assert ends[-1]["accuracy"] > ends[0]["accuracy"]
 
 
-def test_more_than_an_epoch_in_a_batch(small: Small, small_data: Path, tmp_path: Path) -> None:
+def test_a_batch_may_be_larger_than_an_epoch(small: Small, small_data: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="batch_size is 64, more than the 40 crops"):
         run_here(small(train={"batch_size": 64}), small_data, tmp_path)

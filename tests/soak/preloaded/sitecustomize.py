@@ -1,4 +1,4 @@
-"""Python imports this at its start: a program of the recipe then runs as a fork of tests/soak/server.py."""
+"""Python imports this module at its start. It runs a program of the recipe as a fork of tests/soak/server.py."""
 
 import os
 import sys
