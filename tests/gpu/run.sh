@@ -100,7 +100,7 @@ part_c() {
   if [ "$device" = cuda ]; then options+=(--gpu 1); else options+=(--set runtime.device=cpu); fi
   for value in "${set[@]}"; do options+=(--set "$value"); done
   # A row has one minute more to write its checkpoint.
-  minutes=$(awk -v left="$((limit - (SECONDS - began) - 70))" 'BEGIN { print left > 6 ? left / 60 : 0.1 }')
+  minutes=$(awk -v left="$((limit - (SECONDS - began) - 70))" 'BEGIN { print (left > 6 ? left / 60 : 0.1) }')
   touch "$logs/c_began"
   # shellcheck disable=SC2086  # rows are words
   check c_rows bash "egs/$corpus/results.sh" "${options[@]}" --parallel "$at_once" --minutes "$minutes" $rows
