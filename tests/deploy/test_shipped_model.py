@@ -23,6 +23,17 @@ def test_it_is_small_and_judges_by_a_threshold(model: SpeakerModel) -> None:
     assert model.features.high_freq == -400.0
 
 
+def test_the_onnx_file_in_its_folder_is_the_same_model(model: SpeakerModel) -> None:
+    pytest.importorskip("onnxruntime", reason="needs tools/install.sh --extras export")
+    path = default_model().with_suffix(".onnx")
+    assert path.stat().st_size + default_model().stat().st_size < 3e6
+    exported = SpeakerModel.load(path)
+    assert exported.verification.thresholds == model.verification.thresholds
+    noise = np.random.default_rng(0).normal(0, 0.1, 48000).astype(np.float32)
+    ours, theirs = model.embed(noise, 16000), exported.embed(noise, 16000)
+    assert ours @ theirs > 0.995 * np.linalg.norm(ours) * np.linalg.norm(theirs)  # weights of 8 bits
+
+
 def test_it_distinguishes_real_speakers_across_sessions(model: SpeakerModel, shared_data: Path) -> None:
     first = {}  # of each speaker, a recording of each of two sessions
     for speaker in sorted((shared_data / "pool/voxforge_test").iterdir()):
