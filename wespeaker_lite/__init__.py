@@ -4,7 +4,7 @@ from typing import Any
 
 
 def __getattr__(name: str) -> Any:
-    """Import `SpeakerModel` at its first use, because it needs torch, which most programs do not."""
+    """Import `SpeakerModel` at its first use: it needs torch, and most programs do not."""
     if name == "SpeakerModel":
         from wespeaker_lite.deploy.speaker_model import SpeakerModel
 

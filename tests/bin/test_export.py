@@ -26,7 +26,7 @@ def test_a_model_is_exported_and_embeds(tmp_path: Path, repository: Path) -> Non
     assert "model.onnx 0." in done.stderr
     card = (tmp_path / "export/card.md").read_text()
     assert "Language: English." in card
-    assert "Of the weights: CC BY 4.0." in card
+    assert "Weights: CC BY 4.0." in card
     for number, name in enumerate(("a.wav", "b.flac")):
         soundfile.write(tmp_path / name, np.random.default_rng(number).normal(0, 0.1, 16000), 16000)
     found = []

@@ -60,7 +60,7 @@ def test_a_threshold_gives_a_decision(folder: Path, repository: Path) -> None:
         (["a.wav"], "name two recordings"),
         (["--enroll", "a.wav"], "go together"),
         (["a.wav", "b.flac", "--p-target", "0.1"], "cosine_linear"),
-        (["a.wav", "b.flac", "--trials", "trials_E"], "no threshold of such a list"),
+        (["a.wav", "b.flac", "--trials", "trials_E"], "no threshold of this list"),
     ],
 )
 def test_errors_are_one_line(folder: Path, repository: Path, words: list[str], fault: str) -> None:

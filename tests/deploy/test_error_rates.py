@@ -79,7 +79,10 @@ def test_the_card_has_the_rates_of_the_files(folder: Path, caplog: pytest.LogCap
         folder / "final.pt", folder, folder / "export", exporting.About(), EvaluationSet(folder, [folder / "trials"])
     )
     title, _, row = (
-        (folder / "export/card.md").read_text().split("model.onnx is final.pt to rounding:\n\n")[1].split("\n")[:3]
+        (folder / "export/card.md")
+        .read_text()
+        .split("model.onnx equals final.pt up to rounding:\n\n")[1]
+        .split("\n")[:3]
     )
     files = [cell.strip() for cell in title.strip("| ").split("|")]
     assert files == ["trials", "final.pt", "model.fp16.onnx", "model.w8.onnx", "model_wave.onnx"]

@@ -145,9 +145,9 @@ def test_the_files_are_complete_and_the_card_gives_their_accuracy(exported: Path
     names = ["card.md", "model.fp16.onnx", "model.onnx", "model.w8.onnx", "model_wave.onnx", "verify.json"]
     assert sorted(path.name for path in (exported / "export").iterdir()) == names
     card = (exported / "export/card.md").read_text()
-    assert "This is what sherpa-onnx computes as well" in card
-    assert re.search(r"against ours: cosine (1\.000000|0\.99999\d) or more", card)
-    assert "Of the weights: CC0" in card
+    assert "The front end of sherpa-onnx is the same" in card
+    assert re.search(r"compared with ours: cosine (1\.000000|0\.99999\d) or more", card)
+    assert "Weights: CC0" in card
     sizes = {name: (exported / "export" / name).stat().st_size for name in names}
     assert sizes["model.w8.onnx"] < sizes["model.fp16.onnx"] < sizes["model.onnx"] < sizes["model_wave.onnx"]
 
@@ -205,8 +205,8 @@ def test_another_front_end_is_an_error(tmp_path: Path, caplog: pytest.LogCapture
     make_model(tmp_path / "final.pt", {"num_mels": 80})
     export(tmp_path / "final.pt", tmp_path, tmp_path / "export", About())
     card = (tmp_path / "export/card.md").read_text()
-    assert "its front end is another: high_freq 0.0 here, -400.0 there, snip_edges True here" in caplog.text
-    assert "sherpa-onnx computes something else" in card
+    assert "its front end differs: high_freq 0.0 here, -400.0 there, snip_edges True here" in caplog.text
+    assert "The front end of sherpa-onnx differs" in card
     assert "- high_freq: 0.0 here, -400.0 there\n- snip_edges: True here, False there" in card
 
 
@@ -228,7 +228,7 @@ def test_thresholds_belong_to_the_weights_that_were_exported(exported: Path, tmp
 def test_a_graph_that_is_another_network_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_model(tmp_path / "final.pt")
     monkeypatch.setattr(exporting, "LARGEST_DIFFERENCE", 1e-9)
-    with pytest.raises(InputError, match="the exported graph is another one: embeddings differ"):
+    with pytest.raises(InputError, match="the exported graph is wrong: embeddings differ"):
         export(tmp_path / "final.pt", tmp_path, tmp_path / "export", About())
     assert list((tmp_path / "export").iterdir()) == []
 
@@ -290,8 +290,8 @@ def test_a_file_that_is_not_a_speaker_model_gets_one_line(tmp_path: Path) -> Non
     foreign(tmp_path / "damaged.onnx", "feats", {"wespeaker_lite": "{"})
     faults = {
         "none": "no such file",
-        "text": "not a model that onnxruntime reads",
-        "nemo": "front end is not known",
+        "text": "not a model that onnxruntime can read",
+        "nemo": "front end is unknown",
         "damaged": "export it again",
     }
     for name, fault in faults.items():

@@ -59,10 +59,10 @@ def test_products_that_are_harmed_stay_in_floats() -> None:
     assert found.cosine >= 0.99
 
 
-def test_a_network_that_does_not_bear_it_is_refused() -> None:
-    with pytest.raises(InputError, match="does not bear 8 bits"):
+def test_a_network_that_8_bits_change_too_much_is_refused() -> None:
+    with pytest.raises(InputError, match="8 bits change the embeddings of this network too much"):
         quantise(network(fragile=1.0), FEATS, QuantiseOptions(smallest_cosine=1.1))
-    with pytest.raises(InputError, match="2 utterances to calibrate with"):
+    with pytest.raises(InputError, match="2 utterances for calibration"):
         quantise(network(fragile=1.0), FEATS[:2], QuantiseOptions())
 
 

@@ -142,14 +142,14 @@ def test_files_without_speech_get_one_line(tmp_path: Path, model: SpeakerModel) 
     for name, fault in faults.items():
         with pytest.raises(InputError, match=re.escape(str(tmp_path / name)) + ".*" + fault):
             model.embed(tmp_path / f"{name}.wav")
-    with pytest.raises(InputError, match="a command, and not a path"):
+    with pytest.raises(InputError, match="a command, not a path"):
         model.embed(f"touch {tmp_path}/ran |")
     assert not (tmp_path / "ran").exists()
 
 
 def test_without_a_name_the_shipped_model_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(speaker_model, "DEFAULT_MODEL", "none.pt")
-    with pytest.raises(InputError, match=r"no model is named, and .*pretrained/none.pt does not exist"):
+    with pytest.raises(InputError, match=r"no model is given, and .*pretrained/none.pt does not exist"):
         SpeakerModel.load()
     monkeypatch.setattr(speaker_model, "__file__", str(tmp_path / "wespeaker_lite/deploy/speaker_model.py"))
     (tmp_path / "wespeaker_lite/weights").mkdir(parents=True)

@@ -1,1 +1,1 @@
-"""What a model costs when deployed."""
+"""Deployment: export, cost and use of trained models."""

@@ -1,4 +1,4 @@
-"""The card of an exported model: what it is, how exact its files are, and what feeds it."""
+"""The card of an exported model: network, accuracy of the files, front end, training and error rates."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,16 +14,16 @@ from wespeaker_lite.report.tables import results_table, show, table
 
 _INPUTS = {
     "model.onnx": "`feats` (B, T, {mels})",
-    "model.fp16.onnx": "the same; weights in 16 bits, which are 32 once it is loaded",
-    "model.w8.onnx": "the same; weights in 8 bits, which are 32 once it is loaded",
+    "model.fp16.onnx": "the same; weights are stored in 16 bits, and converted to 32 on loading",
+    "model.w8.onnx": "the same; weights are stored in 8 bits, and converted to 32 on loading",
     "model.int8.onnx": "the same; products over channels are computed in 8 bits",
-    "model_wave.onnx": "`samples` (B, n) in [-1, 1], {rate} Hz; the front end is inside",
+    "model_wave.onnx": "`samples` (B, n) in [-1, 1], {rate} Hz; with the front end",
 }
 
 
 @dataclass(frozen=True)
 class About:
-    """What a file says of itself that its weights do not: the speakers' language, the licence, the training data."""
+    """Information for the card that is not in the model: the speakers' language, the licence, the training data."""
 
     language: str = "not stated"
     licence: str = "not stated"
@@ -32,8 +32,8 @@ class About:
 
 @dataclass(frozen=True)
 class Figures:
-    """Sizes of the files in bytes, their checks, results.json or None, the error rates of files by trial list, and what
-    came of quantisation if there was one.
+    """Sizes of the files in bytes, their checks, results.json or None, their error rates by trial list, and the result
+    of quantisation or None.
     """
 
     sizes: Mapping[str, int]
@@ -59,23 +59,23 @@ def text(path: Path, trained: TrainedModel, front_end: FrontEnd, about: About, f
             f"# {path.resolve().parent.name}",
             "",
             f"A speaker model of wespeaker_lite: {network}. Output: `embs` (B, {trained.model.embed_dim}), compared by "
-            "cosine. It was made from `final.pt`; no length or batch size is fixed in it.",
+            "cosine. It was exported from `final.pt`. Any length and batch size works.",
             "",
-            "| file | size | input | against final.pt |",
+            "| file | size | input | compared with final.pt |",
             "| --- | --- | --- | --- |",
             *rows,
             "",
             *_quantised(figures.quantised),
             "## Front end",
             "",
-            f"Kaldi's fbank of samples of 16 bits: {options}; "
+            f"Kaldi's fbank of samples in the range of 16-bit integers: {options}; "
             f"{'the mean over time is subtracted' if front_end.cmn else 'no mean is subtracted'}.",
             "",
             *_sherpa(front_end, figures.checks),
             "",
             "## Training",
             "",
-            f"Training speakers (classes): {len(trained.classes) or 'none here, the weights come from outside'}. "
+            f"Training speakers (classes): {len(trained.classes) or 'unknown, the weights are imported'}. "
             f"Data: {about.data}. Language: {about.language}. Teacher: {teacher}. Seed: {config['seed']}.",
             "",
             "## Error rates",
@@ -86,7 +86,7 @@ def text(path: Path, trained: TrainedModel, front_end: FrontEnd, about: About, f
             "",
             "## Licence",
             "",
-            f"Of the weights: {about.licence}. Of the code that made them: Apache-2.0.",
+            f"Weights: {about.licence}. Code: Apache-2.0.",
             "",
         ]
     )
@@ -95,17 +95,19 @@ def text(path: Path, trained: TrainedModel, front_end: FrontEnd, about: About, f
 def _exactness(name: str, checks: Mapping[str, float]) -> str:
     if name in checks:
         return f"cosine {checks[name]:.6f} or more"
-    return f"largest difference {checks['difference']:.1e}, relative to the largest value above 1"
+    return f"largest difference {checks['difference']:.1e}, relative to the largest value if that is above 1"
 
 
 def _sherpa(front_end: FrontEnd, checks: Mapping[str, float]) -> list[str]:
     differences = sherpa_differences(front_end)
     figure = f"cosine {checks['sherpa']:.6f} or more" if "sherpa" in checks else "not tried"
     if not differences:
-        return [f"This is what sherpa-onnx computes as well. Its embeddings of model.onnx against ours: {figure}."]
+        return [
+            f"The front end of sherpa-onnx is the same. Its embeddings of model.onnx, compared with ours: {figure}."
+        ]
     return [
-        "sherpa-onnx computes something else, so embeddings there are not those that were trained "
-        f"({figure}); train with its options, or feed model.onnx yourself:",
+        "The front end of sherpa-onnx differs, so its embeddings differ from those in training "
+        f"({figure}). Train with its options, or compute the features for model.onnx yourself:",
         "",
         *(f"- {name}: {difference}" for name, difference in differences.items()),
     ]
@@ -113,7 +115,7 @@ def _sherpa(front_end: FrontEnd, checks: Mapping[str, float]) -> list[str]:
 
 def _results(results: Mapping[str, Any] | None) -> list[str]:
     if results is None:
-        return ["Not measured: there was no results.json beside the model."]
+        return ["Not measured: there was no results.json of the experiment."]
     return ["```", results_table(results).rstrip("\n"), "```"]
 
 
@@ -122,20 +124,20 @@ def _quantised(quantised: Quantised | None) -> list[str]:
         return []
     kept = ", ".join(f"{name} ({harm:.1e})" for name, harm in quantised.kept.items()) or "none"
     return [
-        f"model.int8.onnx computes {quantised.products} products in 8 bits, by ranges of training utterances; the mean "
-        f"cosine of embeddings to those in floats is {quantised.cosine:.4f} on others of them. Products that had to "
-        f"stay in floats, with what each alone takes from a cosine of 1: {kept}.",
+        f"model.int8.onnx computes {quantised.products} products in 8 bits, calibrated on training utterances. The "
+        f"mean cosine of its embeddings and those in float is {quantised.cosine:.4f} on other training utterances. "
+        f"Products that stay in float, with 1 minus the cosine when only that one is in 8 bits: {kept}.",
         "",
     ]
 
 
 def _rates(rates: Rates) -> list[str]:
     if not rates:
-        return ["Those above are of final.pt. model.onnx is the same to rounding; the other files were not measured."]
+        return ["These are of final.pt. model.onnx equals it up to rounding. The other files were not tested."]
     files = list(next(iter(rates.values())))
     rows = [[trials, *(show("eer", found[name]) for name in files)] for trials, found in rates.items()]
     return [
-        "EER in % of each file, by cosine as `bin.verify` makes it; model.onnx is final.pt to rounding:",
+        "EER in % of each file, with the cosine scores of `bin.verify`. model.onnx equals final.pt up to rounding:",
         "",
         table(["trials", *files], rows).rstrip("\n"),
     ]

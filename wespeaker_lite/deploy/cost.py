@@ -1,4 +1,4 @@
-"""What a network costs: parameters, multiply-accumulates, and seconds per utterance."""
+"""Cost of a network: parameters, multiply-accumulates, and seconds per utterance."""
 
 import contextlib
 import functools
@@ -22,7 +22,7 @@ from wespeaker_lite.distill.term import Partners
 from wespeaker_lite.models.margin import build_head
 from wespeaker_lite.recipe.experiment import Experiment
 
-FRAMES_PER_SECOND = 100  # frames of 10 ms; 1 s of audio without context gives 98, peers count 100
+FRAMES_PER_SECOND = 100  # 1 s of audio gives 98 frames of 10 ms without context; papers count 100
 
 
 @dataclass(frozen=True)
@@ -39,17 +39,17 @@ class LatencyOptions:
 
 
 def count_parameters(module: nn.Module) -> int:
-    """Number of parameters, trained or frozen; running statistics are not parameters."""
+    """Number of parameters, trained or frozen. Running statistics do not count."""
     return sum(parameter.numel() for parameter in module.parameters())
 
 
 def count_macs(model: nn.Module, num_mels: int, frames: int = FRAMES_PER_SECOND) -> int:
     """Multiply-accumulates of one utterance of `frames` frames in eval mode: convolutions and matrix products.
 
-    What is linear in the number of activations (norms, non-linearities, pooling sums) is not counted, as in the
-    tables of papers. A layer that convolves in a way of its own says what that takes, by `macs(output)`.
+    Operations whose cost is linear in the number of activations (norms, non-linearities, pooling sums) are not counted,
+    as in the tables of papers. A layer with its own implementation of convolution returns its MACs by `macs(output)`.
     """
-    # Only the plain attention is taken apart into products that the counter knows; the fused CPU one is not.
+    # The counter knows the products of plain attention, but not the fused kernel for CPUs.
     plain = sdpa_kernel(SDPBackend.MATH)
     with _evaluating(model), torch.no_grad(), plain, _own_macs(model) as own, FlopCounterMode(display=False) as counter:
         model(_noise(model, frames, num_mels))
@@ -58,7 +58,7 @@ def count_macs(model: nn.Module, num_mels: int, frames: int = FRAMES_PER_SECOND)
 
 @contextlib.contextmanager
 def _own_macs(model: nn.Module) -> Iterator[list[int]]:
-    """Collect what the layers with a `macs` say of their passes."""
+    """Collect the MACs of each pass through a layer that has a method `macs`."""
     own: list[int] = []
     layers = [module for module in model.modules() if hasattr(module, "macs")]
     hooks = [layer.register_forward_hook(lambda layer, _, output: own.append(layer.macs(output))) for layer in layers]
@@ -70,7 +70,7 @@ def _own_macs(model: nn.Module) -> Iterator[list[int]]:
 
 
 def latency(model: nn.Module, num_mels: int, options: LatencyOptions) -> dict[str, float]:
-    """Median seconds from features to embedding for each length of utterance, by its length in seconds as text."""
+    """Median seconds from features to embedding, for each length of utterance. Keys are lengths in seconds, as text."""
     with _threads(options.threads), _evaluating(model), torch.inference_mode():
         return {
             f"{seconds:g}": _median_time(
@@ -91,14 +91,14 @@ def _threads(count: int) -> Iterator[None]:
 
 
 def _median_time(model: nn.Module, feats: Tensor, repeats: int) -> float:
-    (times,) = times_side_by_side([lambda: model(feats).cpu()], repeats)  # on a GPU .cpu() waits for the result
+    (times,) = times_side_by_side([lambda: model(feats).cpu()], repeats)  # .cpu() waits for a GPU's result
     return statistics.median(times)
 
 
 def times_side_by_side(runs: Sequence[Callable[[], object]], repeats: int) -> list[list[float]]:
-    """Seconds that each of `runs` takes, `repeats` times in turn, so that a busy machine is busy for all of them."""
+    """Seconds of each of `runs`, `repeats` times. Runs are interleaved, so that load on the machine affects all."""
     for run in runs:
-        run()  # the first run of a shape pays for memory and kernel choice
+        run()  # the first run of a shape also allocates memory and chooses kernels
     times: list[list[float]] = [[] for _ in runs]
     for _ in range(repeats):
         for run, of_run in zip(runs, times, strict=True):
@@ -109,7 +109,7 @@ def times_side_by_side(runs: Sequence[Callable[[], object]], repeats: int) -> li
 
 
 def _noise(model: nn.Module, frames: int, num_mels: int) -> Tensor:
-    # A generator of its own: measuring must not move the random state of a training run.
+    # A separate generator, because measuring must not change the random state of training.
     noise = torch.randn(1, frames, num_mels, generator=torch.Generator().manual_seed(0))
     return noise.to(next(model.parameters()).device)
 
@@ -125,9 +125,9 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
 
 
 def training_parts(experiment: Experiment, model: nn.Module, classes: int) -> dict[str, nn.Module]:
-    """What a config trains beside its network `model` and never deploys, by name, for so many training speakers.
+    """Modules that are trained with the network `model` but not deployed, by name, for `classes` training speakers.
 
-    The head, and those KD terms that need no pretrained teacher; what others train depends on the teacher's sizes.
+    These are the head and the KD terms that need no teacher. The sizes of other terms depend on the teacher.
     """
     head = build_head(to_mapping(experiment.head), model.embed_dim, classes)
     package = distill.__name__
@@ -143,7 +143,7 @@ def training_parts(experiment: Experiment, model: nn.Module, classes: int) -> di
 def report(
     model: nn.Module, num_mels: int, training_only: Mapping[str, nn.Module], timing: LatencyOptions | None
 ) -> dict[str, Any]:
-    """The cost of what is deployed, what only training needs apart from it, and the latency if `timing` is given."""
+    """The cost of the deployed network, of modules for training only, and the latency if `timing` is given."""
     result: dict[str, Any] = {"params": count_parameters(model), "macs_1s": count_macs(model, num_mels)}
     if training_only:
         result["training_only_params"] = {name: count_parameters(part) for name, part in training_only.items()}
@@ -154,10 +154,10 @@ def report(
 
 
 def table(experiments: Mapping[str, Experiment], timing: LatencyOptions | None) -> list[str]:
-    """Lines of a Markdown table of what the networks of configs cost, by name; all are timed side by side.
+    """Lines of a Markdown table with the cost of each config's network, by name. Timed runs are interleaved.
 
-    MACs are those of 100 frames. Latencies, medians for each of `timing.seconds`, are multiples of the first network's,
-    which hold on other machines too; its milliseconds are in the title.
+    MACs are for 100 frames. There is a column of median latencies for each of `timing.seconds`. Latencies are relative
+    to the first network, so that they apply to other machines too. The title has its milliseconds.
     """
     networks = {
         name: models.build(e.model["name"], e.model, e.features.num_mels).eval() for name, e in experiments.items()

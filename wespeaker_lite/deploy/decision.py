@@ -1,4 +1,4 @@
-"""Yes or no from a score, by a threshold that has a name."""
+"""Decisions from scores, by a threshold with a name."""
 
 import math
 from dataclasses import dataclass
@@ -8,12 +8,12 @@ from wespeaker_lite.core.errors import InputError
 from wespeaker_lite.scoring.calibration import Calibration
 from wespeaker_lite.scoring.verification import Verification
 
-NO_THRESHOLD = "no threshold: no verify.json with one lies beside the model (stage 6 writes it)"
+NO_THRESHOLD = "no threshold: no verify.json beside the model has one (stage 6 writes it)"
 
 
 @dataclass(frozen=True)
 class Rule:
-    """A threshold, None if there is none, and where it comes from; of log-likelihood ratios where calibrated."""
+    """A threshold or None, and the name of its source. With a calibration, it applies to log-likelihood ratios."""
 
     name: str
     threshold: float | None = None
@@ -21,13 +21,13 @@ class Rule:
 
 
 def find_rule(verification: Verification | None, p_target: float | None, trials: str | None) -> Rule:
-    """The rule that is asked for: by a prior, by a trial list's EER point, or the first list's if there is one.
+    """The rule for the prior `p_target`, or for the EER threshold of the list `trials`, by default the first list.
 
     Raises:
-        InputError: where what is asked for is not there, naming what is missing.
+        InputError: if both are given, the prior is invalid, or the calibration or threshold is missing.
     """
     if p_target is not None and trials is not None:
-        raise InputError("--p-target and --trials name two thresholds; give one")
+        raise InputError("--p-target and --trials give two thresholds; use one")
     if p_target is not None:
         if not 0 < p_target < 1:
             raise InputError(f"--p-target {p_target:g} must be between 0 and 1")
@@ -38,7 +38,7 @@ def find_rule(verification: Verification | None, p_target: float | None, trials:
         return Rule(f"p_target {p_target:g}", math.log((1 - p_target) / p_target), verification.calibration)
     known = verification.thresholds if verification else {}
     if trials is not None and trials not in known:
-        raise InputError(f"--trials {trials}: no threshold of such a list; there are: {', '.join(known) or 'none'}")
+        raise InputError(f"--trials {trials}: no threshold of this list; available: {', '.join(known) or 'none'}")
     if not known:
         return Rule(NO_THRESHOLD)
     name = next(iter(known)) if trials is None else trials
@@ -55,7 +55,7 @@ def decide(rule: Rule, score: float) -> dict[str, Any]:
 
 
 def describe(decision: dict[str, Any]) -> str:
-    """A decision as a line for people."""
+    """A decision as a line of text."""
     score = f"score {decision['score']:.4f}"
     if decision["threshold"] is None:
         return f"{score} ({decision['threshold_name']})"

@@ -1,4 +1,4 @@
-"""Embeddings of a list of recordings, as a job."""
+"""Extract the embeddings of a list of recordings."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -19,10 +19,10 @@ log = logging.getLogger(__name__)
 
 
 def list_sources(words: Sequence[str], pipes: bool) -> dict[str, str]:
-    """Recordings by id: those of a wav.scp, or those that a list or the words name, whose paths are their ids.
+    """Recordings by id: from a wav.scp, from a list of paths, or from paths in `words`. The id of a path is the path.
 
     Raises:
-        InputError: where one appears twice, a list is empty, or there is a command although there are to be no `pipes`.
+        InputError: if a recording appears twice, the list is empty, or has a command (in a wav.scp: without `pipes`).
     """
     if len(words) == 1 and words[0].endswith(".scp"):
         return {key: value for _, key, value in iter_audio(words[0], pipes)}
@@ -34,19 +34,19 @@ def list_sources(words: Sequence[str], pipes: bool) -> dict[str, str]:
     sources = {word: word for word in words}
     if len(sources) < len(words) or not sources:
         twice = next((word for word in sources if words.count(word) > 1), None)
-        raise InputError(f"{twice}: appears twice" if twice else "the list names no recording")
+        raise InputError(f"{twice}: appears twice" if twice else "the list has no recordings")
     if command := next((word for word in words if word.endswith("|")), None):
-        raise InputError(f"{command}: a command, which only a wav.scp may hold")
+        raise InputError(f"{command}: commands are allowed only in a wav.scp")
     return sources
 
 
 def embed_all(model: SpeakerModel, sources: Mapping[str, str], out: str, max_bad: int = 0) -> None:
-    """Write `out`, an .npz, or `out`.ark and `out`.scp, with an embedding of each recording.
+    """Write an embedding of each recording to the .npz `out`, or to `out`.ark and `out`.scp.
 
-    Every bad recording is logged, with its reason, before the job fails.
+    The error of each bad recording is logged.
 
     Raises:
-        InputError: where more than `max_bad` recordings, or all, have no embedding; nothing is written then.
+        InputError: if more than `max_bad` recordings, or all, have no embedding. Nothing is written then.
     """
     as_npz = out.endswith(".npz")
     spaced = next((key for key in sources if len(key.split()) != 1), None)
@@ -62,7 +62,7 @@ def embed_all(model: SpeakerModel, sources: Mapping[str, str], out: str, max_bad
             log.error("%s: %s", key, error)
     if len(bad) > max_bad or not vectors:
         raise InputError(
-            f"{len(bad)} of {len(sources)} recordings have no embedding; first: {bad[0]}; allow as many with --max-bad"
+            f"{len(bad)} of {len(sources)} recordings have no embedding; first: {bad[0]}; allow this with --max-bad"
         )
     if as_npz:
         with replacing(out) as file:

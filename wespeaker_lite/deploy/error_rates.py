@@ -1,4 +1,4 @@
-"""Error rates of a model and of the files exported from it, on trials whose recordings are embedded by each."""
+"""Error rates of a model and of its exported files. Each of them embeds the recordings of the trials."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -25,7 +25,7 @@ Rates = dict[str, dict[str, float]]  # by trial list and model, as fractions of 
 class EvaluationSet:
     """A data dir with audio, and trial lists of its utterances. Lists of more than `most` utterances are left out.
 
-    Without `pipes` no command in wav.scp is run: one that has any is refused.
+    Without `pipes`, a wav.scp with commands is an error.
     """
 
     data: Path
@@ -35,10 +35,10 @@ class EvaluationSet:
 
 
 def error_rates(models: Mapping[str, SpeakerModel], test: EvaluationSet) -> Rates:
-    """The EER of each model on each list, by cosine as `SpeakerModel.compare` makes it of two recordings.
+    """The EER of each model on each list, with the cosine scores of `SpeakerModel.compare`.
 
     Raises:
-        InputError: where an utterance is unknown, cannot be read, or has no embedding.
+        InputError: if an utterance is unknown, cannot be read, or has no embedding.
     """
     lists = _short_enough(test)
     first = next(iter(models.values()))
@@ -74,5 +74,5 @@ def _short_enough(test: EvaluationSet) -> dict[str, Trials]:
         if count <= test.most:
             lists[path.name] = trials
         else:
-            log.info("%s: %d utterances, too many to measure each exported file (--eer-utterances)", path, count)
+            log.info("%s: %d utterances, too many to test each exported file (--eer-utterances)", path, count)
     return lists

@@ -1,4 +1,4 @@
-"""Export of a trained model: files for onnxruntime and sherpa-onnx, checked against the model, and a card."""
+"""Export of a trained model: files for onnxruntime and sherpa-onnx, and a card. Files are checked against the model."""
 
 import json
 import logging
@@ -38,12 +38,12 @@ FLOAT, HALF, EIGHT, WAVE = "model.onnx", "model.fp16.onnx", "model.w8.onnx", "mo
 INT8, CARD = "model.int8.onnx", "card.md"
 FORMS = (FLOAT, HALF, EIGHT, INT8, WAVE)
 SECONDS = (0.3, 1.0, 2.0, 5.0, 10.0, 20.0)  # lengths of the checks
-# Of the graph's embeddings, relative to the largest value where that is above 1. The rounding of 32 bits has come to
-# 1e-5 (a trained CAM++, of 0.3 s), and to as much in torch; a graph of another network differs by 1e-2.
+# Largest difference of the graph's embeddings, relative to the largest value if that is above 1. Rounding to 32 bits
+# caused up to 1e-5 (a trained CAM++, 0.3 s), and as much in torch. The graph of another network differs by 1e-2.
 LARGEST_DIFFERENCE = 1e-4
-SMALLEST_COSINE = 0.99999  # where front ends are the same
+SMALLEST_COSINE = 0.99999  # for equal front ends
 _BATCH = 3
-_MORE_ERRORS = 1.05  # a file whose EER is as many times that of final.pt gets a warning
+_MORE_ERRORS = 1.05  # a warning if the EER is more than this many times that of final.pt
 
 
 def export(
@@ -54,15 +54,14 @@ def export(
     test: EvaluationSet | None = None,
     calibration: Path | None = None,
 ) -> None:
-    """Write the exported files of a final.pt into the folder `out`, once all of them have passed their checks.
+    """Export a final.pt to the folder `out`. Files appear there only after all checks.
 
-    With them go the thresholds (verify.json) and the error rates that stage 6 has left in `experiment`, if it has (else
-    what lies beside the model); and
-    with a `test` set the error rates of each file. With the data dir `calibration`, whose fbanks are of training
-    utterances, there is a file that computes in 8 bits too.
+    The thresholds (verify.json) and error rates of stage 6 are copied from `experiment`. If it has no thresholds, those
+    beside the model are used. With a `test` set, the card has the error rates of each file. With the data dir
+    `calibration`, which has fbanks of training utterances, there is also a file that computes in 8 bits.
 
     Raises:
-        InputError: where the network has no graph, or a file differs from the model; as `error_rates` and `quantise`.
+        InputError: if the network has no graph, or a file differs from the model; as `error_rates` and `quantise`.
     """
     trained = trained_model.load(path)
     features = from_mapping(FbankConfig, trained.config["features"], f"{path}: features")
@@ -91,7 +90,7 @@ def export(
         shutil.rmtree(part, ignore_errors=True)
     if differences := sherpa_differences(front_end):
         listed = ", ".join(f"{name} {difference}" for name, difference in differences.items())
-        log.warning("embeddings in sherpa-onnx will be others, since its front end is another: %s", listed)
+        log.warning("sherpa-onnx will give other embeddings, since its front end differs: %s", listed)
     log.info("%s: %s", out, ", ".join(f"{name} {size / 1e6:.2f} MB" for name, size in sizes.items()))
 
 
@@ -100,7 +99,7 @@ def _write_graphs(
 ) -> None:
     name, features = trained.config["model"]["name"], front_end.features
     metadata = {
-        # What sherpa-onnx asks for. Samples are to be those of 16-bit integers, and the mean is to be subtracted.
+        # Keys of sherpa-onnx. They request samples in the range of 16-bit integers, and subtraction of the mean.
         "framework": "wespeaker",
         "language": about.language,
         "url": "wespeaker_lite",
@@ -136,10 +135,10 @@ def _save(model: onnx.ModelProto, path: Path) -> None:
 
 @torch.inference_mode()
 def _check(path: Path, trained: trained_model.TrainedModel, front_end: FrontEnd, folder: Path) -> dict[str, float]:
-    """Compare the files with the model on simulated speech.
+    """Compare the embeddings of the files with those of the model, on simulated speech.
 
     Raises:
-        InputError: where a file is not the model, to rounding.
+        InputError: if a file differs from the model by more than rounding.
     """
     networks = {name: OnnxNetwork(folder / name, threads=1) for name in FORMS if (folder / name).exists()}
     rate = front_end.features.sample_rate
@@ -158,19 +157,19 @@ def _check(path: Path, trained: trained_model.TrainedModel, front_end: FrontEnd,
             else:
                 cosines[name] = min(cosines[name], cosine(found, wanted))
     if not difference <= LARGEST_DIFFERENCE:
-        raise InputError(f"{path}: the exported graph is another one: embeddings differ by {difference:.2g}")
+        raise InputError(f"{path}: the exported graph is wrong: embeddings differ by {difference:.2g}")
     checks = {"difference": difference, **cosines}
     if (sherpa := _in_sherpa(folder / FLOAT, trained, front_end, speech)) is not None:
         checks["sherpa"] = sherpa
     same = [WAVE, *([] if sherpa is None or sherpa_differences(front_end) else ["sherpa"])]
     for name in same:
         if not checks[name] >= SMALLEST_COSINE:
-            raise InputError(f"{path}: {name} is another model: the cosine of its embeddings is {checks[name]:.6f}")
+            raise InputError(f"{path}: {name} is wrong: the cosine of its embeddings is {checks[name]:.6f}")
     return checks
 
 
 def _error_rates(path: Path, folder: Path, files: Iterable[str], test: EvaluationSet) -> Rates:
-    """Of final.pt and of the files that are not the same to rounding."""
+    """Error rates of final.pt and of all files except model.onnx, which equals it up to rounding."""
     models = {path.name: SpeakerModel.load(path)}
     models |= {name: SpeakerModel.load(folder / name) for name in files if name != FLOAT}
     rates = error_rates(models, test)
@@ -178,14 +177,14 @@ def _error_rates(path: Path, folder: Path, files: Iterable[str], test: Evaluatio
         for name, rate in found.items():
             if rate > _MORE_ERRORS * found[path.name]:
                 rates_in_percent = 100 * rate, 100 * found[path.name]
-                log.warning("%s: its EER on %s is %.2f %%, that of the model %.2f %%", name, trials, *rates_in_percent)
+                log.warning("%s: EER on %s is %.2f %%, of the model %.2f %%", name, trials, *rates_in_percent)
     return rates
 
 
 def _in_sherpa(
     file: Path, trained: trained_model.TrainedModel, front_end: FrontEnd, speech: np.ndarray
 ) -> float | None:
-    """The smallest cosine of embeddings by sherpa-onnx and by the model; None where it is not here or cannot run it."""
+    """The smallest cosine of embeddings of sherpa-onnx and the model. None if it is missing or cannot run the model."""
     try:
         import sherpa_onnx
     except ImportError:
@@ -207,13 +206,13 @@ def _in_sherpa(
 
 
 def cosine(one: np.ndarray, two: np.ndarray) -> float:
-    """The smallest cosine of two of (B, D), row by row."""
+    """The smallest cosine between rows of the same index in two arrays (B, D)."""
     norms = np.linalg.norm(one, axis=1) * np.linalg.norm(two, axis=1)
     return float(((one * two).sum(1) / norms).min())
 
 
 def simulated_speech(seconds: float, rate: int) -> np.ndarray:
-    """Some simulated speakers one after the other, (n,) float32 in [-1, 1]."""
+    """Speech of several simulated speakers, concatenated: (n,) float32 in [-1, 1]."""
     rng = np.random.default_rng(0)
     parts: list[Any] = []
     while sum(map(len, parts)) < seconds * SAMPLE_RATE:

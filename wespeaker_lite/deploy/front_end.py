@@ -1,4 +1,4 @@
-"""From samples to what a network reads, and how that differs from what sherpa-onnx computes on a device."""
+"""The front end of a network, from samples to features, and its differences from that of sherpa-onnx."""
 
 from dataclasses import dataclass, fields
 
@@ -9,7 +9,7 @@ from torch import Tensor
 from wespeaker_lite.audio.fbank import FbankConfig, fbank
 from wespeaker_lite.kaldi.arks import as_in_ark
 
-# What sherpa-onnx computes for a speaker model; it also subtracts the mean of the recording.
+# The features of sherpa-onnx for speaker models. It also subtracts the mean over time.
 SHERPA = FbankConfig(high_freq=-400.0, snip_edges=False)
 
 
@@ -17,8 +17,8 @@ SHERPA = FbankConfig(high_freq=-400.0, snip_edges=False)
 class FrontEnd:
     """Samples (n,) in [-1, 1] -> features (T, num_mels).
 
-    cmn: the mean over time is subtracted. in_ark: values are those that an ark of stage 2 holds, one byte each. full
-    scale: what samples of 1 become; ours are those of 16-bit integers.
+    cmn: subtract the mean over time. in_ark: round values to one byte, as in the arks of stage 2. full_scale: factor of
+    the samples. The default gives the range of 16-bit integers.
     """
 
     features: FbankConfig
@@ -33,7 +33,7 @@ class FrontEnd:
 
 
 def sherpa_differences(front_end: FrontEnd) -> dict[str, str]:
-    """Where sherpa-onnx differs from a front end, such as {"high_freq": "0.0 here, -400.0 there"}."""
+    """Options in which sherpa-onnx differs from a front end, such as {"high_freq": "0.0 here, -400.0 there"}."""
     pairs = [(f.name, getattr(front_end.features, f.name), getattr(SHERPA, f.name)) for f in fields(FbankConfig)]
     pairs.append(("cmn", front_end.cmn, True))
     return {name: f"{ours} here, {theirs} there" for name, ours, theirs in pairs if ours != theirs}

@@ -1,4 +1,4 @@
-"""Exported models, ours and those of wespeaker and 3D-Speaker, as networks of a `SpeakerModel`."""
+"""Exported models of this package, wespeaker and 3D-Speaker, as networks for `SpeakerModel`."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -15,12 +15,12 @@ from wespeaker_lite.core.errors import InputError
 from wespeaker_lite.deploy.front_end import FrontEnd
 from wespeaker_lite.recipe.stamps import check_made
 
-METADATA = "wespeaker_lite"  # the key under which ours say, as JSON, what is to be fed to them
+METADATA = "wespeaker_lite"  # key of the metadata that describe, as JSON, the input of our files
 INSTALL = "tools/install.sh --extras export"
 
 
 class OnnxNetwork(nn.Module):
-    """A session of onnxruntime: feats (B, T, num_mels), or samples (B, n), -> embeddings (B, embed_dim)."""
+    """A session of onnxruntime: feats (B, T, num_mels) or samples (B, n) -> embeddings (B, embed_dim)."""
 
     def __init__(self, path: Path, threads: int) -> None:
         super().__init__()
@@ -29,7 +29,7 @@ class OnnxNetwork(nn.Module):
         self.metadata: Mapping[str, str] = self._session.get_modelmeta().custom_metadata_map
         if len(inputs) != 1 or len(inputs[0].shape) not in (2, 3) or len(outputs[0].shape) != 2:
             shapes = ", ".join(f"{value.name} {value.shape}" for value in (*inputs, *outputs))
-            raise InputError(f"{path}: not a speaker model of one input and (B, D) embeddings: {shapes}")
+            raise InputError(f"{path}: not a speaker model with one input and (B, D) embeddings: {shapes}")
         self.input, self.input_shape = inputs[0].name, inputs[0].shape
         self._output = outputs[0].name
         size = outputs[0].shape[1]
@@ -37,7 +37,7 @@ class OnnxNetwork(nn.Module):
 
     def forward(self, feats: Tensor, lengths: Tensor | None = None) -> Tensor:
         if lengths is not None:
-            raise ValueError("an exported model takes batches of equal lengths")
+            raise ValueError("an exported model needs batches of equal lengths")
         (embeddings,) = self._session.run([self._output], {self.input: feats.numpy()})
         return torch.from_numpy(embeddings)
 
@@ -47,14 +47,17 @@ class OnnxNetwork(nn.Module):
 
 
 def load(path: Path) -> tuple[OnnxNetwork, FbankConfig, Callable[[np.ndarray], Tensor], str]:
-    """A network, its features, its front end: samples (n,) -> what the network reads of them, without the batch; and
-    the digest of the weights that it was exported from, empty where it is not known.
+    """Load an exported model.
 
-    A file without our metadata is taken for one of wespeaker's (a hamming window, samples of 16 bits) or, where the
-    input is called `feature` or the metadata say so, of 3D-Speaker's (samples in [-1, 1]).
+    A file without our metadata counts as wespeaker's (hamming window, samples in the range of 16-bit integers). If its
+    input has the name `feature`, or its metadata say so, it counts as 3D-Speaker's (samples in [-1, 1]).
+
+    Returns:
+        The network; its features; its front end, which maps samples (n,) to the network's input without the batch axis;
+        and the digest of the weights that it was exported from, empty if unknown.
 
     Raises:
-        InputError: where the file is missing or not a speaker model, or onnxruntime is not installed.
+        InputError: if the file is missing or not a speaker model, or onnxruntime is not installed.
     """
     check_made(path)
     network = OnnxNetwork(path, torch.get_num_threads())
@@ -71,21 +74,21 @@ def _session(path: Path, threads: int) -> Any:
     try:
         import onnxruntime  # noqa: F401
     except ImportError as error:
-        raise InputError(f"{path}: exported models are run by onnxruntime, which is not here: {INSTALL}") from error
+        raise InputError(f"{path}: exported models need onnxruntime, which is missing: {INSTALL}") from error
     try:
         return session_of(str(path), threads)
-    except Exception as error:  # unknown bytes can fail in any way
-        raise InputError(f"{path}: not a model that onnxruntime reads: {' '.join(str(error).split())}") from error
+    except Exception as error:  # unknown bytes can raise any exception
+        raise InputError(f"{path}: not a model that onnxruntime can read: {' '.join(str(error).split())}") from error
 
 
 def session_of(model: str | bytes, threads: int) -> Any:
-    """A session of onnxruntime on the CPU, of a path or of the bytes of a model."""
+    """A session of onnxruntime on the CPU, from the path or the bytes of a model."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    options.log_severity_level = 3  # errors; they are raised as well
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # who waits leaves the core to others
+    options.log_severity_level = 3  # only errors, which are also raised
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # waiting threads leave the core to others
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
@@ -104,7 +107,7 @@ def _their_front_end(path: Path, network: OnnxNetwork) -> FrontEnd:
     metadata, num_mels = network.metadata, network.input_shape[-1]
     framework = metadata.get("framework", "3d-speaker" if network.input == "feature" else "wespeaker")
     if framework not in ("wespeaker", "3d-speaker") or len(network.input_shape) != 3:
-        raise InputError(f"{path}: a model of {framework} with the input {network.input}, whose front end is not known")
+        raise InputError(f"{path}: model of {framework} with the input {network.input}: its front end is unknown")
     known = {"num_mels": num_mels if isinstance(num_mels, int) else 80}
     if (rate := metadata.get("sample_rate", "")).isdigit():
         known["sample_rate"] = int(rate)

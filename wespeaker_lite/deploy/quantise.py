@@ -1,7 +1,8 @@
-"""Arithmetic in 8 bits where a network bears it: onnxruntime's static quantisation, of layers chosen by measure.
+"""8-bit arithmetic by onnxruntime's static quantisation, in the layers where it changes embeddings little.
 
-Products over channels are candidates: they are as fast or faster in 8 bits. Grouped convolutions, such as the banded
-products of BC-CMT, take a third longer in 8 bits; they keep floats, as do norms, activations, attention and pooling.
+Candidates are products over channels, since they are as fast or faster in 8 bits. Grouped convolutions, such as the
+banded products of BC-CMT, take a third longer in 8 bits, and stay in float. So do norms, activations, attention and
+pooling.
 """
 
 import logging
@@ -24,9 +25,9 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class QuantiseOptions:
-    """`smallest_cosine`: the least that the mean cosine of the probes' embeddings, to those in floats, may come to.
+    """`smallest_cosine`: lowest accepted mean cosine of the probes' embeddings, 8-bit and float.
 
-    A third of the utterances are probes; ranges of activations are taken from the others.
+    A third of the utterances are probes. The others calibrate the ranges of activations.
     """
 
     smallest_cosine: float = 0.995
@@ -36,8 +37,9 @@ class QuantiseOptions:
 
 @dataclass(frozen=True)
 class Quantised:
-    """A model in 8 bits; `cosine`, the probes' mean; how many products are in 8 bits; and those that had to stay in
-    floats, with what each alone takes from a cosine of 1.
+    """A model in 8 bits, the mean `cosine` of the probes, and the number of products in 8 bits.
+
+    `kept` has the names of candidates that stay in float, with 1 minus the mean cosine when only that one is in 8 bits.
     """
 
     model: onnx.ModelProto
@@ -47,16 +49,16 @@ class Quantised:
 
 
 def quantise(model: onnx.ModelProto, feats: Sequence[np.ndarray], options: QuantiseOptions) -> Quantised:
-    """Quantise a model from features (T, num_mels) of training utterances; what stays in floats has 8 bits in the file.
+    """Quantise a model, calibrated on features (T, num_mels) of training utterances. The file stores floats in 8 bits.
 
-    All candidates are tried first. Where that costs too much, each is measured alone, and the most harmful ones return
-    to floats, twice as many at each try, until the cosine suffices.
+    All candidates are tried first. If the cosine is too low, each is measured alone. Then the most harmful ones return
+    to float, twice as many at each try, until the cosine is high enough.
 
     Raises:
-        InputError: where there are too few utterances, or even one product in 8 bits costs too much.
+        InputError: if there are too few utterances, or the cosine is too low even with half of the candidates in float.
     """
     if len(feats) < 3:
-        raise InputError(f"--int8: {len(feats)} utterances to calibrate with; at least 3 are needed")
+        raise InputError(f"--int8: {len(feats)} utterances for calibration; at least 3 are needed")
     probes, calibration = feats[::3], [one for number, one in enumerate(feats) if number % 3]
     wanted = _embeddings(model, probes)
     candidates = _candidates(model)
@@ -74,7 +76,7 @@ def quantise(model: onnx.ModelProto, feats: Sequence[np.ndarray], options: Quant
         order, count = sorted(harm, key=harm.get, reverse=True), 1
         while cosine < options.smallest_cosine:
             if count >= len(candidates):
-                raise InputError("--int8: this network does not bear 8 bits: its embeddings turn too far")
+                raise InputError("--int8: 8 bits change the embeddings of this network too much")
             result, cosine = cosine_of([name for name in candidates if name not in order[:count]])
             count *= 2
     kept = {name: harm[name] for name in order[: count // 2]}
@@ -83,9 +85,9 @@ def quantise(model: onnx.ModelProto, feats: Sequence[np.ndarray], options: Quant
 
 
 def _candidates(model: onnx.ModelProto) -> list[str]:
-    """Names of the products of a value with a matrix of the file: over channels, ungrouped."""
+    """Names of the ungrouped products with a constant matrix, over channels, except the first convolution."""
     weights = {weight.name for weight in model.graph.initializer}
-    first = next(node.name for node in model.graph.node if node.op_type == "Conv")  # reads features: they stay as exact
+    first = next(node.name for node in model.graph.node if node.op_type == "Conv")  # the features stay exact
     return [
         node.name
         for node in model.graph.node
@@ -97,14 +99,14 @@ def _candidates(model: onnx.ModelProto) -> list[str]:
 
 
 class _Trials:
-    """Quantised forms of one model, whose ranges of activations are measured once."""
+    """Quantises one model with different products. The ranges of activations are measured once."""
 
     def __init__(self, model: onnx.ModelProto, calibration: Sequence[np.ndarray], folder: Path) -> None:
         self._calibration, self._folder = calibration, folder
         self._input = model.graph.input[0].name
         marked = onnx.ModelProto()
         marked.CopyFrom(model)
-        # To onnxruntime: nothing is to be prepared. Norms are folded as far as they can be.
+        # Tells onnxruntime that the model is preprocessed: norms are folded where possible.
         onnx.helper.set_model_props(marked, {"onnx.quant.pre_process": "onnxruntime.quant"})
         onnx.save(marked, folder / "float.onnx")
 
@@ -134,7 +136,7 @@ def _embeddings(model: onnx.ModelProto, feats: Sequence[np.ndarray]) -> np.ndarr
 
 def _mean_cosine(one: np.ndarray, two: np.ndarray) -> float:
     norms = np.linalg.norm(one, axis=1) * np.linalg.norm(two, axis=1)
-    return float(((one * two).sum(1) / np.maximum(norms, 1e-12)).mean())  # one that was rounded to zero is like none
+    return float(((one * two).sum(1) / np.maximum(norms, 1e-12)).mean())  # a zero embedding has cosine 0
 
 
 def _with_metadata(model: onnx.ModelProto, of: onnx.ModelProto) -> onnx.ModelProto:

@@ -1,4 +1,4 @@
-"""What networks cost where they run: seconds in several runtimes, side by side; sizes of files; memory."""
+"""Cost of networks in several runtimes: seconds in interleaved runs, sizes of files, and memory."""
 
 import os
 import statistics
@@ -29,7 +29,7 @@ RUNTIMES = ("torch", "onnx")
 
 @dataclass(frozen=True)
 class Subject:
-    """A network with random weights, its front end, and its exported files in a folder."""
+    """A network with random weights, its front end, and the folder of its exported files."""
 
     name: str
     model: nn.Module
@@ -43,7 +43,7 @@ class Subject:
 
 @dataclass(frozen=True)
 class Row:
-    """A way to run a subject: in a runtime, with so many threads, from `feats` or from `samples`."""
+    """A subject, the runtime and number of threads to run it with, and its input: `feats` or `samples`."""
 
     subject: Subject
     runtime: str
@@ -51,7 +51,7 @@ class Row:
     input: str
 
     def prepared(self, seconds: float) -> Callable[[], Any]:
-        """What is to be timed, for an utterance of so many seconds."""
+        """The function to time, for an utterance of `seconds`."""
         samples, feats = _noise(seconds, self.subject.front_end)
         if self.runtime == "onnx":
             network = OnnxNetwork(self.subject.folder / f"{self.input}.onnx", self.threads)
@@ -69,18 +69,19 @@ class Row:
 def compare(
     experiments: dict[str, Experiment], runtimes: Sequence[str], threads: Sequence[int], options: LatencyOptions
 ) -> dict[str, Any]:
-    """Time networks by their names in each runtime, with each number of threads, with and without front end.
+    """Time networks in each runtime, with each number of threads, with and without front end.
 
     Returns:
-        `latency`: for each of these, and each length, the median of seconds and its quartiles; all runs of a length are
-        interleaved. `bytes`: of each network's files. `peak_memory`: bytes that onnxruntime adds for 10 s of input.
+        `latency`: median and quartiles of seconds for each of these and each length. All runs of a length are
+        interleaved. `bytes`: sizes of each network's files. `peak_memory`: bytes that onnxruntime adds for 10 s of
+        input.
 
     Raises:
         InputError: for an unknown runtime.
     """
     unknown = set(runtimes) - set(RUNTIMES)
     if unknown:
-        raise InputError(f"--runtimes {unknown.pop()}: there are {', '.join(RUNTIMES)}")
+        raise InputError(f"--runtimes {unknown.pop()}: expected {', '.join(RUNTIMES)}")
     before = torch.get_num_threads()
     try:
         with tempfile.TemporaryDirectory() as folder, torch.inference_mode():
@@ -121,7 +122,7 @@ def _latency(rows: Sequence[Row], options: LatencyOptions) -> Iterator[dict[str,
 
 
 def _noise(seconds: float, front_end: FrontEnd) -> tuple[np.ndarray, Tensor]:
-    """Samples (n,), and features (1, T, num_mels) as the tables of papers count them: 100 frames to the second."""
+    """Random samples (n,), and random features (1, T, num_mels) with 100 frames per second, as papers count them."""
     rng = np.random.default_rng(0)
     samples = rng.normal(0, 0.1, round(seconds * front_end.features.sample_rate)).astype(np.float32)
     shape = 1, round(seconds * FRAMES_PER_SECOND), front_end.features.num_mels
@@ -129,14 +130,14 @@ def _noise(seconds: float, front_end: FrontEnd) -> tuple[np.ndarray, Tensor]:
 
 
 def _peak_memory(subject: Subject) -> int:
-    """Bytes that loading and running the file adds to a process that has onnxruntime, for 10 s of input."""
+    """Bytes that loading and running the file adds to a process with onnxruntime, for 10 s of input."""
     shape = 1, 10 * FRAMES_PER_SECOND, subject.front_end.features.num_mels
     environment = {key: value for key, value in os.environ.items() if not key.startswith("MALLOC_")}
     command = [sys.executable, "-c", _RUN_AND_SHOW_PEAK, str(subject.folder / "feats.onnx"), *map(str, shape)]
     return int(subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout)
 
 
-# In a process of its own, whose memory nothing else has used: the largest resident size less that before.
+# Runs in a new process, so that nothing else counts: the peak resident size minus the peak before loading.
 _RUN_AND_SHOW_PEAK = """
 import re, sys
 import numpy, onnxruntime

@@ -1,4 +1,4 @@
-"""A trained model in use: recordings in, embeddings and scores out."""
+"""Use of a trained model: embeddings and scores of recordings."""
 
 import math
 import os
@@ -23,17 +23,18 @@ from wespeaker_lite.scoring.verification import Verification, read_verification
 
 DEFAULT_MODEL = "bc_cmt_tiny.pt"
 SHORTEST = 0.3  # seconds of audio that an embedding needs
-_SILENCE = 1e-5  # samples that differ by less are silence: a third of a step of 16 bits
+_SILENCE = 1e-5  # a smaller range of samples is silence: a third of the step of 16-bit samples
 _ROUNDING = 0.001  # seconds
 
 Audio = str | os.PathLike | np.ndarray
 
 
 class SpeakerModel:
-    """A network with its front end, and what verification needs of its experiment, if that is there.
+    """A network with its front end, and the mean, thresholds and calibration of its experiment, if there are any.
 
-    Audio is a path to whatever soundfile reads, or samples (n,) or (n, channels) with their sampling rate: floats in
-    [-1, 1] or integers. Embeddings are those of stage 5, front end and bytes of its arks included.
+    Audio is a path to a file that soundfile reads, or samples (n,) or (n, channels) with their sampling rate: floats in
+    [-1, 1] or integers. Embeddings equal those of stage 5: the front end is the same, and features are rounded to one
+    byte as in its arks.
     """
 
     def __init__(
@@ -45,8 +46,8 @@ class SpeakerModel:
         verification: Verification | None,
         name: str,
     ) -> None:
-        """`front_end` makes of samples (n,) what the network reads of them, without the axis of the batch; `weights` is
-        the digest that `verification` must have, if it has one.
+        """`front_end` maps samples (n,) to the input of the network, without the batch axis. `weights` is the digest
+        that `verification` must have, if it has one.
         """
         self._network, self.features, self._front_end, self.name = network, features, front_end, name
         self.verification = verification
@@ -59,10 +60,10 @@ class SpeakerModel:
 
     @classmethod
     def load(cls, path: str | os.PathLike | None = None) -> Self:
-        """Load a final.pt onto the CPU, or an exported .onnx; by default the model that comes with the package.
+        """Load a final.pt onto the CPU, or an exported .onnx. The default is the model that comes with the package.
 
         Raises:
-            InputError: where the file is missing or not a trained model, or the verify.json beside it is of another.
+            InputError: if the file is missing or not a trained model, or the verify.json beside it belongs to another.
         """
         path = default_model() if path is None else Path(path)
         if path.suffix == ".onnx":
@@ -76,16 +77,16 @@ class SpeakerModel:
     def embed(self, audio: Audio, sample_rate: int | None = None) -> np.ndarray:
         """The embedding (D,) float32 of a recording of 0.3 s or more.
 
-        Recordings of more than a minute are cut into equal parts, whose embeddings are averaged; silent parts are left
-        out. Memory does not grow with the length of a file.
+        A recording of more than a minute is split into equal parts, and their embeddings are averaged. Silent parts are
+        left out. Memory does not grow with the length of a file.
 
         Raises:
-            InputError: where the audio is too short, silent, not finite, or cannot be read.
+            InputError: if the audio is too short, silent, not finite, or cannot be read.
         """
         if isinstance(audio, str | os.PathLike):
             path = os.fspath(audio)
-            if path.endswith("|"):  # which a wav.scp may have; a path never runs anything
-                raise InputError(f"{path}: a command, and not a path")
+            if path.endswith("|"):  # commands are allowed only in a wav.scp
+                raise InputError(f"{path}: a command, not a path")
             with open_recording(path) as recording:
                 return self.embed_recording(recording)
         samples = samples_of(audio, sample_rate, self.features.sample_rate)
@@ -97,17 +98,17 @@ class SpeakerModel:
         return self._mean_of_parts(recording.name, recording.blocks(rate), round(recording.seconds * rate))
 
     def _mean_of_parts(self, name: str, blocks: Iterable[np.ndarray], size: int) -> np.ndarray:
-        """The mean embedding of the equal parts of so many samples, which come in blocks."""
+        """The mean embedding of equal parts of a recording of `size` samples, which arrive in blocks."""
         seconds = size / self.features.sample_rate
         check_length(name, seconds)
         parts = equal_parts(blocks, size, max(1, math.ceil(seconds / LONGEST)))
         vectors = [self._embed_part(part, name) for part in parts if not is_silent(part)]
         if not vectors:
-            raise InputError(f"{name}: silent: there is no sound in it")
+            raise InputError(f"{name}: silent: it has no sound")
         return np.mean(vectors, axis=0, dtype=np.float32)
 
     def score(self, enroll: Audio | Sequence[Audio], test: Audio, sample_rate: int | None = None) -> float:
-        """The cosine of a test recording and the enrolment, one recording or a list of them; -1 to 1.
+        """The cosine, -1 to 1, of a test recording and the enrolment, which is one recording or a list of them.
 
         Raises:
             InputError: as `embed`.
@@ -116,9 +117,12 @@ class SpeakerModel:
         return self.compare([self.embed(audio, sample_rate) for audio in several], self.embed(test, sample_rate))
 
     def compare(self, enroll: Sequence[np.ndarray], test: np.ndarray) -> float:
-        """The cosine of an embedding (D,) and the mean direction of others, less the training set's mean if known."""
+        """The cosine of an embedding (D,) and the mean direction of those of the enrolment.
+
+        The training set's mean is subtracted first, if it is known.
+        """
         if not enroll:
-            raise InputError("no enrolment: name one recording or more")
+            raise InputError("no enrolment: at least one recording is needed")
         speaker = np.mean([self._unit(vector) for vector in enroll], axis=0)
         return float(_normed(speaker) @ self._unit(test))
 
@@ -135,37 +139,37 @@ class SpeakerModel:
 
 
 def default_model() -> Path:
-    """The model that comes with the package: in `pretrained/` of a clone, or in the installed package.
+    """Path of the model that comes with the package, in `pretrained/` of a clone or in the installed package.
 
     Raises:
-        InputError: where it is in neither.
+        InputError: if it is in neither.
     """
     package = Path(__file__).resolve().parent.parent
     places = (package.parent / "pretrained" / DEFAULT_MODEL, package / "weights" / DEFAULT_MODEL)
     for path in places:
         if path.exists():
             return path
-    raise InputError(f"no model is named, and {places[0]} does not exist: name the final.pt of an experiment")
+    raise InputError(f"no model is given, and {places[0]} does not exist: give the final.pt of an experiment")
 
 
 def samples_of(audio: np.ndarray, sample_rate: int | None, wanted: int) -> np.ndarray:
-    """Samples (n,) or (n, channels) of any rate as mono float32 (m,) at the wanted one; integers are scaled.
+    """Convert samples (n,) or (n, channels) to mono float32 (m,) at the rate `wanted`. Integers are scaled to [-1, 1].
 
     Raises:
-        InputError: where the rate is missing or no rate, or the samples have another shape or are not finite.
+        InputError: if the rate is missing or invalid, or the samples have another shape or type or are not finite.
     """
     if not isinstance(sample_rate, int | np.integer):
-        raise InputError(f"audio: samples need their sample_rate, a whole number of Hz, and have {sample_rate!r}")
+        raise InputError(f"audio: samples need a sample_rate, a whole number of Hz, not {sample_rate!r}")
     check_rate("audio", int(sample_rate))
     samples = np.asarray(audio)
     if np.issubdtype(samples.dtype, np.signedinteger):
         samples = samples / -float(np.iinfo(samples.dtype).min)
     if not np.issubdtype(samples.dtype, np.floating):
-        raise InputError(f"audio: samples are floats or signed integers, and not {samples.dtype}")
+        raise InputError(f"audio: samples must be floats or signed integers, not {samples.dtype}")
     if samples.ndim == 1:
         samples = samples[:, None]
     if samples.ndim != 2 or samples.shape[1] > max(1, samples.shape[0]) or not samples.shape[1]:
-        raise InputError(f"audio: samples have the shape (n,) or (n, channels), and not {np.shape(audio)}")
+        raise InputError(f"audio: samples need the shape (n,) or (n, channels), not {np.shape(audio)}")
     if not len(samples):
         raise InputError("audio: empty")
     check_values("audio", samples)
@@ -173,18 +177,18 @@ def samples_of(audio: np.ndarray, sample_rate: int | None, wanted: int) -> np.nd
 
 
 def is_silent(samples: np.ndarray) -> bool:
-    """Whether samples (n,) are all the same, but for less than a step of 16 bits."""
+    """Whether samples (n,) are constant, to within a third of the step of 16-bit samples."""
     return float(np.ptp(samples)) < _SILENCE
 
 
 def check_length(name: str, seconds: float) -> None:
-    """Raise InputError where a recording is too short for an embedding."""
+    """Raise InputError if a recording is too short for an embedding."""
     if seconds < SHORTEST - _ROUNDING:
-        raise InputError(f"{name}: too short: {seconds:.2f} s, and at least {SHORTEST} s are needed")
+        raise InputError(f"{name}: too short: {seconds:.2f} s; at least {SHORTEST} s are needed")
 
 
 def _normed(vector: np.ndarray) -> np.ndarray:
     norm = np.linalg.norm(vector)
     if not norm > 0:
-        raise InputError("an embedding is zero; look at the audio and at the model")
+        raise InputError("an embedding is zero; check the audio and the model")
     return vector / norm

@@ -1,4 +1,4 @@
-"""Models whose matrices take 16 or 8 bits in the file; a runtime widens them to 32 when it loads it."""
+"""Models with matrices stored in 16 or 8 bits. Runtimes convert them to 32 bits on loading."""
 
 from collections.abc import Iterator
 from typing import Literal
@@ -11,7 +11,7 @@ Storage = Literal["fp32", "fp16", "int8"]
 
 
 def stored(model: onnx.ModelProto, storage: Storage) -> onnx.ModelProto:
-    """A copy with its float matrices stored in so many bits; biases, and what has one axis or none, keep 32."""
+    """A copy with its float matrices stored as `storage`. Biases and others with fewer than 2 axes keep 32 bits."""
     result = onnx.ModelProto()
     result.CopyFrom(model)
     if storage == "fp32":
@@ -40,9 +40,9 @@ def _in_16_bits(name: str, array: np.ndarray) -> Iterator[onnx.TensorProto | onn
 
 
 def _in_8_bits(name: str, array: np.ndarray) -> Iterator[onnx.TensorProto | onnx.NodeProto]:
-    """Integers of -127 to 127, with a step for each row, which is an output channel of a convolution.
+    """Integers from -127 to 127, with a step for each row, which is an output channel of a convolution.
 
-    Cast and Mul, where DequantizeLinear would do: onnxruntime computes them once, at loading.
+    Uses Cast and Mul instead of DequantizeLinear, because onnxruntime computes them only once, on loading.
     """
     steps = np.abs(array).max(tuple(range(1, array.ndim)), keepdims=True) / np.float32(127)
     steps[steps == 0] = 1

@@ -1,4 +1,4 @@
-"""A running decision over a recording, as a device would make it: a score at each hop, of a window that ends there."""
+"""Decisions along a recording, as on a device: at each hop, the window that ends there is scored."""
 
 import json
 import time
@@ -17,7 +17,7 @@ from wespeaker_lite.deploy.speaker_model import LONGEST, SHORTEST, SpeakerModel,
 
 @dataclass(frozen=True)
 class StreamOptions:
-    """Seconds: `window`, or 0 for all audio so far (the last minute at most), and the `hop` between decisions."""
+    """In seconds: `window`, or 0 for all audio so far (at most the last minute), and `hop` between decisions."""
 
     window: float = 3.0
     hop: float = 0.5
@@ -31,7 +31,7 @@ class StreamOptions:
 
 @dataclass(frozen=True)
 class Step:
-    """The end of a window in seconds, its score or None where it is silent, and the seconds that the embedding took."""
+    """End of a window in seconds, its score (None if it is silent), and seconds of computation (`cost`)."""
 
     end: float
     score: float | None
@@ -39,12 +39,12 @@ class Step:
 
 
 def stream(model: SpeakerModel, enroll: Sequence[np.ndarray], path: str, options: StreamOptions) -> Iterator[Step]:
-    """Score each window of a file against enrolment embeddings, each (D,); a step knows no audio after its end.
+    """Score each window of a file against enrolment embeddings, each (D,). A step uses no audio after its end.
 
-    Within a window the network sees all frames at once: it is not causal, and each window is computed again.
+    The network is not causal: it uses all frames of a window at once, and computes each window from the start.
 
     Raises:
-        InputError: as `SpeakerModel.embed`; a silent window is no error.
+        InputError: as `SpeakerModel.embed`, except for a silent window.
     """
     seconds, rate = audio_seconds(path), model.features.sample_rate
     check_length(path, seconds)
@@ -60,7 +60,7 @@ def stream(model: SpeakerModel, enroll: Sequence[np.ndarray], path: str, options
 
 @dataclass
 class Running:
-    """Decisions along a recording, by a rule; `cost` is the seconds of computation that `steps` of them have taken."""
+    """Decisions along a recording, by a rule. `cost` is the seconds of computation for the `steps` so far."""
 
     rule: Rule
     options: StreamOptions
@@ -68,10 +68,10 @@ class Running:
     steps: int = 0
 
     def decisions(self, model: SpeakerModel, enroll: Sequence[str], path: str) -> Iterator[dict[str, Any]]:
-        """Yield what `decide` gives, with the `end` of the window; only that and a `score` of None where it is silent.
+        """Yield the result of `decide` and the `end` of each window; for a silent one only `end` and the `score` None.
 
         Raises:
-            InputError: as `stream`, and where the recording is shorter than a hop.
+            InputError: as `stream`, and if the recording is shorter than a hop.
         """
         for step in stream(model, [model.embed(one) for one in enroll], path, self.options):
             self.cost, self.steps = self.cost + step.cost, self.steps + 1
@@ -80,18 +80,18 @@ class Running:
             raise InputError(f"{path}: shorter than --hop {self.options.hop:g}")
 
     def cost_said(self) -> str:
-        """What the decisions cost, and of what, as a line for people."""
+        """The cost of the decisions and their settings, as a line of text."""
         window, hop = self.options.window, self.options.hop
         heard = f"{window:g} s" if window else "all so far"
         return (
             f"{self.cost / (self.steps * hop):.4f} s of computation per second of audio "
             f"(window {heard}, hop {hop:g} s, threads {torch.get_num_threads()}); "
-            "each window is computed again, and the network sees all of it at once"
+            "each window is computed from the start, with all its frames at once"
         )
 
 
 def line_of(decision: dict[str, Any], as_json: bool) -> str:
-    """One of `Running.decisions` as a line, for people or as JSON."""
+    """One of `Running.decisions` as a line of text or JSON."""
     if as_json:
         return json.dumps(decision)
     return f"{decision['end']:.2f} s: {'silent' if decision['score'] is None else describe(decision)}"

@@ -1,7 +1,7 @@
-"""Graphs of the networks, made for inference: every norm folded into a neighbour, where one can take it.
+"""ONNX graphs of the networks for inference. Norms are folded into neighbouring layers where possible.
 
-A graph of the network models/X is one module X here, with a function `build(graph, model, feats) -> embeddings`. Batch
-and length are free: nothing in a graph comes from the length of an example, as it does where a network is traced.
+The graph of the network models/X is the module X here, with a function `build(graph, model, feats) -> embeddings`.
+Batch size and length are free. Nothing in a graph depends on the length of an example, in contrast to tracing.
 """
 
 import copy
@@ -20,10 +20,10 @@ from wespeaker_lite.deploy.graphs.front_end import fbank
 
 @torch.no_grad()
 def of_feats(name: str, model: nn.Module, num_mels: int, metadata: Mapping[str, str]) -> onnx.ModelProto:
-    """The network `name` from `feats` (B, T, num_mels) to `embs` (B, embed_dim).
+    """The graph of the network `name`, from `feats` (B, T, num_mels) to `embs` (B, embed_dim).
 
     Raises:
-        InputError: where there is no graph of such a network.
+        InputError: if the network has no module here.
     """
     graph = Graph()
     _network(graph, name, model, graph.input("feats", ["B", "T", num_mels]))
@@ -34,7 +34,7 @@ def of_feats(name: str, model: nn.Module, num_mels: int, metadata: Mapping[str, 
 def of_samples(
     name: str, model: nn.Module, features: FbankConfig, cmn: bool, metadata: Mapping[str, str]
 ) -> onnx.ModelProto:
-    """The network with its front end, from `samples` (B, n) in [-1, 1] to `embs` (B, embed_dim).
+    """The graph of the network and its front end, from `samples` (B, n) in [-1, 1] to `embs` (B, embed_dim).
 
     Raises:
         InputError: as `of_feats`.
@@ -50,6 +50,6 @@ def _network(graph: Graph, name: str, model: nn.Module, feats: str) -> None:
         module = importlib.import_module(f"{__name__}.{name}")
     except ModuleNotFoundError as error:
         raise InputError(f"the network {name} has no graph to export: write {__name__}.{name}") from error
-    # Folded in 64 bits, so that the only rounding is that of the weights themselves.
+    # Norms are folded in 64 bits, so that only the resulting weights are rounded.
     network = copy.deepcopy(model).cpu().double().eval()
     graph.output(module.build(graph, network, feats), "embs", ["B", model.embed_dim])

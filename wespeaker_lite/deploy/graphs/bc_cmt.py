@@ -1,10 +1,10 @@
-"""The graph of BC-CMT, on maps (B, C, F, T): every linear layer is one matrix product along the axis that it mixes.
+"""The graph of BC-CMT, on maps (B, C, F, T). Every linear layer is one matrix product along the axis that it mixes.
 
-A depthwise convolution over frequency is, with its sub-spectral norm and the residual around it, a small banded matrix
-for each channel: C products (F, F) x (F, T). Convolution kernels for so few taps take several times as long.
+A depthwise convolution over frequency, its sub-spectral norm and the residual around it are one small banded matrix for
+each channel: C products (F, F) x (F, T). Convolution kernels with so few taps take several times as long.
 
-What a layer adds to all bins alike, a lift (B, C, T), goes from layer to layer beside the maps, and is added where the
-next product reads them anyway: a pass over the maps takes as long as many a product.
+A lift (B, C, T) is a value that a layer adds to all frequency bins. It is passed from layer to layer beside the maps,
+and added in the next product that reads the maps, since a separate pass over the maps takes as long as some products.
 """
 
 import numpy as np
@@ -77,13 +77,13 @@ def _over_bins(graph: Graph, lift: str) -> str:
 
 
 def _bands(layer: FreqResidual) -> tuple[Tensor, Tensor]:
-    """The branch a of x + a, by channel: matrices (C, F, F) and shifts (C, F, 1)."""
+    """The branch a of x + a for each channel, as matrices (C, F, F) and shifts (C, F, 1)."""
     before, here, after, shift = (part[:, 0, 0].T for part in layer.fold())
     return torch.diag_embed(here) + torch.diag_embed(before, -1) + torch.diag_embed(after, 1), shift[..., None]
 
 
 def _products(graph: Graph, maps: str, matrices: Tensor, shifts: Tensor) -> str:
-    """Matrices (C, R, F) and shifts (C, R, 1) of maps (B, C, F, T), channel by channel: (B, C, R, T)."""
+    """Apply matrices (C, R, F) and shifts (C, R, 1) to each channel of maps (B, C, F, T): (B, C, R, T)."""
     channels, rows, bins = matrices.shape
     flat = graph.shape(maps, 0, channels * bins, -1)
     out = graph.conv(flat, matrices.reshape(channels * rows, bins, 1), shifts.reshape(-1), group=channels)
@@ -91,7 +91,7 @@ def _products(graph: Graph, maps: str, matrices: Tensor, shifts: Tensor) -> str:
 
 
 def _broadcast_residual(graph: Graph, layer: BroadcastResidual, maps: str) -> tuple[str, str]:
-    """x + a (B, C, F, T), and its lift f(mean_F a) (B, C, T)."""
+    """x + a (B, C, F, T), and the lift f(mean_F a) (B, C, T)."""
     matrices, shifts = _bands(layer.freq)
     mean = _products(graph, maps, matrices.mean(1, keepdim=True), shifts.mean(1, keepdim=True))
     residual = _products(graph, maps, matrices + _identity(matrices), shifts)
@@ -109,7 +109,7 @@ def _time_branch(graph: Graph, layer: TimeBranch, mean: str) -> str:
 
 
 def _feed_forward(graph: Graph, layer: FeedForward, maps: str) -> tuple[str, str]:
-    """The maps and their lift."""
+    """The new maps and their lift."""
     weight, bias = layer.widen.fold()
     wide = graph.gelu(graph.conv(maps, weight[..., None, None], bias))
     residual, lift = _broadcast_residual(graph, layer.residual, wide)
@@ -124,11 +124,11 @@ def _feed_forward(graph: Graph, layer: FeedForward, maps: str) -> tuple[str, str
 def _local_and_attention(
     graph: Graph, local: BroadcastResidual, layer: TimeAttention, maps: str, lift: str | None
 ) -> str:
-    """Two residual layers in one pass over the maps: what is linear in them is one matrix for each channel.
+    """Two residual layers in one pass over the maps. Their linear parts are one matrix for each channel.
 
-    z = M (x + l) + s + t and out = N z + r + o, where M = I + A and N = I + B. The lifts l (that of x), t and o (made
-    from means of A (x + l) and of B z) are the same in all bins. So out = [N M, N M 1, N 1, 1] (x, l, t, o) + N s + r,
-    and the means are products of (x, l) with two rows.
+    z = M (x + l) + s + t and out = N z + r + o, where M = I + A and N = I + B. The lifts are the same in all bins: l is
+    that of x, t is computed from the mean of A (x + l), and o from the mean of B z. Therefore
+    out = [N M, N M 1, N 1, 1] (x, l, t, o) + N s + r. The means are products of (x, l) with two rows.
     """
     (first, first_shift), (second, second_shift) = _bands(local.freq), _bands(layer.freq)
     through_first, through_second = (matrices + _identity(first) for matrices in (first, second))
@@ -157,13 +157,13 @@ def _time_attention(graph: Graph, layer: TimeAttention, mean: str) -> str:
 
 
 def _dense(*layers: GroupedLinear) -> tuple[Tensor, Tensor]:
-    """Grouped products of the same maps as one: weight (sum of outs, in, 1) and bias."""
+    """Combine grouped products of the same maps into one: weight (sum of outputs, inputs, 1) and bias."""
     weights = [torch.block_diag(*layer.weight.transpose(1, 2)) for layer in layers]
     return torch.cat(weights)[..., None], torch.cat([layer.bias.flatten() for layer in layers])
 
 
 def _attend(graph: Graph, layer: TimeAttention | MapAttention, query: str, key: str, value: str) -> str:
-    """Query (B, heads, width, N), key and value (B, heads, width, M) -> (B, C, N), after the layer's last product."""
+    """Attention and output layer: query (B, heads, width, N), key and value (B, heads, width, M) -> (B, C, N)."""
     channels = layer.out.bias.numel()
     factor = np.array((channels // layer.heads) ** -0.5)
     if layer.sharpening is not None:
@@ -175,14 +175,14 @@ def _attend(graph: Graph, layer: TimeAttention | MapAttention, query: str, key: 
     query = graph.add("Mul", query, factor)
     scores = graph.add("MatMul", graph.add("Transpose", query, perm=[0, 1, 3, 2]), key)
     weights = graph.add("Softmax", scores, axis=-1)
-    # With few columns on the right, the large matrix of weights is read once, as it lies.
+    # The right factor has few columns, so the large matrix of weights is read only once, in memory order.
     attended = graph.add("MatMul", weights, graph.add("Transpose", value, perm=[0, 1, 3, 2]))
     attended = graph.add("Transpose", attended, perm=[0, 1, 3, 2])
     return graph.conv(graph.shape(attended, 0, channels, -1), *_dense(layer.out))
 
 
 def _unit(graph: Graph, vectors: str) -> str:
-    """Vectors along axis 2 at length 1, as F.normalize makes them."""
+    """Normalise vectors along axis 2 to length 1, as F.normalize does."""
     lengths = graph.add("ReduceL2", vectors, axes=[2], keepdims=1)
     return graph.add("Div", vectors, graph.add("Max", lengths, np.array(1e-12)))
 
@@ -193,7 +193,7 @@ def _by_heads(graph: Graph, layer: TimeAttention | MapAttention, maps: str, coun
 
 
 def _map_attention(graph: Graph, layer: MapAttention, maps: str) -> str:
-    """The conventional self-attention over frequency and time."""
+    """Conventional self-attention over frequency and time."""
     channels = layer.out.bias.numel()
     normed = graph.norm_of(maps, layer.norm)
     keys = normed if layer.reduction == 1 else _shrunk(graph, layer, normed)
@@ -206,7 +206,7 @@ def _map_attention(graph: Graph, layer: MapAttention, maps: str) -> str:
 
 
 def _shrunk(graph: Graph, layer: MapAttention, maps: str) -> str:
-    """The map of keys and values; what is shorter than a patch fills one with zeros."""
+    """The map for keys and values. A map shorter than a patch is padded with zeros."""
     zero, patch = np.zeros(1, np.int64), np.array([layer.reduction])
     missing = [
         graph.add("Max", graph.add("Sub", patch, graph.size(maps, axis)), zero)  # of bins and of frames

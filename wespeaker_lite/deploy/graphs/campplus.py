@@ -26,9 +26,10 @@ def build(graph: Graph, model: Model, feats: str) -> str:
 
 
 class _Segments:
-    """The context pooling as two matrix products, whose matrices are made of the length once for all layers.
+    """Context pooling as two matrix products. The matrices depend on the length, and are computed once for all layers.
 
-    averages (T, n): the mean of each segment plus the mean of all. members (n, T): which frames are of a segment.
+    averages (T, n): gives the mean of each segment plus the mean of all frames. members (n, T): 1 if a frame is in a
+    segment.
     """
 
     def __init__(self, graph: Graph, maps: str) -> None:

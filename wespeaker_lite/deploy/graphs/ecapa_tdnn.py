@@ -1,4 +1,4 @@
-"""The graph of ECAPA-TDNN. Its norms stand behind a ReLU and before padded convolutions, which cannot take them."""
+"""The graph of ECAPA-TDNN. Norms between a ReLU and a padded convolution cannot be folded."""
 
 from wespeaker_lite.deploy.graphs.builder import Graph
 from wespeaker_lite.deploy.graphs.pooling import pool

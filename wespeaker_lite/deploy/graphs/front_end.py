@@ -1,4 +1,4 @@
-"""The front end as a graph: framing, window and Fourier transform are one convolution with the samples."""
+"""The graph of the front end. Framing, window and Fourier transform are one convolution of the samples."""
 
 import numpy as np
 import torch
@@ -9,9 +9,9 @@ from wespeaker_lite.deploy.graphs.builder import Graph
 
 
 def fbank(graph: Graph, samples: str, config: FbankConfig, cmn: bool) -> str:
-    """Samples (B, n) in [-1, 1] -> log mel energies (B, T, num_mels), less their mean over time with `cmn`; no dither.
+    """Samples (B, n) in [-1, 1] -> log mel energies (B, T, num_mels), minus their mean if `cmn`; no dither.
 
-    The values are those of `features.fbank`, to rounding.
+    The values equal those of `audio.fbank` up to rounding.
     """
     signal = samples if config.snip_edges else _mirrored(graph, samples, config)
     filters, banks = _filters(config)
@@ -23,11 +23,11 @@ def fbank(graph: Graph, samples: str, config: FbankConfig, cmn: bool) -> str:
 
 
 def _filters(config: FbankConfig) -> tuple[Tensor, Tensor]:
-    """What the samples are convolved with, (2K, 1, frame_length), and the mel bands (num_mels, 2K) of the squares.
+    """Convolution kernels (2K, 1, frame_length) for the samples, and mel bands (num_mels, 2K) for the squared results.
 
-    K frequencies are in a mel band; of each there is a real and an imaginary part.
+    K is the number of frequencies in the mel bands. Each has a real and an imaginary part.
     """
-    # A frame becomes its spectrum by linear steps: what they make of each unit vector is a column of their matrix.
+    # The steps from a frame to its spectrum are linear. Applied to unit vectors, they give the columns of their matrix.
     frames = windowed_frames(torch.eye(config.frame_length, dtype=torch.float64), config)
     banks = mel_banks(config).double()
     heard = banks.any(1)
@@ -36,7 +36,7 @@ def _filters(config: FbankConfig) -> tuple[Tensor, Tensor]:
 
 
 def _mirrored(graph: Graph, samples: str, config: FbankConfig) -> str:
-    """Samples (B, n), extended at both ends by their mirror image, so that frames are centred every frame shift."""
+    """Mirror samples (B, n) at both ends, so that each frame is centred in its frame shift."""
     shift, length, before = config.frame_shift, config.frame_length, config.overhang
     size = graph.size(samples, 1)
     count = graph.add("Div", graph.add("Add", size, np.array([shift // 2])), np.array([shift]))

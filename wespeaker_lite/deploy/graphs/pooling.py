@@ -1,4 +1,4 @@
-"""Pooling over time."""
+"""Graphs of pooling over time."""
 
 import numpy as np
 
@@ -14,7 +14,7 @@ def pool(graph: Graph, pooling: StatisticsPooling | AttentiveStatisticsPooling, 
 
 
 def statistics(graph: Graph, maps: str, unbiased: bool = False) -> str:
-    """Mean and standard deviation over time: (B, D, T) -> (B, 2D, 1); `unbiased` divides by T - 1."""
+    """Mean and standard deviation over time: (B, D, T) -> (B, 2D, 1). `unbiased` divides by T - 1."""
     mean = graph.mean(maps, -1)
     return graph.add("Concat", mean, _deviation(graph, graph.add("Sub", maps, mean), unbiased), axis=1)
 

@@ -101,7 +101,7 @@ def _linear(graph: Graph, layer: nn.Linear, tokens: str) -> str:
 
 
 def _tanh_gelu(graph: Graph, values: str) -> str:
-    """GELU by its approximation: x * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 x^3))) / 2."""
+    """The tanh approximation of GELU: x * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 x^3))) / 2."""
     cube = graph.add("Mul", graph.add("Mul", values, values), values)
     inner = graph.add("Add", values, graph.add("Mul", cube, np.array(0.044715)))
     tanh = graph.add("Tanh", graph.add("Mul", inner, np.array((2 / np.pi) ** 0.5)))

@@ -1,4 +1,4 @@
-"""The graph of the x-vector TDNN; norms stay, since they stand before padded convolutions."""
+"""The graph of the x-vector TDNN. Norms are not folded, since padded convolutions follow them."""
 
 from wespeaker_lite.deploy.graphs.builder import Graph
 from wespeaker_lite.deploy.graphs.pooling import pool
