@@ -134,7 +134,8 @@ sub try_again {
     return 0 if $said !~ /$TEMPORARY/i || !@$pauses || $signal;
     my $pause = shift @$pauses;
     print STDERR "$PROGRAM: $what ($said); trying again in $pause s\n";
-    select undef, undef, undef, $pause; # a signal ends the pause
+    # In short steps: a signal that comes just before a pause would not end it.
+    for (my $until = now() + $pause; !$signal && now() < $until;) { select undef, undef, undef, 0.2 }
     return !$signal;
 }
 

@@ -121,7 +121,7 @@ def test_babble_has_several_talkers(clips: Path) -> None:
     for seed in range(12):
         copier = Copier(Copy(kind="babble", seed=seed, musan=str(clips)), RATE)
         talkers = []
-        copier._stretch = lambda size, rng, talkers=talkers: talkers.append(size) or np.eye(1, size, len(talkers))[0]
+        copier._excerpt = lambda size, rng, talkers=talkers: talkers.append(size) or np.eye(1, size, len(talkers))[0]
         heard = copier("s-1", np.ones(400, dtype=np.float32)).astype(np.float64) - 1
         ratios = [-10 * np.log10(heard[place] ** 2 / 400) for place in range(1, len(talkers) + 1)]
         assert all(min(abs(ratio - each) for each in SNRS["babble"]) < 1e-3 for ratio in ratios)

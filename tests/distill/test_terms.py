@@ -157,7 +157,7 @@ def test_options_without_effect_or_with_a_wrong_effect_are_refused(experiment: d
     [
         ({"teacher": "a.yaml"}, "go together"),
         ({"terms": [{"name": "label"}]}, "go together"),
-        ({"teacher": "a.yaml", "embeddings": "b.scp", "terms": [{"name": "label"}]}, "not both"),
+        ({"teacher": "a.yaml", "embeddings": "b.scp", "terms": [{"name": "label"}]}, "only one of"),
     ],
 )
 def test_bad_sections(section: dict, message: str) -> None:
