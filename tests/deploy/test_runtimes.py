@@ -40,7 +40,7 @@ def test_each_network_is_timed_in_each_way() -> None:
     sizes = found["bytes"]["two"]
     assert sizes["feats.w8.onnx"] < sizes["feats.fp16.onnx"] < sizes["feats.onnx"] < sizes["samples.onnx"]
     assert 0 < found["peak_memory"]["one"] < 1 << 30
-    with pytest.raises(InputError, match=r"--runtimes tflite: there are torch, onnx"):
+    with pytest.raises(InputError, match=r"--runtimes tflite: expected torch, onnx"):
         compare(networks, ["tflite"], (1,), LatencyOptions())
 
 
