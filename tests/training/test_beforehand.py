@@ -76,6 +76,7 @@ def test_models_that_are_there_are_compared_with_config_and_speakers(
     for changes, said in (
         ({"model": {"channels": 32}}, "its model has other channels"),
         ({"head": {"name": "softmax"}}, "its head is of another kind"),
+        ({"head": {"name": "am"}}, "its head is of another kind"),
         ({"head": {"subcenters": 3}}, "its head is of another kind or has other sub-centres"),
     ):
         other = written(tmp_path / "start.yaml", small(**changes))  # what is trained first is known by its config

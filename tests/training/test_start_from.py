@@ -62,9 +62,11 @@ def test_the_biases_of_a_softmax_head_follow_their_classes(small: Small, small_d
     assert learner.head.bias.tolist() == [0, 1, 2, 3, 4]
 
 
-def test_a_model_without_head_provides_its_network(small: Small, small_data: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("head", ["softmax", "aam"])
+def test_a_model_without_head_provides_its_network(small: Small, small_data: Path, tmp_path: Path, head: str) -> None:
+    """Whatever head its config has: there is none in the file."""
     experiment = small()
-    path = trained(experiment, [], tmp_path / "final.pt", with_head=False)
+    path = trained(small(head={"name": head}), [], tmp_path / "final.pt", with_head=False)
     dataset = CropDataset(small_data, experiment.crop, 0)
     learner = build_learner(experiment, dataset)
     fresh = learner.head.weight.detach().clone()

@@ -33,5 +33,10 @@ def check_training(job: Job, processes: int) -> None:
             NetworkTeacher(teacher, sees, dataset.classes)
     if job.start_from:
         start = Path(job.start_from)
-        config = resolved.read(start) if start.suffix == ".yaml" else trained_model.load_record(start)["config"]
-        check_start(job.start_from, config, experiment)
+        if start.suffix == ".yaml":
+            config = resolved.read(start)
+            has_head = not config.get("pretrained")  # imported weights have none
+        else:
+            record = trained_model.load_record(start)
+            config, has_head = record["config"], record["head"] is not None
+        check_start(job.start_from, config, has_head, experiment)

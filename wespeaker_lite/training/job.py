@@ -135,7 +135,7 @@ def start_from(path: str, learner: Learner, experiment: Experiment, classes: Seq
         InputError: if the model is another network, has other features, or another kind of head.
     """
     trained = trained_model.load(path)
-    check_start(path, trained.config, experiment)
+    check_start(path, trained.config, trained.head is not None, experiment)
     learner.student.load_state_dict(trained.model.state_dict())
     for name, term in learner.terms.items():
         if any(True for _ in term.parameters()):
@@ -147,8 +147,6 @@ def start_from(path: str, learner: Learner, experiment: Experiment, classes: Seq
         log.info("starting from %s; it has no head, so all %d classes are new", path, len(classes))
         return
     ours, theirs = trained_model.shared_classes(classes, trained.classes)
-    if type(trained.head) is not type(learner.head) or len(trained.head.weight) != len(learner.head.weight):
-        raise InputError(f"{path}: its head is of another kind or has other sub-centres than the config's")
     learner.head.adopt(trained.head, ours, theirs)
     log.info(
         "starting from %s: of its %d classes %d are kept, %d are new",
@@ -156,8 +154,8 @@ def start_from(path: str, learner: Learner, experiment: Experiment, classes: Seq
     )  # fmt: skip
 
 
-def check_start(path: str, theirs: Mapping[str, Any], experiment: Experiment) -> None:
-    """Check that training can start from a model of another config; `path` is where that is from.
+def check_start(path: str, theirs: Mapping[str, Any], has_head: bool, experiment: Experiment) -> None:
+    """Check that training can start from a model with the config `theirs`, with or without a head. `path` names it.
 
     Raises:
         InputError: naming what differs.
@@ -167,12 +165,12 @@ def check_start(path: str, theirs: Mapping[str, Any], experiment: Experiment) ->
         different = sorted(key for key in ours.keys() | theirs[section] if ours.get(key) != theirs[section].get(key))
         if different:
             raise InputError(f"{path}: training cannot start from it: its {section} has other {', '.join(different)}")
-    if not theirs.get("pretrained") and _kind_of(theirs["head"]) != _kind_of(to_mapping(experiment.head)):
+    if has_head and _kind_of(theirs["head"]) != _kind_of(to_mapping(experiment.head)):
         raise InputError(f"{path}: its head is of another kind or has other sub-centres than the config's")
 
 
-def _kind_of(head: Mapping[str, Any]) -> tuple[bool, int]:
-    return head["name"] == "softmax", head.get("subcenters", 1)
+def _kind_of(head: Mapping[str, Any]) -> tuple[str, int]:
+    return head["name"], head.get("subcenters", 1)
 
 
 def build_teacher(
