@@ -25,7 +25,8 @@ sherpa_onnx = pytest.importorskip("sherpa_onnx", reason="needs tools/install.sh 
 
 from wespeaker_lite.deploy import export as exporting  # noqa: E402
 from wespeaker_lite.deploy import graphs  # noqa: E402
-from wespeaker_lite.deploy.export import About, cosine, export, simulated_speech  # noqa: E402
+from wespeaker_lite.deploy.export import About, export, simulated_speech  # noqa: E402
+from wespeaker_lite.deploy.onnx_model import OnnxNetwork, cosines  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
 LENGTHS = ((1, 30), (1, 100), (3, 200), (1, 33), (1, 1), (1, 500), (2, 1000), (1, 2000))  # of batches, and frames
@@ -162,7 +163,7 @@ def test_an_exported_file_is_loaded_and_used_as_its_model(exported: Path, tmp_pa
         assert found.verification.thresholds == {"trials_O": 0.5}
         for audio, rate in ((one, 16000), (one[:4800], 16000), (tmp_path / "x.wav", None)):
             vectors = (found.embed(audio, rate), model.embed(audio, rate))
-            assert cosine(*(vector[None].astype(float) for vector in vectors)) >= smallest
+            assert cosines(*(vector[None].astype(float) for vector in vectors)) >= smallest
     assert SpeakerModel.load(exported / "export/model.onnx").score(one, two, 16000) == pytest.approx(
         model.score(one, two, 16000), abs=1e-5
     )
@@ -186,7 +187,7 @@ def check_in_sherpa(folder: Path, samples: np.ndarray) -> None:
             trained.model(FrontEnd(features, in_ark=False)(samples)[None])[0].double().numpy()
             for features in (SHERPA, FbankConfig())
         )
-    assert cosine(found[None], same[None]) >= 0.99999
+    assert cosines(found[None], same[None]) >= 0.99999
     assert np.abs(found - same).max() < 0.1 * np.abs(found - other).max()
 
 
@@ -223,6 +224,32 @@ def test_thresholds_belong_to_the_weights_that_were_exported(exported: Path, tmp
     weights = trained_model.digest(trained_model.load(exported / "final.pt").model)
     (tmp_path / "verify.json").write_text(json.dumps(record | {"weights": weights}))
     assert SpeakerModel.load(tmp_path / "model.onnx").verification.weights == weights
+
+
+@pytest.mark.parametrize(
+    ("file", "message"),
+    [
+        ("model.onnx", "the exported graph is wrong: embeddings differ by nan"),
+        ("model.w8.onnx", r"model\.w8\.onnx is wrong: its embeddings are not finite"),
+        ("model_wave.onnx", r"model_wave\.onnx is wrong: its embeddings are not finite"),
+    ],
+)
+def test_embeddings_that_are_not_finite_at_one_length_fail_the_check(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str, message: str
+) -> None:
+    class Faulty(OnnxNetwork):
+        def __init__(self, path: Path, threads: int) -> None:
+            self.is_faulty = path.name == file
+            super().__init__(path, threads)
+
+        def forward(self, feats: torch.Tensor, lengths: torch.Tensor | None = None) -> torch.Tensor:
+            found = super().forward(feats, lengths)
+            return found * torch.nan if self.is_faulty and len(feats) == 3 else found
+
+    make_model(tmp_path / "final.pt")
+    monkeypatch.setattr(exporting, "OnnxNetwork", Faulty)
+    with pytest.raises(InputError, match=message):
+        export(tmp_path / "final.pt", tmp_path, tmp_path / "export", About())
 
 
 def test_a_graph_that_is_another_network_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

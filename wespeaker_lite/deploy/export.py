@@ -22,7 +22,7 @@ from wespeaker_lite.deploy import card, graphs
 from wespeaker_lite.deploy.card import About
 from wespeaker_lite.deploy.error_rates import EvaluationSet, Rates, error_rates
 from wespeaker_lite.deploy.front_end import FrontEnd, sherpa_differences
-from wespeaker_lite.deploy.onnx_model import METADATA, OnnxNetwork
+from wespeaker_lite.deploy.onnx_model import METADATA, OnnxNetwork, cosines
 from wespeaker_lite.deploy.quantise import Quantised, QuantiseOptions, quantise
 from wespeaker_lite.deploy.speaker_model import SpeakerModel
 from wespeaker_lite.deploy.storage import Storage, stored
@@ -143,7 +143,8 @@ def _check(path: Path, trained: trained_model.TrainedModel, front_end: FrontEnd,
     networks = {name: OnnxNetwork(folder / name, threads=1) for name in FORMS if (folder / name).exists()}
     rate = front_end.features.sample_rate
     speech = simulated_speech(max(SECONDS), rate)
-    difference, cosines = 0.0, dict.fromkeys(networks.keys() - {FLOAT}, 1.0)
+    differences: list[float] = []
+    smallest: dict[str, list[float]] = {name: [] for name in networks if name != FLOAT}
     for seconds in SECONDS:
         size = round(seconds * rate)
         starts = range(0, _BATCH * rate if seconds == 2 else 1, rate)
@@ -153,14 +154,18 @@ def _check(path: Path, trained: trained_model.TrainedModel, front_end: FrontEnd,
         for name, network in networks.items():
             found = network(torch.from_numpy(batch) if name == WAVE else feats).double().numpy()
             if name == FLOAT:
-                difference = max(difference, float(np.abs(found - wanted).max() / max(1.0, np.abs(wanted).max())))
+                differences.append(np.abs(found - wanted).max() / max(1.0, np.abs(wanted).max()))
             else:
-                cosines[name] = min(cosines[name], cosine(found, wanted))
+                smallest[name].append(cosines(found, wanted).min())
+    difference = float(np.max(differences))  # nan if one of them is, unlike Python's max
     if not difference <= LARGEST_DIFFERENCE:
         raise InputError(f"{path}: the exported graph is wrong: embeddings differ by {difference:.2g}")
-    checks = {"difference": difference, **cosines}
+    checks = {"difference": difference, **{name: float(np.min(each)) for name, each in smallest.items()}}
     if (sherpa := _in_sherpa(folder / FLOAT, trained, front_end, speech)) is not None:
         checks["sherpa"] = sherpa
+    for name, value in checks.items():
+        if not np.isfinite(value):
+            raise InputError(f"{path}: {name} is wrong: its embeddings are not finite")
     same = [WAVE, *([] if sherpa is None or sherpa_differences(front_end) else ["sherpa"])]
     for name in same:
         if not checks[name] >= SMALLEST_COSINE:
@@ -194,21 +199,16 @@ def _in_sherpa(
     extractor = sherpa_onnx.SpeakerEmbeddingExtractor(
         sherpa_onnx.SpeakerEmbeddingExtractorConfig(model=str(file), num_threads=1, provider="cpu")
     )
-    rate, smallest = front_end.features.sample_rate, 1.0
+    rate = front_end.features.sample_rate
+    found: list[np.ndarray] = []
     for seconds in SECONDS:
         samples = speech[: round(seconds * rate)]
         stream = extractor.create_stream()
         stream.accept_waveform(sample_rate=rate, waveform=samples)
         stream.input_finished()
-        found = np.array(extractor.compute(stream), np.float64)[None]
-        smallest = min(smallest, cosine(found, trained.model(front_end(samples)[None]).double().numpy()))
-    return smallest
-
-
-def cosine(one: np.ndarray, two: np.ndarray) -> float:
-    """The smallest cosine between rows of the same index in two arrays (B, D)."""
-    norms = np.linalg.norm(one, axis=1) * np.linalg.norm(two, axis=1)
-    return float(((one * two).sum(1) / norms).min())
+        embedding = np.array(extractor.compute(stream), np.float64)[None]
+        found.append(cosines(embedding, trained.model(front_end(samples)[None]).double().numpy()))
+    return float(np.min(found))
 
 
 def simulated_speech(seconds: float, rate: int) -> np.ndarray:

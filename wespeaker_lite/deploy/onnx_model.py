@@ -46,6 +46,12 @@ class OnnxNetwork(nn.Module):
         return self(torch.zeros(shape)).shape[1]
 
 
+def cosines(one: np.ndarray, two: np.ndarray) -> np.ndarray:
+    """Cosines (B,) of the rows of two arrays (B, D). A row of zeros has cosine 0, and nan stays nan."""
+    norms = np.linalg.norm(one, axis=1) * np.linalg.norm(two, axis=1)
+    return (one * two).sum(1) / np.maximum(norms, 1e-12)
+
+
 def load(path: Path) -> tuple[OnnxNetwork, FbankConfig, Callable[[np.ndarray], Tensor], str]:
     """Load an exported model.
 

@@ -17,7 +17,7 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantTy
 
 from wespeaker_lite.core.errors import InputError
 from wespeaker_lite.core.progress import with_progress
-from wespeaker_lite.deploy.onnx_model import session_of
+from wespeaker_lite.deploy.onnx_model import cosines, session_of
 from wespeaker_lite.deploy.storage import stored
 
 log = logging.getLogger(__name__)
@@ -67,14 +67,14 @@ def quantise(model: onnx.ModelProto, feats: Sequence[np.ndarray], options: Quant
 
         def cosine_of(names: Sequence[str]) -> tuple[onnx.ModelProto, float]:
             found = trial.quantised(names)
-            return found, _mean_cosine(_embeddings(found, probes), wanted)
+            return found, float(cosines(_embeddings(found, probes), wanted).mean())
 
         result, cosine = cosine_of(candidates)
         harm: dict[str, float] = {}
-        if cosine < options.smallest_cosine:
+        if not cosine >= options.smallest_cosine:  # also true for nan
             harm = {name: 1 - cosine_of([name])[1] for name in with_progress(candidates, len(candidates), "products")}
         order, count = sorted(harm, key=harm.get, reverse=True), 1
-        while cosine < options.smallest_cosine:
+        while not cosine >= options.smallest_cosine:
             if count >= len(candidates):
                 raise InputError("--int8: 8 bits change the embeddings of this network too much")
             result, cosine = cosine_of([name for name in candidates if name not in order[:count]])
@@ -132,11 +132,6 @@ def _embeddings(model: onnx.ModelProto, feats: Sequence[np.ndarray]) -> np.ndarr
     session = session_of(model.SerializeToString(), threads=1)
     (name,) = (value.name for value in session.get_inputs())
     return np.concatenate([session.run(None, {name: one[None]})[0] for one in feats]).astype(np.float64)
-
-
-def _mean_cosine(one: np.ndarray, two: np.ndarray) -> float:
-    norms = np.linalg.norm(one, axis=1) * np.linalg.norm(two, axis=1)
-    return float(((one * two).sum(1) / np.maximum(norms, 1e-12)).mean())  # a zero embedding has cosine 0
 
 
 def _with_metadata(model: onnx.ModelProto, of: onnx.ModelProto) -> onnx.ModelProto:
