@@ -8,14 +8,10 @@ for file in results.json verify.json; do
   [ ! -e "$exp/$file" ] || inputs+=("$exp/$file")
 done
 options=()
-if [ -e "$data/$test_set/wav.scp" ]; then
-  for list in $trials; do
-    if [ -e "$data/trials/$list" ]; then options+=("$data/trials/$list") inputs+=("$data/trials/$list"); fi
-  done
-fi
-if [ "${#options[@]}" -gt 0 ]; then
-  inputs+=("$data/$test_set/audio.list")
-  options=(--test-data "$data/$test_set" --trials "${options[@]}" "${pipes[@]}")
+find_existing_lists
+if [ -e "$data/$test_set/wav.scp" ] && [ "${#lists[@]}" -gt 0 ]; then
+  inputs+=("${lists[@]}" "$data/$test_set/audio.list")
+  options=(--test-data "$data/$test_set" --trials "${lists[@]}" "${pipes[@]}")
 fi
 words=("$place" "$(cat requirements-export.txt)")
 if fresh "$exp/.export.stamp" --files "${inputs[@]}" --words "${words[@]}"; then exit; fi

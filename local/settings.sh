@@ -38,13 +38,18 @@ find_arks() {
   mapfile -t arks <<< "$lines"
 }
 
-# Sets the array `lists` to the trial lists of the test set.
-find_lists() {
+# Sets the array `lists` to the trial lists of the test set that exist.
+find_existing_lists() {
   local list
   lists=()
   for list in $trials; do
     [ ! -e "$data/trials/$list" ] || lists+=("$data/trials/$list")
   done
+}
+
+# The same; having none is an error.
+find_lists() {
+  find_existing_lists
   [ "${#lists[@]}" -gt 0 ] || die "$data/trials has no list of trials of $test_set: run stage 1 again"
 }
 

@@ -104,7 +104,11 @@ def test_the_thresholds_of_another_model_are_refused(tmp_path: Path, path: Path)
     model = make_model(tmp_path / "final.pt")
     digest = trained_model.digest(trained_model.load(model).model)
     record = {"mean": None, "thresholds": {"O": 0.5}, "cosine_linear": None}
-    for weights in ({}, {"weights": ""}, {"weights": digest}):  # of before there was one, of a scoring without a model
+    for weights in (
+        {},
+        {"weights": ""},
+        {"weights": digest},
+    ):  # an older file, a scoring without a model, and a complete file
         (tmp_path / "verify.json").write_text(json.dumps(record | weights))
         assert SpeakerModel.load(model).verification.thresholds == {"O": 0.5}
     trained = trained_model.load(model)

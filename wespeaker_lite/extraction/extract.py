@@ -142,7 +142,8 @@ def read_features(utterance: str, place: Location, trained: trained_model.Traine
 def _read_part(part: Part, place: Location, frames: int, trained: trained_model.TrainedModel) -> Tensor:
     """The same of a part (T, F) of an utterance of so many frames; the mean is that of the part."""
     if part.last - part.first < frames:
-        return _as_trained(part.utterance, torch.from_numpy(read_rows(*part[:1], place, *part[1:])), trained)
+        rows = read_rows(part.utterance, place, part.first, part.last)
+        return _as_trained(part.utterance, torch.from_numpy(rows), trained)
     feats = read_features(part.utterance, place, trained)
     if len(feats) != frames:
         raise InputError(
