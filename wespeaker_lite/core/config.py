@@ -167,6 +167,14 @@ def bounded(default: Any, low: float, high: float) -> Any:
     return dataclasses.field(default=default, metadata={"bounds": (low, high)})
 
 
+def added_later(default: Any) -> Any:
+    """A field that was added when users had trained models. At its default it is left out of resolved configs.
+
+    So the configs of finished trainings stay equal, and nothing is trained again.
+    """
+    return dataclasses.field(default=default, metadata={"added_later": True})
+
+
 def from_mapping(cls: type, mapping: Any, where: str) -> Any:
     """Fill the dataclass `cls` from a mapping. Messages begin with `where`, for example `conf/x.yaml: train`.
 
@@ -244,9 +252,14 @@ def _typed(expected: Any, value: Any, where: str) -> Any:
 
 
 def to_mapping(section: Any) -> Any:
-    """A dataclass tree as plain mappings and lists, ready for YAML."""
+    """A dataclass tree as plain mappings and lists, ready for YAML. Fields `added_later` are omitted at their default."""
     if dataclasses.is_dataclass(section):
-        return {field.name: to_mapping(getattr(section, field.name)) for field in dataclasses.fields(section)}
+        values = ((field, getattr(section, field.name)) for field in dataclasses.fields(section))
+        return {
+            field.name: to_mapping(value)
+            for field, value in values
+            if not (field.metadata.get("added_later") and value == field.default)
+        }
     if isinstance(section, Mapping):
         return {key: to_mapping(value) for key, value in section.items()}
     if isinstance(section, list | tuple):

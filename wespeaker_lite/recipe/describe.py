@@ -34,7 +34,8 @@ ones:
 If `start_from` names another YAML, that YAML and the overrides of the corpus are the base of this one.
 A list is replaced as a whole. An unknown key or a value out of bounds is an error, before anything runs. The bounds of
 a list apply to each number in it.
-`config.yaml` in the folder of an experiment has every key with the value that was used.
+`config.yaml` in the folder of an experiment has every key with the value that was used. A few newer
+keys are there only if they differ from their default, so that they do not change the configs of finished trainings.
 """
 NO_DEFAULT = "required"
 PLAIN = {int: "integer", float: "number", str: "text", bool: "`true` or `false`"}
