@@ -61,11 +61,13 @@ class Stopped(Exception):
     pass
 
 
-@pytest.mark.parametrize(("stop_at", "sampling"), [(3, "utterance"), (5, "speaker"), (9, "speaker")])
+@pytest.mark.parametrize(
+    ("stop_at", "train"), [(3, {}), (5, {"sampling": "speaker"}), (9, {"sampling": "speaker"}), (5, {"quantize": True})]
+)
 def test_a_stopped_run_resumes_bit_for_bit(
-    small: Small, small_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop_at: int, sampling: str
+    small: Small, small_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop_at: int, train: dict
 ) -> None:
-    experiment = small(train={"sampling": sampling})
+    experiment = small(train=train)
     whole = run_here(experiment, small_data, tmp_path / "whole")
     steps = 0
     step = Trainer._step

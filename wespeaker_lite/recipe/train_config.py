@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Literal
 
-from wespeaker_lite.core.config import bounded
+from wespeaker_lite.core.config import added_later, bounded
 from wespeaker_lite.models.margin import LARGEST_MARGIN
 
 
@@ -84,6 +84,8 @@ class TrainConfig:
         batch_norm: batch statistics with several processes. `shared`: over all processes, as if there were one.
             `local`: over the crops of each process, as in DistributedDataParallel; running statistics are averaged.
             `auto`: `shared` below 64 crops per process.
+        quantize: products over channels see weights and inputs rounded to 8 bits, as in `model.int8.onnx`. It is meant
+            for a few epochs at the end, see docs/export.md.
     """
 
     epochs: int = bounded(150, 1, 100_000)
@@ -97,6 +99,7 @@ class TrainConfig:
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     average_last: int = bounded(10, 1, 1000)
     batch_norm: Literal["auto", "shared", "local"] = "auto"
+    quantize: bool = added_later(False)
 
 
 @dataclass(frozen=True)

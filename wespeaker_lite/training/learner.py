@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from wespeaker_lite.distill.outputs import outputs_of
 from wespeaker_lite.models.margin import MarginHead
+from wespeaker_lite.training.fake_quantisation import FakeQuantisation
 
 
 @dataclass
@@ -37,12 +38,24 @@ class Learner(nn.Module):
         self.student, self.head = student, head
         self.terms = terms if terms is not None else nn.ModuleDict()
         self._teacher = (teacher,)  # a tuple hides it from nn.Module
+        self.quantisation: FakeQuantisation | None = None
         self._inside = {who for term in self.terms.values() for who in term.looks_inside}
 
     @property
     def teacher(self) -> nn.Module | None:
         """The frozen teacher, if there is one."""
         return self._teacher[0]
+
+    def quantise(self) -> None:
+        """Train the student with fake quantisation. Its weights must be loaded before."""
+        self.quantisation = FakeQuantisation(self.student)
+
+    def plain_student(self) -> nn.Module:
+        """The student as a plain network. Training with fake quantisation ends."""
+        if self.quantisation is not None:
+            self.quantisation.remove()
+            self.quantisation = None
+        return self.student
 
     def move_to(self, device: torch.device) -> None:
         """Move everything, including the teacher, to the device, and set training mode."""

@@ -54,6 +54,8 @@ def batches_of_epoch(train: TrainConfig, utterances: int, processes: int) -> int
             f"train.batch_norm is local, and each of {processes} processes has one crop of a batch, which has no "
             "statistics: set train.batch_norm: shared"
         )
+    if train.quantize and processes > 1:
+        raise InputError("train.quantize: the ranges of inputs are those of one process; train with one GPU or process")
     return crops // size
 
 
@@ -79,6 +81,8 @@ class Trainer:
         self.on_gpu = self.device.type == "cuda"
         allow_tf32(self.device)
         self.precision = precision_on(self.device, self.train.precision)
+        if self.train.quantize:
+            learner.quantise()
         learner.move_to(self.device)
         self.shares_statistics = self.train.batch_norm == "shared" or (
             self.train.batch_norm == "auto" and self.train.batch_size < ENOUGH_FOR_STATISTICS * self.ranks.count
@@ -127,7 +131,7 @@ class Trainer:
     def _finish(self) -> None:
         self.learner.load_state_dict(self.store.average(len(self.averaged)))
         config = to_mapping(self.experiment)
-        student, head = self.learner.student.cpu(), self.learner.head.cpu()
+        student, head = self.learner.plain_student().cpu(), self.learner.head.cpu()
         trained_model.save(
             self.out / "final.pt", trained_model.TrainedModel(config, student, head, self.dataset.classes)
         )
@@ -237,6 +241,9 @@ class Trainer:
         """Compile the networks if the config says so. The test uses a random batch of the size of training."""
         choice, ranks = self.runtime.compile, self.ranks.count
         if choice == "off" or (choice == "auto" and not self.on_gpu):
+            return
+        if self.train.quantize:
+            log.info("training continues without torch.compile: its test would change the ranges of train.quantize")
             return
         if ranks > 1 and self.shares_statistics:
             log.info("training continues without torch.compile: batch norms send messages (train.batch_norm: shared)")
