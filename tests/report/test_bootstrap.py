@@ -11,7 +11,9 @@ from wespeaker_lite.report import bootstrap
 from wespeaker_lite.report.bootstrap import (
     Resamples,
     TooFewSpeakersError,
+    holm,
     interval,
+    p_value,
     replicate_metrics,
     resample_speakers,
 )
@@ -138,3 +140,22 @@ def test_equal_draws_give_the_plain_figures() -> None:
     points = operating_points(scores, trials.labels)
     for name, value in measure(points.miss, points.false_alarm).items():
         assert replicate_metrics(scores, trials.labels, once)[name][0] == pytest.approx(float(value))
+
+
+def test_a_p_value_is_twice_the_smaller_tail() -> None:
+    differences = np.array([-1.0] * 3 + [0.0] + [2.0] * 195)
+    assert p_value(differences) == p_value(-differences) == 2 * (4 + 1) / 200
+    assert p_value(np.zeros(99)) == 1
+
+
+def test_holm_rejects_what_the_sequential_procedure_rejects() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        values, level = rng.random(6) ** 3, 0.05
+        rejected: set[int] = set()
+        for step, index in enumerate(np.argsort(values)):  # the definition: stop at the first that is not rejected
+            if values[index] > level / (6 - step):
+                break
+            rejected.add(int(index))
+        assert set(np.flatnonzero(holm(values) <= level)) == rejected
+    assert holm([]).size == 0

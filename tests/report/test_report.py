@@ -13,7 +13,7 @@ from wespeaker_lite.core.errors import InputError
 from wespeaker_lite.kaldi.trials import Trials
 from wespeaker_lite.recipe import stamps
 from wespeaker_lite.report import plots, report
-from wespeaker_lite.report.bootstrap import interval, replicate_metrics, resample_speakers
+from wespeaker_lite.report.bootstrap import holm, interval, p_value, replicate_metrics, resample_speakers
 from wespeaker_lite.report.compare import Comparison, System, compare, parse_system
 from wespeaker_lite.report.report import BootstrapOptions, write_report
 from wespeaker_lite.report.tables import results_table, table
@@ -25,7 +25,7 @@ from wespeaker_lite.scoring.results import (
     summarise,
     write_results,
 )
-from wespeaker_lite.scoring.scores import write_scores
+from wespeaker_lite.scoring.scores import read_scores, write_scores
 
 UTT2SPK = {f"s{speaker:02d}-{number}": f"s{speaker:02d}" for speaker in range(14) for number in range(3)}
 OPTIONS = BootstrapOptions(UTT2SPK, replicates=200)
@@ -158,6 +158,24 @@ def test_comparison_pools_seeds_and_pairs_differences(tmp_path: Path) -> None:
     low, high = interval(replicate_metrics(better, TRIALS.labels, draws)["eer"] - pooled)
     relative = 100 * difference / np.mean(eers)
     assert second[5] == f"{100 * difference:+.2f} [{100 * low:+.2f}, {100 * high:+.2f}] ({relative:+.0f} %)"
+
+
+def test_differences_are_marked_with_a_correction_for_all_rows(tmp_path: Path) -> None:
+    make_experiment(tmp_path / "plain", 1.5, seed=1)
+    gains = {"far": 2.5, "near": 1.8, "same": 1.5}
+    systems = [System("plain", (tmp_path / "plain",))]
+    for name, gain in gains.items():
+        make_experiment(tmp_path / name, gain, seed=2)
+        systems.append(System(name, (tmp_path / name,)))
+    text = compare(systems, Comparison(("trials_O",), "cosine", "plain"), OPTIONS)
+    draws = resample_speakers(TRIALS, UTT2SPK, 200)
+    scores = {name: read_scores(tmp_path / name / "scores/trials_O.cosine.score")[1] for name in ("plain", *gains)}
+    replicates = {name: replicate_metrics(each, TRIALS.labels, draws)["eer"] for name, each in scores.items()}
+    values = [p_value(replicates[name] - replicates["plain"]) for name in gains]
+    marked = {name for name, value in zip(gains, holm(values), strict=True) if value < 0.05}
+    assert {row[0] for row in cells(text) if row[5].endswith("*")} == marked
+    assert "far" in marked and "same" not in marked
+    assert "Holm's correction for 3 tests of a column" in text
 
 
 def test_a_system_compared_with_itself_does_not_differ(tmp_path: Path) -> None:

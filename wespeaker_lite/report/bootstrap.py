@@ -15,12 +15,16 @@ replicates that are hard for one system are hard for the others.
 In simulations with an offset for each speaker, intervals of 95 % contained the true value in 92 % of cases with 30
 speakers, and in 95 % with 75. With resampled trials, it was 65 %.
 
+A difference of two systems is tested by its replicates: the share on the other side of 0, twice. `holm` corrects for
+several such tests in one table.
+
 Sources: the bootstrap of two-sample statistics, Efron and Tibshirani 1993, chapter 8; percentile intervals, chapter 13;
 drawing users rather than scores: Poh and Bengio 2007, "Estimating the confidence interval of expected performance curve
-in biometric authentication using joint bootstrap". The weights of trials are a reconstruction.
+in biometric authentication using joint bootstrap". The weights of trials are a reconstruction. Holm 1979, "A simple
+sequentially rejective multiple test procedure".
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -134,3 +138,21 @@ def interval(values: np.ndarray, level: float = 0.95) -> tuple[float, float]:
     """The percentile interval that contains the share `level` of the replicates (R,)."""
     low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
+
+
+def p_value(differences: np.ndarray) -> float:
+    """The two-sided p-value of a difference, from its replicates (R,). It is at least 2 / (R + 1)."""
+    tail = min(np.count_nonzero(differences <= 0), np.count_nonzero(differences >= 0))
+    return min(1.0, 2 * (tail + 1) / (len(differences) + 1))
+
+
+def holm(p_values: Sequence[float]) -> np.ndarray:
+    """Correct p-values (N,) for N tests: the chance that any of the true hypotheses is rejected stays below the level.
+
+    The smallest is multiplied by N, the next by N - 1, and so on; none falls below one before it.
+    """
+    values = np.asarray(p_values, np.float64)
+    order = np.argsort(values)
+    corrected = np.empty_like(values)
+    corrected[order] = np.maximum.accumulate(values[order] * np.arange(len(values), 0, -1)).clip(max=1)
+    return corrected

@@ -11,7 +11,7 @@ from wespeaker_lite.core.config import nearest
 from wespeaker_lite.core.errors import InputError
 from wespeaker_lite.kaldi.trials import Trials
 from wespeaker_lite.recipe.scorings import is_calibrated
-from wespeaker_lite.report.bootstrap import Resamples, interval, replicate_metrics, resample_together
+from wespeaker_lite.report.bootstrap import Resamples, holm, interval, p_value, replicate_metrics, resample_together
 from wespeaker_lite.report.contents import show_interval
 from wespeaker_lite.report.report import BootstrapOptions
 from wespeaker_lite.report.tables import show, table, title
@@ -19,6 +19,8 @@ from wespeaker_lite.scoring.results import METRICS, read_results, shown_metrics,
 from wespeaker_lite.scoring.scores import check_same_trials, read_scores, score_file
 
 log = logging.getLogger(__name__)
+
+LEVEL = 0.05  # of the tests
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,8 @@ def compare(systems: Sequence[System], comparison: Comparison, options: Bootstra
     """Compare systems: for every trial list, a Markdown table of mean EER and minDCF over seeds with 95 % intervals.
 
     With a baseline, the difference of each other system to it is added, with an interval, paired by replicates, and the
-    relative change.
+    relative change. A star marks differences from 0 with a p-value below 5 %, corrected by Holm's method for all
+    systems of the table and this metric.
 
     Raises:
         InputError: if score files are missing, the systems were not scored on the same trials, or there are too few
@@ -103,6 +106,8 @@ def _table(systems: Sequence[System], measured: Mapping[str, Measured], baseline
     header = ["system", "params", "MACs (1 s)", "seeds"]
     for metric in metrics:
         header += [title(metric), *([f"against {baseline}"] if baseline and metric in METRICS else [])]
+    others = [system.name for system in systems if baseline and system.name != baseline]
+    marked = {metric: _differing(metric, measured, others, baseline) for metric in METRICS}
     rows = []
     for system in systems:
         mine = measured[system.name]
@@ -110,9 +115,24 @@ def _table(systems: Sequence[System], measured: Mapping[str, Measured], baseline
         for metric in metrics:
             row.append(_figure(metric, mine) if metric in mine.seeds else "")
             if baseline and metric in METRICS:
-                row.append(_difference(metric, mine, measured[baseline]) if system.name != baseline else "")
+                star = " *" if system.name in marked[metric] else ""
+                row.append(_difference(metric, mine, measured[baseline]) + star if system.name in others else "")
         rows.append(row)
-    return table(header, rows)
+    return table(header, rows) + (_legend(others, baseline) if others else "")
+
+
+def _differing(
+    metric: str, measured: Mapping[str, Measured], others: Sequence[str], baseline: str | None
+) -> frozenset[str]:
+    """The systems whose difference to the baseline is significant, among all of the table."""
+    differences = [measured[name].replicates[metric] - measured[baseline].replicates[metric] for name in others]
+    corrected = holm([p_value(each) for each in differences])
+    return frozenset(name for name, value in zip(others, corrected, strict=True) if value < LEVEL)
+
+
+def _legend(others: Sequence[str], baseline: str) -> str:
+    tests = f"{len(others)} tests" if len(others) > 1 else "one test"
+    return f"\n\\*: differs from {baseline}, p < {LEVEL:g} by bootstrap, with Holm's correction for {tests} of a column\n"
 
 
 def _measure(
