@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tests.training.learners import MELS, NETWORKS, batch_of
-from tests.training.runs import assert_same, run_here
 from torch import nn
 from torch.nn.utils import parametrize
 
+from tests.training.learners import MELS, NETWORKS, batch_of
+from tests.training.runs import assert_same, run_here
 from wespeaker_lite import models
 from wespeaker_lite.core.errors import InputError
 from wespeaker_lite.deploy import graphs
@@ -30,6 +30,8 @@ Small = Callable[..., Experiment]
 # Products that the exported graph computes in two parts: the attention's context in the pooling of ECAPA-TDNN, and the
 # lifts of BC-CMT before its second patch and after both blocks.
 MORE_OUTPUTS = {"ecapa_tdnn": 8, "resnet": 0, "bc_cmt": 8 + 2 * 8}
+# Layers that are not called: the first in the pooling of ECAPA-TDNN; queries, keys and values of BC-CMT's two blocks.
+NOT_CALLED = {"ecapa_tdnn": 1, "resnet": 0, "bc_cmt": 2 * 3}
 BC_CMT = {"model": {"name": "bc_cmt", **NETWORKS["bc_cmt"]}}
 
 
@@ -98,14 +100,27 @@ def test_training_sees_rounded_products_and_evaluation_does_not(name: str) -> No
     assert torch.nn.functional.cosine_similarity(plain, rounded).min() > 0.9
     rounded.square().sum().backward()
     assert all(parameter.grad is not None and parameter.grad.abs().sum() > 0 for parameter in network.parameters())
-    seen = [rounding.high.item() for rounding in quantisation.inputs]
+    seen = [rounding.high.item() for rounding in (*quantisation.inputs, *quantisation.means)]
+    assert seen.count(0) == NOT_CALLED[name]
+    assert len(quantisation.means) == (2 if name == "bc_cmt" else 0)
     network.eval()(feats)
-    assert [rounding.high.item() for rounding in quantisation.inputs] == seen
+    assert [rounding.high.item() for rounding in (*quantisation.inputs, *quantisation.means)] == seen
     quantisation.remove()
     assert set(network.state_dict()) == keys
     assert not any(parametrize.is_parametrized(module) for module in network.modules())
     for key, value in network.named_parameters():
         assert torch.equal(value, weights[key]), key
+
+
+def test_the_mean_that_attention_over_time_reads_is_rounded() -> None:
+    layer = models.build("bc_cmt", NETWORKS["bc_cmt"], num_mels=MELS).stages[0][0].attention.train()
+    maps = torch.randn(5, 2, 12, 8, generator=torch.Generator().manual_seed(0))
+    sums, mean = layer.freq(maps)
+    FakeQuantisation(nn.Sequential(nn.Conv1d(2, 2, 1), layer))
+    same, rounded = layer.freq(maps)
+    assert torch.equal(same, sums)
+    step = (mean.max() - mean.min()) / 255
+    assert 0.4 * step < (rounded - mean).abs().max() <= 0.501 * step
 
 
 def test_a_trained_model_is_a_plain_one_and_the_key_costs_nothing_if_it_is_not_set(

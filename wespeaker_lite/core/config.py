@@ -252,7 +252,7 @@ def _typed(expected: Any, value: Any, where: str) -> Any:
 
 
 def to_mapping(section: Any) -> Any:
-    """A dataclass tree as plain mappings and lists, ready for YAML. Fields `added_later` are omitted at their default."""
+    """A dataclass tree as plain mappings and lists, for YAML. Fields `added_later` are omitted at their default."""
     if dataclasses.is_dataclass(section):
         values = ((field, getattr(section, field.name)) for field in dataclasses.fields(section))
         return {

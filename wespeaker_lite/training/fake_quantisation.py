@@ -5,8 +5,8 @@ So the student learns to tolerate the rounding of `deploy/quantise.py`. Source: 
 each output channel, inputs have one step and a zero point, and the first convolution and grouped ones stay in float.
 
 Where it differs from the exported graph: the graph folds norms into the products behind them, which changes the steps
-of those weights, and it may round an input before something is added to it. The inputs of queries, keys and values of
-BC-CMT's 1-D attention stay in float here.
+of those weights. It may round an input before something is added to it, and it also rounds outputs of products, which
+changes embeddings little. In attentive pooling with global context, only weights are rounded here.
 """
 
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from wespeaker_lite.core.errors import InputError
-from wespeaker_lite.models.bc_cmt import GroupedLinear
+from wespeaker_lite.models.bc_cmt import GroupedLinear, TimeAttention
 from wespeaker_lite.models.broadcasting import PointwiseNorm
 from wespeaker_lite.models.masking import full_precision
 
@@ -38,6 +38,11 @@ class FakeQuantisation(nn.Module):
             axes = (1,) if isinstance(layer, GroupedLinear) else tuple(range(1, layer.weight.ndim))
             parametrize.register_parametrization(layer, "weight", RoundedWeight(axes))
             self._hooks.append(layer.register_forward_pre_hook(rounding.before))
+        # Queries, keys and values are one product of the mean over frequency, so none of their layers is called.
+        means = [layer.freq for layer in student.modules() if isinstance(layer, TimeAttention)]
+        self.means = nn.ModuleList(RoundedInput() for _ in means)
+        for layer, rounding in zip(means, self.means, strict=True):
+            self._hooks.append(layer.register_forward_hook(rounding.of_mean))
 
     @property
     def layers(self) -> list[nn.Module]:
@@ -46,8 +51,9 @@ class FakeQuantisation(nn.Module):
 
     def remove(self) -> None:
         """Make the student a plain network again, with the weights as they are before rounding."""
-        for hook, layer in zip(self._hooks, self.layers, strict=True):
+        for hook in self._hooks:
             hook.remove()
+        for layer in self.layers:
             parametrize.remove_parametrizations(layer, "weight", leave_parametrized=False)
 
 
@@ -101,3 +107,9 @@ class RoundedInput(nn.Module):
     def before(self, layer: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
         """A hook that a layer calls before its forward pass."""
         return (self(inputs[0]), *inputs[1:]) if layer.training else None
+
+    def of_mean(
+        self, layer: nn.Module, inputs: tuple[Tensor, ...], outputs: tuple[Tensor, Tensor]
+    ) -> tuple[Tensor, Tensor] | None:
+        """A hook that is called after a `FreqResidual`: round its second output, the mean over frequency."""
+        return (outputs[0], self(outputs[1])) if layer.training else None
