@@ -29,19 +29,27 @@ def test_runs_are_interleaved() -> None:
 
 def test_each_network_is_timed_in_each_way() -> None:
     networks = {"one": small(16), "two": small(64)}
-    found = compare(networks, ["torch", "onnx"], (1, 2), LatencyOptions(seconds=(0.5, 1), repeats=2))
+    found = compare(networks, ["torch", "onnx", "int8"], (1, 2), LatencyOptions(seconds=(0.5, 1), repeats=2))
     rows = {(row["network"], row["runtime"], row["threads"], row["input"]): row for row in found["latency"]}
-    assert len(rows) == len(found["latency"]) == 16
+    assert len(rows) == len(found["latency"]) == 16 + 4  # samples have no file in 8 bits
+    assert ("one", "int8", 1, "feats") in rows
     for row in rows.values():
         assert list(row["seconds"]) == ["0.5", "1"]
         for figures in row["seconds"].values():
             low, high = figures["quartiles"]
             assert 0 < low <= figures["median"] <= high
     sizes = found["bytes"]["two"]
+    assert sizes["feats.int8.onnx"] < sizes["feats.fp16.onnx"]
     assert sizes["feats.w8.onnx"] < sizes["feats.fp16.onnx"] < sizes["feats.onnx"] < sizes["samples.onnx"]
     assert 0 < found["peak_memory"]["one"] < 1 << 30
-    with pytest.raises(InputError, match=r"--runtimes tflite: expected torch, onnx"):
+    with pytest.raises(InputError, match=r"--runtimes tflite: expected torch, onnx, int8, openvino"):
         compare(networks, ["tflite"], (1,), LatencyOptions())
+
+
+def test_openvino_is_an_error_where_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    with pytest.raises(InputError, match="--runtimes openvino: install it first"):
+        compare({"one": small(16)}, ["openvino"], (1,), LatencyOptions(seconds=(0.5,), repeats=1))
 
 
 def test_the_program_adds_the_runtimes(

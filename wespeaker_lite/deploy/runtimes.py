@@ -21,10 +21,13 @@ from wespeaker_lite.deploy import graphs
 from wespeaker_lite.deploy.cost import FRAMES_PER_SECOND, LatencyOptions, times_side_by_side
 from wespeaker_lite.deploy.front_end import FrontEnd
 from wespeaker_lite.deploy.onnx_model import OnnxNetwork
+from wespeaker_lite.deploy.quantise import QuantiseOptions, quantise
 from wespeaker_lite.deploy.storage import stored
 from wespeaker_lite.recipe.experiment import Experiment
 
-RUNTIMES = ("torch", "onnx")
+# `int8`: onnxruntime, products in 8 bits. `openvino`: OpenVINO in 32 bits, if users have installed it.
+RUNTIMES = ("torch", "onnx", "int8", "openvino")
+_CALIBRATION = QuantiseOptions(smallest_cosine=-1.0)  # random weights: all products in 8 bits
 
 
 @dataclass(frozen=True)
@@ -53,8 +56,9 @@ class Row:
     def prepared(self, seconds: float) -> Callable[[], Any]:
         """The function to time, for an utterance of `seconds`."""
         samples, feats = _noise(seconds, self.subject.front_end)
-        if self.runtime == "onnx":
-            network = OnnxNetwork(self.subject.folder / f"{self.input}.onnx", self.threads)
+        if self.runtime != "torch":
+            file = self.subject.folder / f"{self.input}{'.int8' if self.runtime == 'int8' else ''}.onnx"
+            network = (_openvino if self.runtime == "openvino" else OnnxNetwork)(file, self.threads)
             value = torch.from_numpy(samples)[None] if self.input == "samples" else feats
             return lambda: network(value)
         front_end, model = self.subject.front_end, self.subject.model
@@ -77,7 +81,7 @@ def compare(
         input.
 
     Raises:
-        InputError: for an unknown runtime.
+        InputError: for a runtime that is unknown or not installed.
     """
     unknown = set(runtimes) - set(RUNTIMES)
     if unknown:
@@ -85,8 +89,11 @@ def compare(
     before = torch.get_num_threads()
     try:
         with tempfile.TemporaryDirectory() as folder, torch.inference_mode():
-            subjects = [_subject(name, of, Path(folder) / name) for name, of in experiments.items()]
-            rows = [Row(*way) for way in product(subjects, runtimes, threads, ("feats", "samples"))]
+            subjects = [
+                _subject(name, of, Path(folder) / name, "int8" in runtimes) for name, of in experiments.items()
+            ]
+            ways = (Row(*way) for way in product(subjects, runtimes, threads, ("feats", "samples")))
+            rows = [row for row in ways if (row.runtime, row.input) != ("int8", "samples")]  # there is no such file
             return {
                 "latency": list(_latency(rows, options)),
                 "bytes": {subject.name: subject.bytes_of_files() for subject in subjects},
@@ -96,7 +103,7 @@ def compare(
         torch.set_num_threads(before)
 
 
-def _subject(name: str, experiment: Experiment, folder: Path) -> Subject:
+def _subject(name: str, experiment: Experiment, folder: Path, in_int8: bool) -> Subject:
     folder.mkdir()
     torch.manual_seed(0)
     model = models.build(experiment.model["name"], experiment.model, experiment.features.num_mels).eval()
@@ -104,9 +111,23 @@ def _subject(name: str, experiment: Experiment, folder: Path) -> Subject:
     files = {"samples": graphs.of_samples(kind, model, experiment.features, experiment.crop.cmn, {})}
     of_feats = graphs.of_feats(kind, model, experiment.features.num_mels, {})
     files |= {"feats": of_feats, "feats.fp16": stored(of_feats, "fp16"), "feats.w8": stored(of_feats, "int8")}
+    if in_int8:
+        rng = np.random.default_rng(0)
+        noise = [rng.standard_normal((300, experiment.features.num_mels), np.float32) for _ in range(6)]
+        files["feats.int8"] = quantise(of_feats, noise, _CALIBRATION).model
     for file, graph in files.items():
         (folder / f"{file}.onnx").write_bytes(graph.SerializeToString())
     return Subject(name, model, front_end, folder)
+
+
+def _openvino(file: Path, threads: int) -> Callable[[Tensor], Any]:
+    try:
+        import openvino
+    except ImportError as error:
+        raise InputError("--runtimes openvino: install it first: pip install openvino") from error
+    options = {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": "f32"}
+    compiled = openvino.Core().compile_model(str(file), "CPU", options)
+    return lambda value: compiled(value.numpy())
 
 
 def _latency(rows: Sequence[Row], options: LatencyOptions) -> Iterator[dict[str, Any]]:
