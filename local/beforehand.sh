@@ -11,6 +11,7 @@ check_settings() (
   lock "$data" shared || check_made_from
   check_features "$(training_set)"
   inputs=("$train_data/feats.sum" "$train_data/utt2spk" "$train_data/utt2num_frames")
+  if [ -e "$train_data/spk2unlabelled" ]; then inputs+=("$train_data/spk2unlabelled"); fi
   for word; do [ ! -f "$word" ] || inputs+=("$word"); done
   if uses_noise; then
     check_features musan
@@ -24,6 +25,7 @@ check_settings() (
     if [ -n "$cohort_set" ] && [ -e "$fbanks/$cohort_set/feats.scp" ]; then
       options+=(--cohort "$fbanks/$cohort_set")
       inputs+=("$fbanks/$cohort_set/utt2spk")
+      if [ -e "$fbanks/$cohort_set/spk2unlabelled" ]; then inputs+=("$fbanks/$cohort_set/spk2unlabelled"); fi
     fi
     list=$(setting scoring.calibration.list)
     [ -z "$list" ] || inputs+=("$list")

@@ -7,10 +7,10 @@ set -euo pipefail
 # make_fbank SET FROM [SPEED [KIND]]: computes the fbanks of data/<corpus>/FROM, or of its copy by SPEED and KIND. Writes them
 # to SET in the folder of this front end.
 make_fbank() {
-  local dir=$fbanks/$1 from=$data/$2 speed=${3:-1.0} kind=${4-} jobs clips
+  local dir=$fbanks/$1 from=$data/$2 speed=${3:-1.0} kind=${4-} table jobs clips
   local inputs=("$from/audio.list" "$from/utt2spk") words=("$speed" "$ROOT") options=() current=("$data/.lists.stamp")
   [ "$2" != musan ] || current=("$from/.list.stamp")
-  [ ! -e "$from/segments" ] || inputs+=("$from/segments")
+  for table in segments spk2unlabelled; do [ ! -e "$from/$table" ] || inputs+=("$from/$table"); done
   if [ -n "$kind" ]; then
     words+=("$kind" "$seed_of_copies" "$share")
     options+=(--copy "$kind" --seed "$seed_of_copies")

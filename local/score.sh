@@ -17,6 +17,8 @@ if [ -n "$cohort_set" ] && [ -e "$fbanks/$cohort_set/feats.scp" ]; then
   options+=(--cohort-frames "$fbanks/$cohort_set/utt2num_frames")
   inputs+=("$embeddings/$cohort_set/.embed.stamp" "$fbanks/$cohort_set/utt2spk" "$fbanks/$cohort_set/utt2num_frames")
   current+=("$embeddings/$cohort_set/.embed.stamp")
+  unlabelled=$fbanks/$cohort_set/spk2unlabelled
+  if [ -e "$unlabelled" ]; then options+=(--cohort-unlabelled "$unlabelled") inputs+=("$unlabelled"); fi
   # The config of an older model has no section for calibration.
   if list=$(setting scoring.calibration.list 2> /dev/null) && [ -n "$list" ]; then inputs+=("$list"); fi
 else

@@ -22,6 +22,7 @@ train_data=$fbanks/$(training_set)
 [ -e "$data/$train_set/wav.scp" ] || [ -e "$train_data/.fbank.stamp" ] ||
   die "$corpus has no training set ($train_data); evaluate a trained model with --model FILE"
 inputs=("$train_data/feats.sum" "$train_data/utt2spk")
+if [ -e "$train_data/spk2unlabelled" ]; then inputs+=("$train_data/spk2unlabelled"); fi
 current=() options=()
 check_features "$(training_set)"
 if uses_noise; then

@@ -13,6 +13,7 @@ POOL_DIR/pool.yaml, or the file in POOL_YAML, says how they are used:
     mine: {}                                             # the folder mine
     clips: {layout: clips}                               # files SPEAKER-*.flac, one for each speaker
     calls: {max_utterances: 20, max_seconds: 120}        # of each speaker
+    radio: {layout: unlabelled, max_seconds: 36000}      # of unknown speakers, for a student with a teacher
   test:
     calls_test: {folder: calls2/test, corpus: calls}     # ids begin with calls-; its speakers must not be in train
     read: {trials: [read/trials_O, read/trials_H]}       # else trials* in the folder, else made, across sessions

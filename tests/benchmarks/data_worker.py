@@ -29,8 +29,9 @@ from torchaudio.compliance import kaldi
 
 from wespeaker_lite.corpora.augmented_copies import at_snr, simulated_response
 from wespeaker_lite.data.augmentation import SpecAugmentConfig
-from wespeaker_lite.data.crops import Batch, CropConfig, CropDataset, EpochSampler, Request
+from wespeaker_lite.data.crops import Batch, CropConfig, CropDataset
 from wespeaker_lite.data.mel_augmentation import NoiseConfig, ReverbConfig
+from wespeaker_lite.data.sampler import EpochSampler, Request
 from wespeaker_lite.kaldi.arks import ArkWriter
 from wespeaker_lite.kaldi.tables import write_table
 

@@ -85,3 +85,17 @@ def test_what_is_left_out_stays_listed_until_it_is_read(source: Path, tmp_path: 
     write_table(source / "utt2spk", {f"s-{job:02d}": "s" for job in range(1, 13)})  # as stage 1 makes it
     gather(source, tmp_path / "parts", source)
     assert not (source / "left_out").exists()
+
+
+@pytest.mark.parametrize(("kind", "end"), [("", ""), ("noise", "-noise")])
+def test_copies_of_unlabelled_utterances_are_unlabelled(source: Path, tmp_path: Path, kind: str, end: str) -> None:
+    utt2spk = read_table(source / "utt2spk") | {"s-12": "s-12"}
+    write_table(source / "utt2spk", utt2spk)
+    write_table(source / "spk2unlabelled", {"s-12": "yes"})
+    write_parts(tmp_path / "parts", "sp0.9-", end)
+    gather(source, tmp_path / "parts", tmp_path / "out", Copy(speed=0.9, kind=kind))
+    assert read_table(tmp_path / "out/spk2unlabelled") == {"sp0.9-s-12": "yes"}
+    assert read_table(tmp_path / "out/utt2spk")[f"sp0.9-s-12{end}"] == "sp0.9-s-12"
+    (source / "spk2unlabelled").unlink()
+    gather(source, tmp_path / "parts", tmp_path / "out", Copy(speed=0.9, kind=kind))
+    assert not (tmp_path / "out/spk2unlabelled").exists()

@@ -17,6 +17,7 @@ from wespeaker_lite.corpora.lists import (
 )
 from wespeaker_lite.kaldi.tables import read_table
 from wespeaker_lite.kaldi.trials import read_trials
+from wespeaker_lite.kaldi.validate import validate
 
 
 def audio(path: Path, content: bytes = b"audio") -> Path:
@@ -497,3 +498,82 @@ def test_speechocean762_without_its_lists_gets_equal_ones(shared_data: Path, tmp
         if name == "trials_H":
             for enroll, test, _ in pairs[0] | pairs[1]:
                 assert groups[enroll.split("-")[0]] == groups[test.split("-")[0]]
+
+
+# --- Speech without speakers ---
+
+
+def test_a_folder_of_unlabelled_speech_is_added_to_train(tmp_path: Path) -> None:
+    tree(tmp_path / "corpus/train")
+    tree(tmp_path / "corpus/test")
+    for name in ("a.wav", "calls 1/x-y.flac", "calls 1/deep/er/z.opus"):
+        audio(tmp_path / "corpus/unlabelled" / name)
+    make_lists(tmp_path / "corpus", tmp_path / "data", ListOptions())
+    ids = ["unlabelled-a", "unlabelled-calls_1_deep_er_z", "unlabelled-calls_1_x_y"]
+    assert sorted(read_table(tmp_path / "data/train/spk2unlabelled")) == ids
+    utt2spk = read_table(tmp_path / "data/train/utt2spk")
+    assert [utt2spk[name] for name in ids] == ids
+    assert len(utt2spk) == 32 + 3
+    audio_of = read_table(tmp_path / "data/train/wav.scp")
+    assert audio_of["unlabelled-calls_1_x_y"] == str(tmp_path / "corpus/unlabelled/calls 1/x-y.flac")
+    assert not (tmp_path / "data/test/spk2unlabelled").exists()
+    validate(tmp_path / "data/train", feats=False)
+
+
+def test_an_unlabelled_data_dir_needs_no_speakers(tmp_path: Path) -> None:
+    audio(tmp_path / "unlabelled/one.wav")
+    text(tmp_path / "unlabelled/wav.scp", "call-1 one.wav", "unused one.wav")
+    text(tmp_path / "unlabelled/segments", "call-1-b call-1 1.5 3", "call-1-a call-1 0 1.5")
+    tree(tmp_path / "test")
+    sets, _ = read_corpus(tmp_path, ListOptions())
+    part = sets["train"]
+    assert part.wavs == {"call-1": str(tmp_path / "unlabelled/one.wav")}
+    assert part.segments == {"unlabelled-call_1_a": "call-1 0 1.5", "unlabelled-call_1_b": "call-1 1.5 3"}
+    assert part.utt2spk == {name: name for name in part.segments}
+    assert part.unlabelled == set(part.segments)
+    (tmp_path / "unlabelled/segments").unlink()
+    part = read_corpus(tmp_path, ListOptions())[0]["train"]
+    assert set(part.wavs) == {"unlabelled-call_1", "unlabelled-unused"}
+
+
+def test_a_data_dir_may_list_its_unlabelled_utterances(tmp_path: Path) -> None:
+    folder = kaldi_dir(tmp_path / "train")
+    audio(folder / "c.wav")
+    for name, line in (("wav.scp", "c c.wav"), ("utt2spk", "c c"), ("spk2unlabelled", "c yes")):
+        old = (folder / name).read_text() if (folder / name).exists() else ""
+        (folder / name).write_text(f"{old}{line}\n")
+    part = read_set(folder)
+    assert part.unlabelled == {"c"}
+    assert part.of_speakers({"a", "b"}).unlabelled == set()
+    (tmp_path / "train").rename(tmp_path / "test")
+    with pytest.raises(InputError, match="'c' is unlabelled: trials need speakers"):
+        read_corpus(tmp_path, ListOptions())
+
+
+def test_a_random_split_puts_unlabelled_utterances_into_train(tmp_path: Path) -> None:
+    names = [f"s{n}-{m}" for n in range(4) for m in range(2)]
+    audio(tmp_path / "one.wav")
+    text(tmp_path / "wav.scp", *(f"{name} one.wav" for name in [*names, "x", "y"]))
+    text(tmp_path / "utt2spk", *(f"{name} {name[:2]}" for name in names), "x x", "y y")
+    text(tmp_path / "spk2unlabelled", "x yes", "y yes")
+    for seed in range(5):
+        sets, _ = read_corpus(tmp_path, ListOptions(seed=seed, test_share=0.5))
+        assert sets["train"].unlabelled == {"x", "y"}
+        assert len(set(sets["test"].utt2spk.values())) == 2
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        (["unlabelled/a.wav", "anna/b.wav"], "unlabelled: put the speakers into"),
+        (["unlabelled/a.txt", "train/anna/b.wav"], "unlabelled: no audio file"),
+        (["unlabelled/a.m4a", "train/anna/b.wav"], "cannot be read; convert it"),
+        (["unlabelled/a b.wav", "unlabelled/a-b.wav", "train/anna/b.wav"], "both get the id 'unlabelled-a_b'"),
+        (["unlabelled/a.wav", "train/unlabelled/a.wav"], "utterance 'unlabelled-a' is in both sets"),
+    ],
+)
+def test_unlabelled_speech_that_cannot_be_used_is_an_error(tmp_path: Path, files: list[str], message: str) -> None:
+    for name in files:
+        audio(tmp_path / name)
+    with pytest.raises(InputError, match=message):
+        read_corpus(tmp_path, ListOptions())

@@ -105,6 +105,8 @@ def test_lists_of_removed_sets_are_removed(pool: Path, tmp_path: Path) -> None:
         ("train: {big: {max_utterance: 1}}", "unknown key 'max_utterance'; did you mean 'max_utterances'"),
         ("train: {big: {max_seconds: -1}}", "max_seconds: -1.0 does not lie in"),
         ("train: {nowhere: {}}", "nowhere: no such folder"),
+        ("train: {nowhere: {layout: unlabelled}}", "nowhere: no such folder"),
+        ("test: {big_test: {layout: unlabelled}}", "test.big_test: 'x_day0_u0' is unlabelled: trials need speakers"),
         ("test: {big_test: {trials: [none]}}", "none: no such file"),
         ("", "names no set"),
     ],
@@ -112,3 +114,23 @@ def test_lists_of_removed_sets_are_removed(pool: Path, tmp_path: Path) -> None:
 def test_a_bad_pool_is_refused(pool: Path, text: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
         read_pool(pool, config(pool, text), ListOptions())
+
+
+def test_unlabelled_corpora_have_no_speakers(pool: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    def train(text: str) -> dict[str, str]:
+        make_pool_lists(pool, config(pool, f"train: {{small: {{}}, {text}}}"), tmp_path / "data", ListOptions())
+        return read_table(tmp_path / "data/train/utt2spk")
+
+    with caplog.at_level("INFO"):
+        utt2spk = train("big: {layout: unlabelled}")
+    unlabelled = read_table(tmp_path / "data/train/spk2unlabelled")
+    assert len(unlabelled) == 12
+    assert unlabelled["big-a_day0_u3"] == "yes"
+    assert {name for name, speaker in utt2spk.items() if name == speaker} == unlabelled.keys()
+    assert set(utt2spk.values()) - unlabelled.keys() == {"small-a", "small-b"}
+    assert "train.big: 0 utterances of 0 speakers and 12 unlabelled ones" in caplog.text
+    assert "data/train: 2 utterances of 2 speakers and 12 unlabelled ones" in caplog.text
+    assert len(train("big: {layout: unlabelled, max_utterances: 5}")) == 2 + 5  # of all, not of a speaker
+    assert len(train("big: {layout: unlabelled, max_seconds: 1.6}")) == 2 + 3
+    train("big: {}")
+    assert not (tmp_path / "data/train/spk2unlabelled").exists()

@@ -10,15 +10,14 @@ import kaldiio
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
 from wespeaker_lite.core.config import from_mapping
 from wespeaker_lite.core.errors import InputError
 from wespeaker_lite.core.files import write_lines
 from wespeaker_lite.data.augmentation import SpecAugmentConfig
-from wespeaker_lite.data.crops import Batch, CropConfig, CropDataset, EpochSampler, Request
+from wespeaker_lite.data.crops import Batch, CropConfig, CropDataset
+from wespeaker_lite.data.sampler import EpochSampler, Request
 from wespeaker_lite.kaldi.arks import ArkWriter
 from wespeaker_lite.kaldi.tables import read_table, write_table
 
@@ -207,49 +206,6 @@ def test_a_crop_needs_frames() -> None:
         from_mapping(CropConfig, {"frames": 0}, "here")
 
 
-# the sampler
-
-
-def numbers(sampler: EpochSampler) -> list[list[int]]:
-    return [request.numbers.tolist() for request in sampler]
-
-
-def test_an_epoch_has_every_utterance_once_except_an_incomplete_batch() -> None:
-    sampler = EpochSampler(23, 5, seed=0, epoch=0)
-    batches = numbers(sampler)
-    assert [len(batch) for batch in batches] == [5] * len(sampler) == [5] * 4
-    assert len({number for batch in batches for number in batch}) == 20
-    assert batches == numbers(EpochSampler(23, 5, seed=0, epoch=0))
-    assert batches != numbers(EpochSampler(23, 5, seed=0, epoch=1))
-    assert batches != numbers(EpochSampler(23, 5, seed=1, epoch=0))
-    assert all(request.epoch == 9 for request in EpochSampler(23, 5, seed=1, epoch=9))
-
-
-def test_many_epochs_use_all_utterances_equally() -> None:
-    counts = Counter(
-        number for epoch in range(500) for batch in numbers(EpochSampler(23, 5, 0, epoch)) for number in batch
-    )
-    assert set(counts) == set(range(23))
-    assert min(counts.values()) > 390  # of 500 * 20 / 23 = 435
-
-
-@given(start=st.integers(0, 7))
-def test_an_epoch_resumes_where_it_was_interrupted(start: int) -> None:
-    whole = numbers(EpochSampler(100, 13, seed=3, epoch=4))
-    rest = EpochSampler(100, 13, seed=3, epoch=4, start_batch=start)
-    assert numbers(rest) == whole[start:]
-    assert len(rest) == len(whole) - start
-
-
-@pytest.mark.parametrize("world_size", [2, 3, 6])
-def test_ranks_share_the_global_batches(world_size: int) -> None:
-    whole = numbers(EpochSampler(50, 12, seed=3, epoch=4))
-    ranks = [numbers(EpochSampler(50, 12, 3, 4, rank=rank, world_size=world_size)) for rank in range(world_size)]
-    for batch, shares in zip(whole, zip(*ranks, strict=True), strict=True):
-        assert sorted(batch) == sorted(number for share in shares for number in share)
-        assert {len(share) for share in shares} == {12 // world_size}
-
-
 def test_long_epochs_repeat_the_utterances_with_new_crops(directory: Path) -> None:
     data = dataset(directory)
     sampler = EpochSampler(6, 4, seed=0, epoch=0, num_batches=6)
@@ -259,47 +215,41 @@ def test_long_epochs_repeat_the_utterances_with_new_crops(directory: Path) -> No
     assert len({float(crop[0, 0]) for crop in torch.cat(long)}) > 1
 
 
-GROUPS = np.repeat([0, 1, 2], [1, 3, 20])  # the speaker of each of 24 utterances
-
-
-def test_all_speakers_get_the_same_number_of_crops() -> None:
-    sampler = EpochSampler(24, 6, seed=1, epoch=2, num_batches=10, groups=GROUPS)
-    crops = np.concatenate([request.numbers for request in sampler])
-    assert np.bincount(GROUPS[crops % 24]).tolist() == [20, 20, 20]
-    assert len(set(crops.tolist())) == 60  # no crop twice: an utterance that comes again has the number of another pass
-    taken = np.bincount(crops % 24, minlength=24)
-    assert taken[0] == 20
-    assert sorted(taken[1:4]) == [6, 7, 7]
-    assert set(taken[4:]) == {1}  # a speaker's utterances take turns
-    for batch in sampler:
-        assert np.bincount(GROUPS[batch.numbers % 24]).tolist() == [2, 2, 2]
-
-
-def test_sampling_by_group_depends_only_on_seed_and_epoch() -> None:
-    whole = numbers(EpochSampler(24, 6, seed=1, epoch=2, groups=GROUPS))
-    assert whole == numbers(EpochSampler(24, 6, seed=1, epoch=2, groups=GROUPS))
-    assert whole != numbers(EpochSampler(24, 6, seed=1, epoch=3, groups=GROUPS))
-    assert whole != numbers(EpochSampler(24, 6, seed=2, epoch=2, groups=GROUPS))
-    assert whole[2:] == numbers(EpochSampler(24, 6, seed=1, epoch=2, groups=GROUPS, start_batch=2))
-    ranks = [numbers(EpochSampler(24, 6, 1, 2, rank=rank, world_size=2, groups=GROUPS)) for rank in range(2)]
-    for batch, shares in zip(whole, zip(*ranks, strict=True), strict=True):
-        assert (batch[::2], batch[1::2]) == shares
-
-
 def test_groups_are_speakers_or_corpora_in_the_prefix_of_ids(directory: Path) -> None:
     data = dataset(directory)
     assert data.groups("utterance") is None
     assert data.groups("speaker").tolist() == data.labels.tolist()
     with pytest.raises(InputError, match="is not of the form CORPUS-SPEAKER"):
         data.groups("corpus")
-    data.classes = [f"{'sp0.9-' * (index % 2)}{'ba'[index % 2]}-{name}" for index, name in enumerate(data.classes)]
-    assert data.groups("corpus").tolist() == [1 - label % 2 for label in data.labels]
-    data.classes = ["sp0.9-a-x"] * len(data.classes)
+    corpus = {"A": "b-A", "B": "sp0.9-a-B", "C": "b-C"}
+    write_table(directory / "utt2spk", {key: corpus[key[0]] for key in LENGTHS})
+    data = dataset(directory)
+    assert data.groups("corpus").tolist() == [0 if name.startswith("B") else 1 for name in data.utterances]
+    write_table(directory / "utt2spk", dict.fromkeys(LENGTHS, "sp0.9-a-x"))
+    data = dataset(directory)
     assert set(data.groups("corpus").tolist()) == {0}
 
 
-def test_invalid_batches_are_refused() -> None:
-    with pytest.raises(InputError, match="a batch of 10 cannot be shared evenly by 4 processes"):
-        EpochSampler(100, 10, 0, 0, world_size=4)
-    with pytest.raises(InputError, match="9 utterances do not fill one batch of 10"):
-        EpochSampler(9, 10, 0, 0)
+def test_unlabelled_utterances_have_no_class(directory: Path, caplog: pytest.LogCaptureFixture) -> None:
+    assert dataset(directory).labelled is None
+    speakers = {"A-1": "a-A", "A-2": "b-A-2", "B-1": "b-B-1", "B-2": "b-B-2", "C-1": "a-C", "C-2": "a-C"}
+    write_table(directory / "utt2spk", speakers)
+    write_table(directory / "spk2unlabelled", dict.fromkeys(("b-A-2", "b-B-1"), "yes"))
+    data = dataset(directory)
+    assert data.classes == ["a-A", "a-C", "b-B-2"]
+    assert data.labels.tolist() == [0, -1, -1, 2, 1, 1]
+    assert (data.num_unlabelled, data.labelled.tolist()) == (2, [True, False, False, True, True, True])
+    assert get(data, [2, 4]).labels.tolist() == [-1, 1]
+    assert len({data.groups("speaker")[n] for n in (0, 1, 2, 3)}) == 4
+    assert data.groups("corpus").tolist() == [0, 1, 1, 1, 0, 0]
+    with caplog.at_level(logging.INFO):
+        known = CropDataset(directory, data.config, 7, labelled_only=True)
+    assert "2 unlabelled utterances are left out" in caplog.text
+    assert list(known.utterances) == ["A-1", "B-2", "C-1", "C-2"]
+    assert (known.labels.tolist(), known.num_unlabelled) == ([0, 2, 1, 1], 0)
+    assert known.num_frames.tolist() == [31, 50, 80, 200]  # reading compares them with the arks
+    assert get(known, [0, 1, 2, 3]).labels.tolist() == [0, 2, 1, 1]
+    assert known.groups("corpus").tolist() == [0, 1, 0, 0]
+    write_table(directory / "spk2unlabelled", dict.fromkeys(speakers.values(), "yes"))
+    with pytest.raises(InputError, match="all utterances are unlabelled"):
+        dataset(directory)

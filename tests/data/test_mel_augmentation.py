@@ -14,7 +14,7 @@ from wespeaker_lite.audio.fbank import Acoustics
 from wespeaker_lite.core.config import from_mapping
 from wespeaker_lite.core.errors import InputError
 from wespeaker_lite.data.augmentation import SpecAugmentConfig, pick, uniforms
-from wespeaker_lite.data.crops import Batch, CropConfig, CropDataset, Request
+from wespeaker_lite.data.crops import Batch, CropConfig, CropDataset
 from wespeaker_lite.data.mel_augmentation import (
     NAT,
     NOISE_KINDS,
@@ -25,6 +25,7 @@ from wespeaker_lite.data.mel_augmentation import (
     draw_snr,
     energies_of,
 )
+from wespeaker_lite.data.sampler import Request
 from wespeaker_lite.kaldi.arks import ArkWriter
 from wespeaker_lite.kaldi.tables import write_table
 

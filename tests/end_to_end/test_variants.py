@@ -12,7 +12,7 @@ import pytest
 import soundfile
 import yaml
 
-from tests.end_to_end.checkout import Checkout
+from tests.end_to_end.checkout import OVERRIDES, Checkout
 from wespeaker_lite.kaldi.tables import read_table, write_table
 
 FROM_SERVER = True
@@ -199,6 +199,42 @@ def test_a_trained_model_is_evaluated_elsewhere_without_training(checkout: Check
     assert all(abs(ours[name] - theirs[name]).max() < 1e-4 for name in theirs)
     said = checkout.bad("--corpus", "own", "--corpus-dir", str(tmp_path / "speech"), "--stage", "4")
     assert "own has no training set" in said
+
+
+def test_unlabelled_speech_trains_the_student_alone_and_is_not_scored(checkout: Checkout, tmp_path: Path) -> None:
+    given, speech = checkout.folder / "data/mini/corpus", tmp_path / "speech"
+    shutil.copytree(given, speech)
+    shutil.move(speech / "train/sim010005", speech / "unlabelled/somebody")
+    (checkout.folder / "conf/of_own.yaml").write_text(f"base: teacher.yaml\n{OVERRIDES}")
+    (checkout.folder / "conf/partly.yaml").write_text(
+        "base: of_own.yaml\naugment: {speeds: [0.9]}\ntrain: {unlabelled_share: 0.25}\n"
+        "distill: {teacher: conf/of_own.yaml, terms: [{name: label}, {name: embedding}, {name: attention}]}\n"
+        "scoring: {scorings: [cosine, asnorm, cosine_linear], top_n: 3}\n"
+    )
+    own = ("--corpus", "own", "--corpus-dir", str(speech), "--data-name", "partly", "--config", "conf/partly.yaml")
+    said = checkout.good(*own, "--stop-stage", "6")
+    assert "train: 20 utterances of 5 speakers and 4 unlabelled ones" in said
+    assert "4 unlabelled utterances are not in the cohort" in said
+    exp, data = checkout.folder / "exp/partly", checkout.folder / "data/partly"
+    said = (exp / "partly/train.log").read_text()
+    assert "40 utterances of 10 speakers and 8 unlabelled ones" in said
+    said = (exp / "of_own/train.log").read_text()
+    assert "4 unlabelled utterances are left out" in said
+    assert "20 utterances of 5 speakers from" in said
+    joined = read_table(data / "train_aug_sp0.9/spk2unlabelled")
+    assert len(joined) == 8
+    assert read_table(data / "train_aug_sp0.9/utt2spk").items() >= {(name, name) for name in joined}
+    trials = (exp / "partly/scores/calibration.cosine.score").read_text()
+    assert "unlabelled" not in trials
+    assert "sim010004" in trials
+    assert checkout.good(*own, "--stop-stage", "6").count("done already") >= 8
+    # A speaker that becomes known is another label of the same audio.
+    stamp = (exp / "of_own/.train.stamp").read_text()
+    shutil.move(speech / "unlabelled/somebody", speech / "train/sim010005")
+    (speech / "unlabelled").rmdir()
+    checkout.good(*own, "--stop-stage", "3", "--set", "train.unlabelled_share=0.0")
+    assert not (data / "train_aug_sp0.9/spk2unlabelled").exists()
+    assert (exp / "of_own/.train.stamp").read_text() != stamp
 
 
 @pytest.mark.parametrize("origin", ["elsewhere", "Kaldi"])

@@ -12,7 +12,8 @@ from tests.training.learners import NETWORKS, TERMS, batch_of, learner_of
 from wespeaker_lite import models
 from wespeaker_lite.core.devices import explain_out_of_memory
 from wespeaker_lite.core.errors import InputError
-from wespeaker_lite.data.crops import CropDataset, Request
+from wespeaker_lite.data.crops import CropDataset
+from wespeaker_lite.data.sampler import Request
 from wespeaker_lite.extraction.extract import embed
 from wespeaker_lite.recipe.experiment import Experiment
 from wespeaker_lite.training.learner import Learner

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from wespeaker_lite.core.errors import InputError
 from wespeaker_lite.core.files import write_lines
 from wespeaker_lite.kaldi.combine import combine
+from wespeaker_lite.kaldi.data_dir import unlabelled_speakers
 from wespeaker_lite.kaldi.fix import fix
 from wespeaker_lite.kaldi.split import shares_of, split
 from wespeaker_lite.kaldi.subset import Selection, subset
@@ -337,6 +338,27 @@ def test_a_table_that_not_all_have_is_left_out_with_a_warning(
     assert "spk2gender: left out" in caplog.text
     assert not (tmp_path / "joined" / "spk2gender").exists()
     assert validate(tmp_path / "joined") == (9, 4)
+
+
+def test_unlabelled_utterances_stay_so_in_parts_and_joined_sets(source: Path, tmp_path: Path) -> None:
+    mixed = make(tmp_path / "mixed", {"A-9": "A", "D-1": "D-1", "E-1": "E-1"})
+    write_table(mixed / "spk2unlabelled", {"D-1": "yes", "E-1": "yes"})
+    assert combine(tmp_path / "joined", [source, mixed]) == 11
+    assert unlabelled_speakers(tmp_path / "joined") == {"D-1", "E-1"}
+    assert combine(tmp_path / "joined", [mixed, source]) == 11
+    assert unlabelled_speakers(tmp_path / "joined") == {"D-1", "E-1"}
+    validate(tmp_path / "joined")
+    split(tmp_path / "joined", 11, tmp_path / "parts", per_utt=True)
+    parts = [tmp_path / "parts" / str(part) for part in range(1, 12)]
+    assert sorted(name for part in parts for name in unlabelled_speakers(part)) == ["D-1", "E-1"]
+    (tmp_path / "list").write_text("A-9\nE-1\n")
+    subset(tmp_path / "joined", tmp_path / "few", Selection(utts=str(tmp_path / "list")))
+    assert unlabelled_speakers(tmp_path / "few") == {"E-1"}
+    edit(mixed / "utt2spk", "D-1 D-1\n", "")
+    fix(mixed)
+    assert unlabelled_speakers(mixed) == {"E-1"}
+    combine(tmp_path / "joined", [source])
+    assert unlabelled_speakers(tmp_path / "joined") == set()
 
 
 # the program

@@ -298,3 +298,34 @@ def test_the_file_for_verification_is_written(
     (tmp_path / "verify.json").write_text('{"mean": [1], "thresholds": {}}')
     with pytest.raises(InputError, match=r"verify\.json: not what stage 6 writes"):
         read_verification(tmp_path / "final.pt")
+
+
+def test_unlabelled_utterances_are_in_no_cohort_mean_plda_or_calibration(
+    tmp_path: Path, training: Training, caplog: pytest.LogCaptureFixture
+) -> None:
+    def written(folder: Path, unknown: dict[str, np.ndarray]) -> tuple[Path, Path, None]:
+        vectors = {name: training.embeddings.vectors[row] for name, row in training.embeddings.index.items()} | unknown
+        with ArkWriter(folder / "xvector") as writer:
+            for name, vector in vectors.items():
+                writer.write(name, vector)
+        write_table(folder / "utt2spk", dict(training.utt2spk) | {name: name for name in unknown})
+        return folder / "xvector.scp", folder / "utt2spk", None
+
+    size = training.embeddings.vectors.shape[1]
+    unknown = {name: np.full(size, 100 * n, np.float32) for n, name in enumerate(("a", "t00-zz", "z"))}
+    mixed, plain = written(tmp_path / "mixed", unknown), written(tmp_path / "plain", {})
+    write_table(tmp_path / "list", dict.fromkeys(unknown, "yes"))
+    options = CalibrationOptions(trials=40)
+    for scorings in (PLAIN, ("cosine_linear",), ("plda", "cosine_linear")):
+        expected = read_training(*plain, ScoringOptions(scorings, calibration=options))
+        cohort, read = read_training(*mixed, ScoringOptions(scorings, calibration=options), tmp_path / "list")
+        assert list(cohort.embeddings.index) == list(expected[0].embeddings.index)
+        np.testing.assert_array_equal(cohort.embeddings.vectors, expected[0].embeddings.vectors)
+        np.testing.assert_array_equal(cohort.mean, expected[0].mean)
+        if read is not None:
+            assert read.utt2spk == training.utt2spk
+            assert sorted(read.embeddings.index) == sorted(expected[1].embeddings.index)
+            assert (read.trials.enroll, read.trials.test) == (expected[1].trials.enroll, expected[1].trials.test)
+    write_table(tmp_path / "list", dict.fromkeys({*unknown, *training.utt2spk.values()}, "yes"))
+    assert read_training(*mixed, ScoringOptions(PLAIN), tmp_path / "list") == (None, None)
+    assert "all utterances are unlabelled, so there is no cohort" in caplog.text

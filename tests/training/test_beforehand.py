@@ -1,5 +1,6 @@
 """Settings that do not fit the data end a run before anything is trained."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import yaml
 from wespeaker_lite.core.config import to_mapping
 from wespeaker_lite.core.errors import InputError
 from wespeaker_lite.kaldi.arks import ArkWriter
-from wespeaker_lite.kaldi.tables import write_table
+from wespeaker_lite.kaldi.tables import read_table, write_table
 from wespeaker_lite.recipe import trained_model
 from wespeaker_lite.recipe.experiment import Experiment, from_given
 from wespeaker_lite.training.beforehand import check_training
@@ -95,3 +96,25 @@ def test_given_embeddings_must_have_all_training_utterances(
         check_training(job, 1)
     write_table("given.scp", {f"s{speaker}-{number}": "given.ark:5" for speaker in range(5) for number in range(8)})
     check_training(job, 1)
+
+
+def test_each_batch_needs_labelled_crops_and_the_set_a_speaker(
+    small: Callable[..., Experiment], small_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(small_data, "data")
+    speakers = read_table("data/utt2spk")
+    write_table("given.scp", dict.fromkeys(speakers, "given.ark:5"))
+    few = small(distill=EMBEDDED, train={"unlabelled_share": 0.8})
+    job = Job(written(tmp_path / "config.yaml", few), Path("data"), tmp_path)
+    for unknown, said in (
+        (["s4"], "1.6 labelled ones, and each of 2 processes needs one"),
+        (set(speakers.values()), "all utterances are unlabelled"),
+    ):
+        own = {utterance: utterance for utterance, speaker in speakers.items() if speaker in unknown}
+        write_table("data/utt2spk", speakers | own)
+        write_table("data/spk2unlabelled", dict.fromkeys(own, "yes"))
+        with pytest.raises(InputError, match=said):
+            check_training(job, 2)
+        if len(own) < len(speakers):
+            check_training(job, 1)

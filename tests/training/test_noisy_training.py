@@ -12,8 +12,9 @@ import torch
 from wespeaker_lite.core.config import to_mapping
 from wespeaker_lite.core.errors import InputError
 from wespeaker_lite.data import resident
-from wespeaker_lite.data.crops import CropDataset, Request
+from wespeaker_lite.data.crops import CropDataset
 from wespeaker_lite.data.mel_augmentation import Tensors
+from wespeaker_lite.data.sampler import Request
 from wespeaker_lite.kaldi.arks import ArkWriter
 from wespeaker_lite.kaldi.tables import write_table
 from wespeaker_lite.recipe import resolved, trained_model
@@ -105,8 +106,8 @@ def test_training_on_crops_cut_on_a_device_gives_the_same_weights(
     mapped = trained(experiment, small_data, noise, tmp_path / "mapped")
     init = CropDataset.__init__
 
-    def resident_from_the_start(self: CropDataset, directory: Path, *rest: object) -> None:
-        init(self, directory, *rest)
+    def resident_from_the_start(self: CropDataset, directory: Path, *rest: object, **options: object) -> None:
+        init(self, directory, *rest, **options)
         self.make_resident(torch.device("cpu"))
 
     monkeypatch.setattr(CropDataset, "__init__", resident_from_the_start)

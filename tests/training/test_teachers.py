@@ -1,6 +1,7 @@
 """Training with a teacher: its weights do not change, every term is logged, and a mismatch is an error."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,9 +15,10 @@ from wespeaker_lite.core.errors import InputError
 from wespeaker_lite.data.crops import CropDataset
 from wespeaker_lite.distill.outputs import outputs_of
 from wespeaker_lite.kaldi.arks import ArkWriter
-from wespeaker_lite.recipe import trained_model
-from wespeaker_lite.recipe.experiment import Experiment, from_given
-from wespeaker_lite.training.job import build_learner
+from wespeaker_lite.kaldi.tables import read_table, write_table
+from wespeaker_lite.recipe import resolved, trained_model
+from wespeaker_lite.recipe.experiment import Experiment, from_given, load
+from wespeaker_lite.training.job import Job, build_learner, open_dataset
 from wespeaker_lite.training.learner import Learner
 from wespeaker_lite.training.trainer import Trainer
 
@@ -293,3 +295,91 @@ def test_centroids_of_the_speakers_are_used_as_a_head(small: Small, small_data: 
             expected = 20 * (unit[index] @ mean) / np.sqrt((mean**2).sum())
             assert shown.cosine_logits[row, speaker].item() == pytest.approx(expected, abs=1e-4)
     assert learner(torch.randn(2, 40, 10), torch.tensor([0, 3]), indices, epoch=1.0).total.isfinite()
+
+
+@pytest.fixture
+def partly_labelled(small_data: Path, tmp_path: Path) -> Path:
+    """The small data, with the utterances of speaker s4 unlabelled."""
+    data = tmp_path / "partly"
+    shutil.copytree(small_data, data)
+    speakers = read_table(data / "utt2spk")
+    unknown = [utterance for utterance, speaker in speakers.items() if speaker == "s4"]
+    write_table(data / "utt2spk", speakers | {utterance: utterance for utterance in unknown})
+    write_table(data / "spk2unlabelled", dict.fromkeys(unknown, "yes"))
+    return data
+
+
+def test_unlabelled_utterances_train_by_embeddings_alone(
+    small: Small, partly_labelled: Path, teacher: Path, tmp_path: Path
+) -> None:
+    terms = [{"name": "embedding"}, {"name": "similarity", "against": "bank"}]
+    section = {"embeddings": str(tmp_path / "xvector.scp"), "terms": terms}
+    experiment = small(distill=section, train={"epochs": 2, "unlabelled_share": 0.5, "sampling": "speaker"})
+    dataset = CropDataset(partly_labelled, experiment.crop, 0)
+    vectors = np.random.default_rng(0).normal(size=(40, 12)).astype(np.float32)
+    with ArkWriter(tmp_path / "xvector") as writer:
+        for name, vector in zip(dataset.utterances, vectors, strict=True):
+            writer.write(name, vector)
+    learner = build_learner(experiment, dataset)
+    Trainer(learner, dataset, experiment, tmp_path / "out").run()
+    assert trained_model.load(tmp_path / "out/final.pt").classes == ["s0", "s1", "s2", "s3"]
+    lines = [json.loads(line) for line in (tmp_path / "out/metrics.jsonl").read_text().splitlines()]
+    assert all(np.isfinite(line["loss"]) and 0 <= line["accuracy"] <= 1 for line in lines)
+    # In a batch of unlabelled crops alone, the gradient is that of the terms, and the head gets none.
+    feats, indices = torch.randn(6, 40, 10), torch.arange(34, 40)
+    losses = learner(feats, torch.full((6,), -1), indices, epoch=1.0)
+    assert losses.total.item() == pytest.approx(
+        sum(losses.weighted[name].item() for name in ("embedding", "similarity"))
+    )
+    learner.zero_grad()
+    losses.total.backward()
+    assert learner.head.weight.grad.abs().sum() == 0
+    target = torch.from_numpy(vectors[34:])
+    ours = learner.terms["embedding"].projection(learner.student(feats))
+    expected = (1 - torch.cosine_similarity(ours, target)).mean().item()
+    assert losses.parts["embedding"].item() == pytest.approx(expected, abs=1e-3)
+
+
+def test_no_centroid_has_unlabelled_utterances(small: Small, partly_labelled: Path, tmp_path: Path) -> None:
+    section = {"embeddings": "set below", "classifier": "centroids", "terms": BOTH[:1]}
+    experiment = small(distill=section)
+    dataset = CropDataset(partly_labelled, experiment.crop, 0)
+    vectors = np.random.default_rng(0).normal(size=(40, 12)).astype(np.float32)
+    with ArkWriter(tmp_path / "xvector") as writer:
+        for name, vector in zip(dataset.utterances, vectors, strict=True):
+            writer.write(name, vector)
+    learner = build_learner(experiment, dataset, "", str(tmp_path / "xvector.scp"))
+    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    means = np.stack([unit[8 * n : 8 * n + 8].mean(0) for n in range(4)])
+    means /= np.linalg.norm(means, axis=1, keepdims=True)
+    np.testing.assert_allclose(learner.teacher.head.head.weight[0].numpy(), means, atol=1e-5)
+
+
+def test_a_teacher_of_other_speeds_gives_unlabelled_crops_no_margin(
+    small: Small, small_data: Path, tmp_path: Path
+) -> None:
+    ours, more = [f"s{n}" for n in range(5)], ["s0", "s1", "s2", "s3", "s4", "sp0.9-s4"]
+    learner = learner_with(small, small_data, tmp_path / "t.pt", more, ours)
+    embeddings, labels = torch.randn(3, learner.teacher.embed_dim), torch.tensor([-1, 4, -1])
+    cosines, logits = learner.teacher.head.cosines_and_logits(embeddings, labels)
+    same = (logits / learner.teacher.head.scale - cosines).abs() < 1e-6
+    assert same.all(1).tolist() == [True, False, True]
+
+
+def test_without_kd_terms_unlabelled_utterances_are_left_out(
+    small: Small, small_data: Path, partly_labelled: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = tmp_path / "config.yaml"
+    resolved.write(config, to_mapping(small(train={"epochs": 1, "unlabelled_share": 0.5})))
+    with caplog.at_level("INFO"):
+        dataset = open_dataset(Job(config, partly_labelled, tmp_path), load(config))
+    assert "8 unlabelled utterances are left out" in caplog.text
+    assert "32 utterances of 4 speakers from" in caplog.text
+    assert (len(dataset), dataset.classes) == (32, ["s0", "s1", "s2", "s3"])
+    kd = student(small, BOTH, train={"unlabelled_share": 0.5})
+    with caplog.at_level("INFO"):
+        dataset = open_dataset(Job(config, partly_labelled, tmp_path), kd)
+    assert len(dataset) == 40
+    assert "32 utterances of 4 speakers and 8 unlabelled ones from" in caplog.text
+    with pytest.raises(InputError, match=r"train.unlabelled_share is set, but no utterance is unlabelled"):
+        open_dataset(Job(config, small_data, tmp_path), kd)

@@ -4,6 +4,7 @@ import argparse
 
 from wespeaker_lite.bin import run
 from wespeaker_lite.kaldi.combine import combine
+from wespeaker_lite.kaldi.data_dir import unlabelled_speakers
 from wespeaker_lite.kaldi.fix import fix
 from wespeaker_lite.kaldi.split import split
 from wespeaker_lite.kaldi.subset import Selection, subset
@@ -16,7 +17,9 @@ def main() -> None:
     match args.command:
         case "validate":
             utterances, speakers = validate(args.dir, feats=args.feats, wav=args.wav)
-            print(f"{args.dir}: valid, {utterances} utterances of {speakers} speakers")
+            unlabelled = len(unlabelled_speakers(args.dir))
+            placeholders = f" and {unlabelled} placeholders of unknown ones" if unlabelled else ""
+            print(f"{args.dir}: valid, {utterances} utterances of {speakers - unlabelled} speakers{placeholders}")
         case "fix":
             changed = fix(args.dir)
             for name, dropped in changed.items():

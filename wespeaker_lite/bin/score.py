@@ -31,6 +31,9 @@ def main() -> None:
         help="embeddings of the training set: their mean is subtracted, and they are the cohort",
     )
     parser.add_argument("--cohort-utt2spk", metavar="FILE", help="utterance and speaker of the cohort")
+    parser.add_argument(
+        "--cohort-unlabelled", metavar="FILE", help="spk2unlabelled of the cohort: these utterances are not used"
+    )
     parser.add_argument("--cohort-frames", metavar="FILE", help="utt2num_frames of the cohort, for QMF")
     parser.add_argument(
         "--cohort-per",
@@ -76,7 +79,9 @@ def main() -> None:
     utt2spk = options.cohort_utt2spk if options.cohort_per == "speaker" else None
     cohort, training = None, None
     if options.cohort:
-        cohort, training = read_training(options.cohort, utt2spk, options.cohort_frames, scoring)
+        cohort, training = read_training(
+            options.cohort, utt2spk, options.cohort_frames, scoring, options.cohort_unlabelled
+        )
     embeddings = read_embeddings(options.embeddings, options.frames)
     trials = score_lists(embeddings, cohort, lists, scoring, options.out, training, _weights_of(options.model))
     results = {"trials": trials, **cost, **counts(lists, options.left_out, cohort, scoring)}

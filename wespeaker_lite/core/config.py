@@ -167,12 +167,14 @@ def bounded(default: Any, low: float, high: float) -> Any:
     return dataclasses.field(default=default, metadata={"bounds": (low, high)})
 
 
-def added_later(default: Any) -> Any:
+def added_later(default: Any, low: float | None = None, high: float | None = None) -> Any:
     """A field that was added when users had trained models. At its default it is left out of resolved configs.
 
-    So the configs of finished trainings stay equal, and nothing is trained again.
+    So the configs of finished trainings stay equal, and nothing is trained again. A number has bounds, as in `bounded`.
     """
-    return dataclasses.field(default=default, metadata={"added_later": True})
+    return dataclasses.field(
+        default=default, metadata={"added_later": True, **({} if low is None else {"bounds": (low, high)})}
+    )
 
 
 def from_mapping(cls: type, mapping: Any, where: str) -> Any:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from wespeaker_lite.core.errors import InputError
+from wespeaker_lite.kaldi.data_dir import UNLABELLED
 from wespeaker_lite.kaldi.tables import spk2utt_of, write_table
 
 log = logging.getLogger(__name__)
@@ -23,6 +24,7 @@ class CorpusSet:
     spk2age: dict[str, str] = field(default_factory=dict)
     sessions: dict[str, str] = field(default_factory=dict)  # utterance -> session; empty if unknown
     aliases: dict[str, str] = field(default_factory=dict)  # an utterance's id in the corpus -> its id here
+    unlabelled: frozenset[str] = frozenset()  # placeholders in utt2spk for unknown speakers
 
     def of_speakers(self, speakers: Collection[str]) -> "CorpusSet":
         """The subset of some speakers."""
@@ -42,17 +44,21 @@ class CorpusSet:
             spk2age={speaker: age for speaker, age in self.spk2age.items() if speaker in speakers},
             sessions={utterance: self.sessions[utterance] for utterance in utt2spk if self.sessions},
             aliases={name: utterance for name, utterance in self.aliases.items() if utterance in utt2spk},
+            unlabelled=self.unlabelled & speakers,
         )
 
     def joined(self, other: "CorpusSet") -> "CorpusSet":
         """The union of two sets. Tables of speakers and sessions that only one of them has are omitted.
 
         Raises:
-            InputError: if a speaker is in both, or one of them has segments.
+            InputError: if a speaker or an utterance is in both, or one of them has segments.
         """
+        twice = self.utt2spk.keys() & other.utt2spk.keys()
         shared = set(self.utt2spk.values()) & set(other.utt2spk.values())
         if shared:
             raise InputError(f"speaker {min(shared)!r} is in both sets ({len(shared)} such); give one a prefix")
+        if twice:
+            raise InputError(f"utterance {min(twice)!r} is in both sets ({len(twice)} such); give one a prefix")
         if self.segments or other.segments:
             raise InputError("sets with segments cannot be joined; cut their audio into one file per utterance")
         return CorpusSet(
@@ -62,6 +68,7 @@ class CorpusSet:
             spk2age=self.spk2age | other.spk2age if self.spk2age and other.spk2age else {},
             sessions=self.sessions | other.sessions if self.sessions and other.sessions else {},
             aliases=self.aliases | other.aliases,
+            unlabelled=self.unlabelled | other.unlabelled,
         )
 
 
@@ -80,6 +87,7 @@ def write_data_dir(folder: Path, part: CorpusSet) -> None:
         "spk2age": part.spk2age,
         "spk2utt": {speaker: " ".join(utterances) for speaker, utterances in spk2utt.items()},
         "utt2spk": part.utt2spk,
+        UNLABELLED: dict.fromkeys(part.unlabelled, "yes"),
     }
     for name, table in tables.items():
         if table:
@@ -91,4 +99,7 @@ def write_data_dir(folder: Path, part: CorpusSet) -> None:
 
 def size_of(part: CorpusSet) -> str:
     """The numbers of utterances and speakers of a set, in words."""
-    return f"{len(part.utt2spk)} utterances of {len(set(part.utt2spk.values()))} speakers"
+    without = sum(speaker in part.unlabelled for speaker in part.utt2spk.values())
+    speakers = len(set(part.utt2spk.values()) - part.unlabelled)
+    labelled = f"{len(part.utt2spk) - without} utterances of {speakers} speakers"
+    return f"{labelled} and {without} unlabelled ones" if without else labelled

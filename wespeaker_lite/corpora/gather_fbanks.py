@@ -7,6 +7,7 @@ from pathlib import Path
 from wespeaker_lite.core.errors import InputError
 from wespeaker_lite.core.files import write_text
 from wespeaker_lite.corpora.augmented_copies import Copy
+from wespeaker_lite.kaldi.data_dir import UNLABELLED, unlabelled_speakers
 from wespeaker_lite.kaldi.fix import fix
 from wespeaker_lite.kaldi.tables import read_table, spk2utt_of, write_table
 
@@ -21,9 +22,9 @@ _ITSELF = Copy()
 def gather(source: Path, parts: Path, out: Path, copy: Copy = _ITSELF) -> None:
     """Write feats.scp, utt2num_frames and utt2dur of `out` from PARTS/feats.N.*, the features of a copy of `source`.
 
-    If `out` is another folder than `source`, utt2spk and spk2utt are written too. Later stages depend on feats.sum, a
-    checksum of the features that does not depend on the number of jobs. Utterances that the jobs left out are dropped
-    from `out` and listed in its file `left_out`.
+    If `out` is another folder than `source`, utt2spk, spk2utt and spk2unlabelled are written too. Later stages depend
+    on feats.sum, a checksum of the features that does not depend on the number of jobs. Utterances that the jobs left
+    out are dropped from `out` and listed in its file `left_out`.
 
     Raises:
         InputError: if an utterance of `source` has no features and was not left out.
@@ -41,6 +42,9 @@ def gather(source: Path, parts: Path, out: Path, copy: Copy = _ITSELF) -> None:
         write_table(out / "utt2spk", utt2spk)
         speakers = spk2utt_of(utt2spk)
         write_table(out / "spk2utt", {speaker: " ".join(utterances) for speaker, utterances in speakers.items()})
+        (out / UNLABELLED).unlink(missing_ok=True)
+        if unlabelled := unlabelled_speakers(source):
+            write_table(out / UNLABELLED, dict.fromkeys(map(copy.speaker, unlabelled), "yes"))
     for name, table in tables.items():
         write_table(out / name, table)
     total = sum(int(path.with_suffix(".sum").read_text(), 16) for path in parts.glob("feats.*.scp"))

@@ -6,12 +6,13 @@ from pathlib import Path
 from wespeaker_lite.core.errors import InputError
 from wespeaker_lite.corpora.audio_files import check_audio
 from wespeaker_lite.corpora.corpus_set import CorpusSet, recording_of
+from wespeaker_lite.kaldi.data_dir import UNLABELLED
 from wespeaker_lite.kaldi.segments import SEGMENT
 from wespeaker_lite.kaldi.tables import key_and_value
 
 
 def read_kaldi_dir(folder: Path) -> CorpusSet:
-    """Read a Kaldi data dir: wav.scp and utt2spk, and segments, spk2gender and spk2age if it has them.
+    """Read a Kaldi data dir: wav.scp and utt2spk, and segments, spk2gender, spk2age and spk2unlabelled if it has them.
 
     Lines may be in any order, and fields may be separated by tabs. A relative path in wav.scp is searched in the data
     dir, then in the folder above it, then in the current folder. An id that does not begin with its speaker gets the
@@ -21,30 +22,40 @@ def read_kaldi_dir(folder: Path) -> CorpusSet:
         InputError: naming file and line or utterance, for a line without value, a repeated key, an utterance without
             speaker or audio, a segment of an unknown recording, or missing or empty audio.
     """
-    wavs, given = _read_any_order(folder / "wav.scp"), _read_any_order(folder / "utt2spk")
-    has_segments = (folder / "segments").exists()
-    segments = _read_segments(folder / "segments") if has_segments else {}
-    audio_of = {utterance: recording_of(segment) for utterance, segment in segments.items()} or {
-        key: key for key in wavs
-    }
-    _check_same_utterances(folder, audio_of, given, "segments" if has_segments else "wav.scp")
-    orphan = next((utterance for utterance, recording in audio_of.items() if recording not in wavs), None)
-    if orphan:
-        raise InputError(f"{folder}/segments: {orphan!r} is of recording {audio_of[orphan]!r}, which is not in wav.scp")
+    (paths, segments), given = read_recordings(folder), _read_any_order(folder / "utt2spk")
+    _check_same_utterances(folder, segments or paths, given, "segments" if segments else "wav.scp")
     new_ids = {utterance: _with_speaker(utterance, speaker) for utterance, speaker in given.items()}
     if len(set(new_ids.values())) < len(new_ids):
         raise InputError(f"{folder}/utt2spk: ids are no longer unique with their speaker in front")
-    paths = {recording: _resolve(wavs[recording], folder) for recording in audio_of.values()}
-    check_audio(paths)
     speakers = set(given.values())
     return CorpusSet(
-        wavs=paths if has_segments else {new_ids[utterance]: path for utterance, path in paths.items()},
+        wavs=paths if segments else {new_ids[utterance]: path for utterance, path in paths.items()},
         utt2spk={new_ids[utterance]: speaker for utterance, speaker in given.items()},
         segments={new_ids[utterance]: segment for utterance, segment in segments.items()},
         spk2gender=speaker_table(folder / "spk2gender", speakers),
         spk2age=speaker_table(folder / "spk2age", speakers),
         aliases={old: new for old, new in new_ids.items() if old != new},
+        unlabelled=frozenset(speaker_table(folder / UNLABELLED, speakers)),
     )
+
+
+def read_recordings(folder: Path) -> tuple[dict[str, str], dict[str, str]]:
+    """Read wav.scp and, if it exists, segments: id -> absolute path or command, and utterance -> `recording start end`.
+
+    With segments, only their recordings are returned.
+
+    Raises:
+        InputError: as `read_kaldi_dir`, except for faults of utt2spk.
+    """
+    wavs = _read_any_order(folder / "wav.scp")
+    segments = _read_segments(folder / "segments") if (folder / "segments").exists() else {}
+    audio_of = {utterance: recording_of(segment) for utterance, segment in segments.items()}
+    orphan = next((utterance for utterance, recording in audio_of.items() if recording not in wavs), None)
+    if orphan:
+        raise InputError(f"{folder}/segments: {orphan!r} is of recording {audio_of[orphan]!r}, which is not in wav.scp")
+    paths = {recording: _resolve(wavs[recording], folder) for recording in (audio_of.values() if segments else wavs)}
+    check_audio(paths)
+    return paths, segments
 
 
 def _read_any_order(path: Path) -> dict[str, str]:
@@ -73,7 +84,7 @@ def _read_segments(path: Path) -> dict[str, str]:
     return {utterance: " ".join(found.groups()) for utterance, found in fields.items()}
 
 
-def _check_same_utterances(folder: Path, audio_of: Mapping[str, str], utt2spk: Mapping[str, str], name: str) -> None:
+def _check_same_utterances(folder: Path, audio_of: Collection[str], utt2spk: Mapping[str, str], name: str) -> None:
     for here, there, file in ((audio_of, utt2spk, "utt2spk"), (utt2spk, audio_of, name)):
         missing = [utterance for utterance in here if utterance not in there]
         if missing:

@@ -12,6 +12,7 @@ from wespeaker_lite.corpora.clips import Clips, read_clips
 from wespeaker_lite.corpora.corpus_set import CorpusSet, size_of, write_data_dir
 from wespeaker_lite.corpora.kaldi_dirs import read_kaldi_dir
 from wespeaker_lite.corpora.trees import read_tree
+from wespeaker_lite.corpora.unlabelled import read_unlabelled
 from wespeaker_lite.kaldi.tables import sorted_keys
 from wespeaker_lite.kaldi.trials import (
     Trials,
@@ -49,10 +50,12 @@ def read_corpus(folder: str | Path, options: ListOptions) -> tuple[dict[str, Cor
     If the folder has a train/ or a test/, these are the sets. Otherwise the speakers are split: those in the trial
     lists are the test set, or, without lists, a random share. There is no training set if the lists have all speakers.
     Trial lists are the files `trials*` in the folder, or else in its test/. Their ids are matched with those of the
-    set. Clips of additional speakers are added to the training set.
+    set. Clips of additional speakers are added to the training set, and so is the speech in a folder unlabelled/ beside
+    train/ or test/.
 
     Raises:
-        InputError: as the readers, if a trial has an unknown utterance, or if there are too few speakers to split.
+        InputError: as the readers, if a trial has an unknown utterance, if there are too few speakers to split, or if
+            unlabelled/ is not beside train/ or test/.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -60,6 +63,9 @@ def read_corpus(folder: str | Path, options: ListOptions) -> tuple[dict[str, Cor
     found = trial_files(folder) or trial_files(folder / "test")
     lists = [read_trials(path) for path in found]
     sets = {name: read_set(folder / name) for name in SETS if (folder / name).is_dir()}
+    unlabelled = folder / "unlabelled"
+    if unlabelled.is_dir() and not sets:
+        raise InputError(f"{unlabelled}: put the speakers into {folder / 'train'}, beside it, or rename this folder")
     whole = None if sets else read_set(folder)
     target = whole or sets.get("test")
     if lists and target is None:
@@ -68,9 +74,13 @@ def read_corpus(folder: str | Path, options: ListOptions) -> tuple[dict[str, Cor
     for trials in lists:
         check_known(trials, target.utt2spk)
     sets = sets or _split(folder, whole, lists, options)
-    if options.clips:
-        clips = read_clips(options.clips)
-        sets["train"] = sets["train"].joined(clips) if "train" in sets else clips
+    added = [read_clips(options.clips)] if options.clips else []
+    if "test" in sets:
+        check_test_set(sets["test"], folder)
+    if unlabelled.is_dir():
+        added.append(read_unlabelled(unlabelled, "unlabelled-"))
+    for part in added:
+        sets["train"] = sets["train"].joined(part) if "train" in sets else part
     return sets, lists
 
 
@@ -80,7 +90,7 @@ def trial_files(folder: Path) -> list[Path]:
 
 
 def _split(folder: Path, whole: CorpusSet, lists: list[Trials], options: ListOptions) -> dict[str, CorpusSet]:
-    speakers = sorted_keys(set(whole.utt2spk.values()))
+    speakers = sorted_keys(set(whole.utt2spk.values()) - whole.unlabelled)
     if lists:
         test = {whole.utt2spk[utterance] for trials in lists for utterance in (*trials.enroll, *trials.test)}
         if len(test) == len(speakers):
@@ -91,7 +101,18 @@ def _split(folder: Path, whole: CorpusSet, lists: list[Trials], options: ListOpt
         test = set(np.random.default_rng(options.seed).permutation(speakers)[:count].tolist())
     if len(speakers) - len(test) < 2:
         raise InputError(f"{folder}: {len(speakers)} speakers are too few to split; put a test/ (and a train/) into it")
-    return {"train": whole.of_speakers(set(speakers) - test), "test": whole.of_speakers(test)}
+    others = set(whole.utt2spk.values()) - test
+    return {"train": whole.of_speakers(others), "test": whole.of_speakers(test)}
+
+
+def check_test_set(part: CorpusSet, where: str | Path) -> None:
+    """Check that all utterances of a test set are labelled.
+
+    Raises:
+        InputError: naming one that is not.
+    """
+    if part.unlabelled:
+        raise InputError(f"{where}: {min(part.unlabelled)!r} is unlabelled: trials need speakers, so use it in train")
 
 
 def check_corpus(folder: str | Path, options: ListOptions) -> None:

@@ -17,15 +17,17 @@ from wespeaker_lite.core.config import bounded, from_mapping, read_yaml
 from wespeaker_lite.core.errors import InputError
 from wespeaker_lite.core.files import write_text
 from wespeaker_lite.corpora.clips import Clips, read_clips
-from wespeaker_lite.corpora.corpus_set import CorpusSet, write_data_dir
+from wespeaker_lite.corpora.corpus_set import CorpusSet, size_of, write_data_dir
 from wespeaker_lite.corpora.lists import (
     ListOptions,
+    check_test_set,
     made_trials,
     read_set,
     trial_files,
     write_lists,
 )
-from wespeaker_lite.kaldi.tables import spk2utt_of
+from wespeaker_lite.corpora.unlabelled import read_unlabelled
+from wespeaker_lite.kaldi.tables import sorted_keys, spk2utt_of
 from wespeaker_lite.kaldi.trials import Trials, check_known, match_ids, read_trials
 
 log = logging.getLogger(__name__)
@@ -40,15 +42,17 @@ class PoolEntry:
     Attributes:
         folder: folder in the pool. By default, the set's name.
         corpus: prefix of its ids. By default, the set's name. Sets of one corpus must not share speakers.
-        layout: `speakers`, or `clips` for files SPEAKER-*.opus, of which one per speaker is used.
-        max_utterances: limit for each speaker; 0 for all. The utterances are drawn from the seed.
-        max_seconds: limit for each speaker; 0 for all.
+        layout: `speakers`, `clips` for files SPEAKER-*.opus, of which one per speaker is used, or `unlabelled` for
+            training data whose speakers are unknown.
+        max_utterances: limit for each speaker, or for all unlabelled speech of the set; 0 for no limit. The utterances
+            are drawn from the seed.
+        max_seconds: the same as a limit of seconds.
         trials: trial lists, relative to the pool. By default, those in the set's folder, or else lists are made.
     """
 
     folder: str = ""
     corpus: str = ""
-    layout: Literal["speakers", "clips"] = "speakers"
+    layout: Literal["speakers", "clips", "unlabelled"] = "speakers"
     max_utterances: int = bounded(0, 0, 10**10)
     max_seconds: float = bounded(0.0, 0, 10**10)
     trials: tuple[str, ...] = ()
@@ -88,9 +92,11 @@ def read_pool(
                 raise InputError(f"{where}: trials are of test sets")
             part = _read(pool, entry, options)
             if role == "test":
+                check_test_set(part, where)
+            if role == "test":
                 lists[name] = {f"{kind}_{name}": trials for kind, trials in _lists(pool, entry, part, options).items()}
             parts[name] = _with_prefix(part, entry.corpus)
-            log.info("%s: %d utterances of %d speakers", where, len(part.utt2spk), len(set(part.utt2spk.values())))
+            log.info("%s: %s", where, size_of(part))
         if parts:
             sets[role] = reduce(lambda one, other: one.joined(other), parts.values())
     shared = set.intersection(*(set(part.utt2spk.values()) for part in sets.values())) if len(sets) == 2 else set()
@@ -115,11 +121,17 @@ def _entry(name: str, mapping: Any, where: str) -> PoolEntry:
 
 def _read(pool: Path, entry: PoolEntry, options: ListOptions) -> CorpusSet:
     folder = pool / entry.folder
-    part = read_clips(Clips(str(folder))) if entry.layout == "clips" else read_set(folder)
+    readers = {
+        "speakers": read_set,
+        "clips": lambda folder: read_clips(Clips(str(folder))),
+        "unlabelled": read_unlabelled,
+    }
+    part = readers[entry.layout](folder)
     if not entry.max_utterances and not entry.max_seconds:
         return part
     kept: set[str] = set()
-    for speaker, utterances in spk2utt_of(part.utt2spk).items():
+    together = {entry.corpus: sorted_keys(part.utt2spk)} if entry.layout == "unlabelled" else spk2utt_of(part.utt2spk)
+    for speaker, utterances in together.items():
         # The draws of a speaker do not depend on other speakers, so that adding one does not change them.
         rng = np.random.default_rng((options.seed, zlib.crc32(speaker.encode())))
         drawn = rng.permutation(utterances).tolist()[: entry.max_utterances or None]
@@ -179,6 +191,7 @@ def _with_prefix(part: CorpusSet, corpus: str) -> CorpusSet:
         spk2gender=renamed(part.spk2gender),
         spk2age=renamed(part.spk2age),
         sessions=renamed(part.sessions),
+        unlabelled=frozenset(f"{corpus}-{placeholder}" for placeholder in part.unlabelled),
     )
 
 

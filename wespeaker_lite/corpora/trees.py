@@ -24,7 +24,7 @@ def read_tree(folder: Path) -> CorpusSet:
     sessions: dict[str, str] = {}
     names: dict[str, str] = {}
     for name, session, path in _tree_files(folder):
-        speaker = _safe_speaker(name)
+        speaker = safe_speaker(name)
         utterance = "-".join(part.replace(" ", "_") for part in (speaker, session, path.stem) if part)
         if names.setdefault(speaker, name) != name:
             raise InputError(f"{folder}: {names[speaker]!r} and {name!r} both get the id {speaker!r}; rename one")
@@ -38,13 +38,13 @@ def read_tree(folder: Path) -> CorpusSet:
     return CorpusSet(
         wavs,
         utt2spk,
-        spk2gender=speaker_table(folder / "spk2gender", speakers, _safe_speaker),
-        spk2age=speaker_table(folder / "spk2age", speakers, _safe_speaker),
+        spk2gender=speaker_table(folder / "spk2gender", speakers, safe_speaker),
+        spk2age=speaker_table(folder / "spk2age", speakers, safe_speaker),
         sessions=sessions if any(sessions.values()) else {},
     )
 
 
-def _safe_speaker(name: str) -> str:
+def safe_speaker(name: str) -> str:
     """Replace `-` and all characters that sort before it, so that utterances sort in the order of their speakers."""
     return "".join("_" if character <= "-" else character for character in name)
 

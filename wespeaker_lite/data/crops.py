@@ -1,4 +1,4 @@
-"""Crops for training, read from memory-mapped arks, and their order in an epoch."""
+"""Crops for training, read from memory-mapped arks."""
 
 import functools
 import logging
@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import zip_longest
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,6 +15,7 @@ from wespeaker_lite.audio.fbank import Acoustics
 from wespeaker_lite.audio.speed import unperturbed
 from wespeaker_lite.core.config import bounded
 from wespeaker_lite.core.errors import InputError
+from wespeaker_lite.core.labels import UNLABELLED
 from wespeaker_lite.data.augmentation import SpecAugmentConfig, pick, spec_augment, uniforms
 from wespeaker_lite.data.mel_augmentation import (
     LOG_OF_BITS_0,
@@ -32,8 +32,10 @@ from wespeaker_lite.data.mel_augmentation import (
     energies_of,
 )  # fmt: skip
 from wespeaker_lite.data.resident import ResidentFeatures
+from wespeaker_lite.data.sampler import Request
 from wespeaker_lite.kaldi.arks import ByteMatrix, MatrixArk, iter_scp
 from wespeaker_lite.kaldi.block_table import BlockTable, decimals, numbered, read_block_table
+from wespeaker_lite.kaldi.data_dir import unlabelled_speakers
 
 log = logging.getLogger(__name__)
 
@@ -75,16 +77,9 @@ class CropConfig:
         return 1 + self.spec_augment.num_draws + (NUM_DRAWS if self.distorted else 0)
 
 
-class Request(NamedTuple):
-    """The crops of a batch: the epoch, and the crop numbers, which are pass * number of utterances + utterance."""
-
-    epoch: int
-    numbers: np.ndarray
-
-
 @dataclass
 class Batch(Tensors):
-    """A batch of crops: indices of their utterances (B,) int64, labels (B,) int64, and features as bytes.
+    """A batch of crops: indices of their utterances (B,) int64, labels (B,) int64 (-1: none), and features as bytes.
 
     Workers send bytes, which need a quarter of the memory. `feats` decodes them, on a GPU after `to`. The reverberant
     crops are first, then those with noise, so that each kind is processed as a block.
@@ -147,13 +142,13 @@ class Names(Sequence[str]):
     """Millions of ids in one block of bytes. Forked workers share it, unlike a list of str."""
 
     def __init__(self, names: np.ndarray) -> None:
-        self._names = names  # (n,) S
+        self.names = names  # (n,) S
 
     def __len__(self) -> int:
-        return len(self._names)
+        return len(self.names)
 
     def __getitem__(self, index: int) -> str:
-        return self._names[index].decode()
+        return self.names[index].decode()
 
 
 class CropDataset(torch.utils.data.Dataset):
@@ -164,19 +159,27 @@ class CropDataset(torch.utils.data.Dataset):
     crop depend only on seed, epoch and crop number. An utterance shorter than a crop is repeated to its length. The
     data of utterances are in arrays, which forked workers share.
 
+    The label of an utterance whose speaker is unknown (`spk2unlabelled`) is -1. With `labelled_only`, such utterances
+    are left out, and the log says so.
+
     `noise` is a data directory of noise clips, whose speakers are the kinds of noise.
 
     Raises:
-        InputError: if feats.scp, utt2num_frames and utt2spk do not list the same utterances, an ark is missing, or the
-            config needs noise, or a kind of it, that is not given.
+        InputError: if feats.scp, utt2num_frames and utt2spk do not list the same utterances, an ark is missing, no
+            utterance is labelled, or the config needs noise, or a kind of it, that is not given.
     """
 
     def __init__(
         self, directory: str | Path, config: CropConfig, seed: int, noise: str | Path | None = None,
-        acoustics: Acoustics | None = None,
+        acoustics: Acoustics | None = None, labelled_only: bool = False,
     ) -> None:  # fmt: skip
         self.config, self.seed, self.acoustics = config, seed, acoustics or Acoustics()
         self._read_tables(Path(directory))
+        if labelled_only and self.num_unlabelled:
+            log.info(
+                "%s: %d unlabelled utterances are left out: only KD terms use them", directory, self.num_unlabelled
+            )
+            self._keep(self.labelled)
         self._maps: dict[int, MatrixArk] = {}
         self._noise: CropDataset | None = None
         self._resident: ResidentFeatures | None = None
@@ -216,14 +219,45 @@ class CropDataset(torch.utils.data.Dataset):
             frames = num_frames.value(bad[0])
             raise InputError(f"{directory}/utt2num_frames:{bad[0] + 1}: {frames!r} is not a number of frames")
         self._arks, self._ark_of, self._offsets = _locations(directory / "feats.scp", feats)
-        self.classes, self.labels = numbered(utt2spk.column())
+        self._speakers, self._speaker_of = numbered(utt2spk.column())
+        self._label(directory)
         self.utterances = Names(utt2spk.keys)
+
+    def _label(self, directory: Path) -> None:
+        """Set `classes` and `labels`: all speakers, except the placeholders of unlabelled utterances."""
+        self.classes, self.labels = self._speakers, self._speaker_of
+        unlabelled = unlabelled_speakers(directory)
+        if not unlabelled:
+            return
+        known = np.array([speaker not in unlabelled for speaker in self._speakers])
+        self.classes = [speaker for speaker in self._speakers if speaker not in unlabelled]
+        self.labels = np.where(known, np.cumsum(known) - 1, UNLABELLED)[self._speaker_of]
+        if not self.classes:
+            raise InputError(
+                f"{directory}: all utterances are unlabelled: the head is trained on labelled speech, so add some"
+            )
+
+    def _keep(self, wanted: np.ndarray) -> None:
+        """Drop the utterances that are not in `wanted` (n,) bool."""
+        self.utterances = Names(self.utterances.names[wanted])
+        for name in ("num_frames", "labels", "_ark_of", "_offsets", "_speaker_of"):
+            setattr(self, name, getattr(self, name)[wanted])
+
+    @property
+    def num_unlabelled(self) -> int:
+        """The number of utterances without a known speaker."""
+        return int(np.count_nonzero(self.labels == UNLABELLED))
+
+    @property
+    def labelled(self) -> np.ndarray | None:
+        """Which utterances are labelled, (n,) bool, or None if all are."""
+        return self.labels != UNLABELLED if self.num_unlabelled else None
 
     def groups(self, sampling: str) -> np.ndarray | None:
         """The groups of `EpochSampler`: speaker or corpus of each utterance, (n,) int64, or None for `utterance`.
 
-        A speaker at another speed is another speaker. The corpus is the part of a speaker's id before the first `-`,
-        without the prefix of a copy at another speed.
+        A speaker at another speed is another speaker, and so is each unlabelled utterance. The corpus is the part of a
+        speaker's id before the first `-`, without the prefix of a copy at another speed.
 
         Raises:
             InputError: if `sampling` is `corpus` and a speaker's id has none.
@@ -231,12 +265,12 @@ class CropDataset(torch.utils.data.Dataset):
         if sampling == "utterance":
             return None
         if sampling == "speaker":
-            return self.labels
-        corpora = [unperturbed(speaker).partition("-") for speaker in self.classes]
-        bad = next((name for name, (_, dash, _) in zip(self.classes, corpora, strict=True) if not dash), None)
+            return self._speaker_of
+        corpora = [unperturbed(speaker).partition("-") for speaker in self._speakers]
+        bad = next((name for name, (_, dash, _) in zip(self._speakers, corpora, strict=True) if not dash), None)
         if bad:
             raise InputError(f"train.sampling is corpus, but speaker {bad!r} is not of the form CORPUS-SPEAKER")
-        return np.unique([corpus for corpus, _, _ in corpora], return_inverse=True)[1][self.labels]
+        return np.unique([corpus for corpus, _, _ in corpora], return_inverse=True)[1][self._speaker_of]
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -360,65 +394,3 @@ def _locations(path: Path, feats: BlockTable) -> tuple[list[str], np.ndarray, np
             key = feats.keys[ark_of.tolist().index(number)].decode()
             raise InputError(f"{ark}: no such ark; utterance {key!r} should be in it")
     return arks, ark_of, offsets
-
-
-class EpochSampler(torch.utils.data.Sampler[Request]):
-    """The requests of an epoch for one rank: its share of each global batch. Seed and epoch determine the order.
-
-    `batch_size` is that of all ranks together. The epoch has `num_batches` batches, by default as many as the
-    utterances fill, and a resumed epoch begins at `start_batch`. `groups` (num_utts,) has the index of each utterance's
-    speaker or corpus. With it, the numbers of crops of two groups differ by at most one, and the utterances of a group
-    take turns.
-
-    Raises:
-        InputError: if the ranks cannot share a batch evenly, or the utterances do not fill one.
-    """
-
-    def __init__(
-        self, num_utts: int, batch_size: int, seed: int, epoch: int, *, num_batches: int | None = None,
-        start_batch: int = 0, rank: int = 0, world_size: int = 1, groups: np.ndarray | None = None,
-    ) -> None:  # fmt: skip
-        self.num_utts, self.batch_size, self.seed, self.epoch = num_utts, batch_size, seed, epoch
-        self.num_batches = num_utts // batch_size if num_batches is None else num_batches
-        self.start_batch, self.rank, self.world_size, self.groups = start_batch, rank, world_size, groups
-        if batch_size % world_size:
-            raise InputError(f"a batch of {batch_size} cannot be shared evenly by {world_size} processes")
-        if self.num_batches < 1:
-            raise InputError(f"{num_utts} utterances do not fill one batch of {batch_size}: take a smaller batch")
-
-    def __len__(self) -> int:
-        return self.num_batches - self.start_batch
-
-    def __iter__(self) -> Iterator[Request]:
-        order = self._order()
-        for batch in range(self.start_batch, self.num_batches):
-            numbers = order[batch * self.batch_size : (batch + 1) * self.batch_size]
-            yield Request(self.epoch, numbers[self.rank :: self.world_size])
-
-    def _order(self) -> np.ndarray:
-        """The crop numbers of the epoch: passes over the utterances, each in another order.
-
-        Each pass has other numbers, because crops with the same number are the same.
-        """
-        rng = np.random.default_rng((self.seed, self.epoch))
-        crops = self.num_batches * self.batch_size
-        if self.groups is not None:
-            return _in_turn(self.groups, crops, rng)
-        passes = -(-crops // self.num_utts)
-        return np.concatenate([rng.permutation(self.num_utts) + turn * self.num_utts for turn in range(passes)])
-
-
-def _in_turn(groups: np.ndarray, crops: int, rng: np.random.Generator) -> np.ndarray:
-    """Crop numbers (crops,): rounds over the groups, each in another order. The utterances of a group take turns.
-
-    The second crop of an utterance gets the number of a second pass, as in an epoch without groups.
-    """
-    sizes = np.bincount(groups)
-    rounds = -(-crops // len(sizes))
-    members = rng.permutation(len(groups))
-    members = members[np.argsort(groups[members], kind="stable")]  # sorted by group, in random order within it
-    first = np.cumsum(sizes) - sizes
-    drawn = np.concatenate([rng.permutation(len(sizes)) for _ in range(rounds)])[:crops]
-    turn = np.repeat(np.arange(rounds), len(sizes))[:crops]
-    passes, place = np.divmod(turn, sizes[drawn])
-    return members[first[drawn] + place] + passes * len(groups)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from wespeaker_lite.core.config import bounded
+from wespeaker_lite.core.labels import UNLABELLED
 from wespeaker_lite.distill.label import softened_kl
 from wespeaker_lite.distill.logits import LogitsConfig, LogitsTerm
 
@@ -32,10 +33,12 @@ class Term(LogitsTerm):
 
     p is the probability of the labelled class. In plain label KD, the second KL is multiplied by 1 - p of the teacher:
     the more certain the teacher, the less the student learns about other speakers. Here the weight is constant.
+    For an unlabelled crop, the teacher's most probable class counts as the labelled class.
     """
 
     def distance(self, student_logits: Tensor, teacher_logits: Tensor, labels: Tensor) -> Tensor:
         temperature = self.config.temperature
+        labels = torch.where(labels == UNLABELLED, teacher_logits.argmax(1), labels)
         ours, our_others = _split(student_logits / temperature, labels)
         theirs, their_others = _split(teacher_logits / temperature, labels)
         target = softened_kl(ours, theirs, 1.0)

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from wespeaker_lite.core.config import bounded
 from wespeaker_lite.core.errors import InputError
+from wespeaker_lite.core.labels import UNLABELLED
 from wespeaker_lite.distill.outputs import Outputs
 from wespeaker_lite.distill.term import TEMPERATURES, Partners, Term, TermConfig
 
@@ -30,6 +31,7 @@ class LogitsTerm(Term):
 
     The teacher's side is detached. If the teacher has only some of the student's classes, for example no
     speed-perturbed speakers, distributions are over these, and the loss of crops of other classes is 0.
+    Unlabelled crops (label -1) are compared like all others.
     """
 
     def __init__(self, config: LogitsConfig, partners: Partners) -> None:
@@ -46,16 +48,20 @@ class LogitsTerm(Term):
         field = f"{self.config.logits}_logits"
         student_logits, teacher_logits = getattr(student, field), getattr(teacher, field).detach()
         if teacher.classes is not None:
-            known = torch.isin(labels, teacher.classes)
+            unlabelled = labels == UNLABELLED
+            known = torch.isin(labels, teacher.classes) | unlabelled
             student_logits = student_logits[:, teacher.classes]
             # Crops of other classes are compared with themselves, which gives 0. Removing them from the batch would
             # make the host wait for their number.
             student_logits = torch.where(known[:, None], student_logits, student_logits.detach())
             teacher_logits = torch.where(known[:, None], teacher_logits, student_logits.detach())
-            labels = (labels[:, None] == teacher.classes).int().argmax(1)
+            labels = torch.where(unlabelled, labels, (labels[:, None] == teacher.classes).int().argmax(1))
         # always float32: bf16 is too coarse for differences of log-probabilities
         return self.distance(student_logits.float(), teacher_logits.float(), labels)
 
     def distance(self, student_logits: Tensor, teacher_logits: Tensor, labels: Tensor) -> Tensor:
-        """The mean distance over the batch of logits (B, n) with labels (B,). `teacher_logits` are detached."""
+        """The mean distance over the batch of logits (B, n) with labels (B,), -1 for unlabelled crops.
+
+        `teacher_logits` are detached.
+        """
         raise NotImplementedError

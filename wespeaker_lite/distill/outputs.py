@@ -13,9 +13,10 @@ class Outputs:
     """Outputs of a student or a teacher. Logits are None if the teacher has no head.
 
     embedding: (B, D). cosine_logits: (B, classes), the scaled cosines without margin. margin_logits: (B, classes), with
-    the margin of the current epoch (for a teacher, of its last one) on the labelled class. maps, attention: as in
-    `Activations`; empty if no term needs them. classes: None if the logits are over the student's classes. Otherwise
-    the logits are (B, n), and `classes` (n,) int64 has the student's indices of the teacher's classes.
+    the margin of the current epoch (for a teacher, of its last one) on the labelled class, if a crop has a label. maps,
+    attention: as in `Activations`; empty if no term needs them. classes: None if the logits are over the student's
+    classes. Otherwise the logits are (B, n), and `classes` (n,) int64 has the student's indices of the teacher's
+    classes.
     """
 
     embedding: Tensor

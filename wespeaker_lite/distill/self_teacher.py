@@ -17,12 +17,13 @@ from torch.nn import functional as F
 
 from wespeaker_lite.core.config import bounded, to_mapping
 from wespeaker_lite.core.errors import InputError
+from wespeaker_lite.core.labels import UNLABELLED
 from wespeaker_lite.distill.label import softened_kl
 from wespeaker_lite.distill.maps import as_planes, attention_transfer, cosine
 from wespeaker_lite.distill.outputs import Outputs, logits_of
 from wespeaker_lite.distill.term import TEMPERATURES, Partners, ramp
 from wespeaker_lite.distill.term import Term as Base
-from wespeaker_lite.models.margin import build_head
+from wespeaker_lite.models.margin import accuracy, build_head, cross_entropy
 from wespeaker_lite.models.masking import full_precision
 from wespeaker_lite.models.pooling import build_pooling
 
@@ -47,6 +48,7 @@ class Config:
             one more pass. 0 for none.
         crops: crops for the label level. `all`. `right`: those that the self-teacher classifies correctly.
             `confidence`: all, weighted by the self-teacher's probability of the labelled speaker at temperature 1.
+            With `right` and `confidence`, unlabelled crops have weight 0.
         temperature: divides the logits of both sides before the softmax.
         logits: scaled cosines without margin, or with the margin (as in ENSKD, arXiv 2309.14838).
         distance: distance of a map from its refinement. `attention`: of energy maps of unit norm. `cosine` of the
@@ -75,7 +77,8 @@ class Term(Base):
     self_class: the self-teacher's own classification. Its gradient also trains the student through the maps.
     self_label: T^2 * KL(self-teacher || student), as `softened_kl`. self_feature: the distance of each map and its
     refinement, summed over maps. In the last two, the self-teacher's side is detached. self_accuracy, for the log only:
-    the share of the batch that the self-teacher (or its average) classifies correctly, by cosines without margin.
+    the share of the crops that the self-teacher (or its average) classifies correctly, by cosines without margin.
+    self_class and self_accuracy are over the labelled crops, the other losses over all.
 
     The pooling is followed by a batch norm, as in ECAPA-TDNN. Without it, the self-teacher is less accurate
     (reconstruction).
@@ -113,7 +116,7 @@ class Term(Base):
         """Return the losses of the config. A pretrained teacher is not used."""
         maps = [as_planes(m) for m in student.maps]
         refined, cosine_logits, margin_logits = refine(self, maps, labels)
-        losses = {"self_class": F.cross_entropy(margin_logits.float(), labels)}
+        losses = {"self_class": cross_entropy(margin_logits, labels)}
         if self.average is not None:
             refined, cosine_logits, margin_logits = self._averaged(maps, labels)
         if self.config.alpha > 0:
@@ -123,7 +126,7 @@ class Term(Base):
             losses["self_label"] = softened_kl(student_logits, teacher_logits, self.config.temperature, weights)
         if self.config.beta > 0:
             losses["self_feature"] = self._feature_distance(maps, refined)
-        return {**losses, "self_accuracy": _is_right(cosine_logits.detach(), labels).mean()}
+        return {**losses, "self_accuracy": accuracy(cosine_logits.detach(), labels)}
 
     def weights(self, epoch: float) -> dict[str, float]:
         """The weights of the three losses."""
@@ -147,9 +150,10 @@ class Term(Base):
 
     def _crop_weights(self, cosine_logits: Tensor, labels: Tensor) -> Tensor | float:
         if self.config.crops == "right":
-            return _is_right(cosine_logits, labels)
+            return (cosine_logits.argmax(1) == labels).float()
         if self.config.crops == "confidence":
-            return cosine_logits.softmax(1).gather(1, labels[:, None]).squeeze(1)
+            probabilities = cosine_logits.softmax(1).gather(1, labels.clamp(min=0)[:, None]).squeeze(1)
+            return probabilities * (labels != UNLABELLED)
         return 1.0
 
     def _feature_distance(self, maps: Sequence[Tensor], refined: Sequence[Tensor]) -> Tensor:
@@ -167,11 +171,6 @@ def refine(parts: nn.Module, maps: Sequence[Tensor], labels: Tensor) -> tuple[li
     refined = parts.enhancement(maps)
     embedding = parts.embedding(parts.norm(parts.pooling(refined[-1])))
     return refined, *logits_of(parts.head, embedding, labels)
-
-
-def _is_right(logits: Tensor, labels: Tensor) -> Tensor:
-    """Whether the largest logit is that of the label: (B,), 1 or 0."""
-    return (logits.argmax(1) == labels).float()
 
 
 class Enhancement(nn.Module):

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from wespeaker_lite.audio.speed import unperturbed
 from wespeaker_lite.core.config import to_mapping
 from wespeaker_lite.core.errors import InputError
+from wespeaker_lite.core.labels import UNLABELLED
 from wespeaker_lite.distill.outputs import Outputs, logits_of, outputs_of
 from wespeaker_lite.kaldi.arks import read_array, read_scp
 from wespeaker_lite.models import margin
@@ -90,8 +91,12 @@ class ArkTeacher(nn.Module):
         self.embed_dim = table.shape[1]
 
     def classify_by_centroids(self, labels: Tensor, classes: int, config: HeadConfig) -> None:
-        """Use the centroids of speakers as a head. `labels` (N,) are of the utterances, `config` is the student's."""
-        self.head = CentroidHead(self.table, labels, classes, config).requires_grad_(False).eval()
+        """Use the centroids of speakers as a head.
+
+        labels: of the utterances, (N,). Unlabelled ones, with -1, are in no centroid. config: that of the student.
+        """
+        known = labels != UNLABELLED
+        self.head = CentroidHead(self.table[known], labels[known], classes, config).requires_grad_(False).eval()
 
     @torch.no_grad()
     def forward(self, feats: Tensor, labels: Tensor, indices: Tensor, inside: bool = False) -> Outputs:
@@ -156,7 +161,9 @@ class TeacherHead(nn.Module):
 
     def cosines_and_logits(self, embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """As in `MarginHead`. For crops of a class that the teacher lacks, the margin is on an arbitrary class."""
-        return self.head.cosines_and_logits(embeddings, labels if self.place is None else self.place[labels])
+        if self.place is not None:
+            labels = torch.where(labels == UNLABELLED, labels, self.place[labels])
+        return self.head.cosines_and_logits(embeddings, labels)
 
 
 def _check_speakers(path: str | Path, theirs: Sequence[str], ours: Sequence[str]) -> None:

@@ -61,7 +61,7 @@ class Term(nn.Module):
         self.name = type(self).__module__.rpartition(".")[2]
 
     def forward(self, student: Outputs, teacher: Outputs | None, labels: Tensor) -> dict[str, Tensor]:
-        """Compute the losses by name, each a scalar, before weighting. labels: (B,).
+        """Compute the losses by name, each a scalar, before weighting. labels: (B,), -1 for unlabelled crops.
 
         A value without a weight in `weights` is only logged. This implementation is for a term with one loss, which has
         the name of the term and is computed without autocast.

@@ -99,15 +99,19 @@ def _read_frames(path: str | Path, index: Mapping[str, int]) -> np.ndarray:
     return frames
 
 
-def read_cohort(scp: str | Path, utt2spk: Mapping[str, str] | None) -> Cohort:
+def read_cohort(
+    scp: str | Path, utt2spk: Mapping[str, str] | None, unlabelled: Collection[str] = frozenset()
+) -> Cohort:
     """Read a cohort: the mean embedding of each speaker, as in wespeaker, or without `utt2spk` every utterance.
 
-    Embeddings are summed per speaker while reading, so that the memory depends on the number of speakers only.
+    Utterances in `unlabelled` are left out. Embeddings are summed per speaker while reading, so that the memory depends
+    on the number of speakers only.
 
     Raises:
         InputError: naming an utterance that has no speaker, or whose vector cannot be read.
     """
-    return cohort_of(_vectors(scp), utt2spk)
+    labelled = ((utterance, vector) for utterance, vector in _vectors(scp) if utterance not in unlabelled)
+    return cohort_of(labelled, utt2spk)
 
 
 def cohort_of(vectors: Iterable[tuple[str, np.ndarray]], utt2spk: Mapping[str, str] | None) -> Cohort:

@@ -13,13 +13,14 @@ from wespeaker_lite.kaldi.block_table import (
     pieces,
     read_block_table,
 )
-from wespeaker_lite.kaldi.data_dir import check_elsewhere, finish, first_few, tables_of
+from wespeaker_lite.kaldi.data_dir import UNLABELLED, check_elsewhere, finish, first_few, tables_of
 
 log = logging.getLogger(__name__)
 
 
 def combine(out: str | Path, directories: Sequence[str | Path]) -> int:
-    """Join data directories into `out` and return the number of utterances. Tables that one of them lacks are omitted.
+    """Join data directories into `out` and return the number of utterances. Tables that one of them lacks are omitted,
+    except for the list of unlabelled utterances.
 
     Raises:
         InputError: if two of them have the same utterance, or different values for a speaker or a recording, or only
@@ -27,7 +28,8 @@ def combine(out: str | Path, directories: Sequence[str | Path]) -> int:
     """
     sources = [Path(directory) for directory in directories]
     tables = [tables_of(source) for source in sources]
-    common = {name: kind for name, kind in tables[0].items() if all(name in other for other in tables)}
+    kept = set(tables[0]).intersection(*tables[1:]) | {UNLABELLED}
+    common = {name: kind for of_one in tables for name, kind in of_one.items() if name in kept}
     left_out = set().union(*tables) - common.keys()
     if "segments" in left_out:
         raise InputError(
@@ -37,7 +39,7 @@ def combine(out: str | Path, directories: Sequence[str | Path]) -> int:
     for name in sorted(left_out):
         log.warning("%s: left out of %s, since not all have it", name, out)
     for name, kind in common.items():
-        write_lines(Path(out) / name, _joined([source / name for source in sources], kind))
+        write_lines(Path(out) / name, _joined([source / name for source in sources if (source / name).exists()], kind))
     finish(Path(out), common)
     return len(read_block_table(Path(out) / "utt2spk"))
 

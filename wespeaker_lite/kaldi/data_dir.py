@@ -19,6 +19,11 @@ from wespeaker_lite.kaldi.block_table import (
     read_block_table,
 )
 from wespeaker_lite.kaldi.segments import iter_segments
+from wespeaker_lite.kaldi.tables import read_table
+
+# The table of unlabelled utterances. As usual in Kaldi, an utterance of an unknown speaker is its own speaker in
+# utt2spk. This table has these placeholders, each with the value `yes`. A copy with noise has the same placeholder.
+UNLABELLED = "spk2unlabelled"
 
 _BY_UTTERANCE = re.compile(r"utt2\w+|feats\.scp|vad\.scp|segments|text")
 _BY_SPEAKER = re.compile(r"spk2(?!utt$)\w+")
@@ -60,6 +65,16 @@ def speaker_by_utterance(lines: BlockTable) -> dict[str, str]:
     """Turn the block of utt2spk into a dict."""
     pairs = zip(lines.keys.tolist(), lines.column().tolist(), strict=True)
     return {utterance.decode(): sys.intern(speaker.decode()) for utterance, speaker in pairs}
+
+
+def unlabelled_speakers(directory: str | Path) -> set[str]:
+    """Read the placeholders of unknown speakers. Without a file `spk2unlabelled` there are none.
+
+    Raises:
+        InputError: as `read_table`.
+    """
+    path = Path(directory) / UNLABELLED
+    return set(read_table(path)) if path.exists() else set()
 
 
 def read_speakers(directory: str | Path) -> BlockTable:

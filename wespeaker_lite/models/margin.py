@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from wespeaker_lite.core.config import bounded, from_mapping
 from wespeaker_lite.core.errors import InputError
+from wespeaker_lite.core.labels import UNLABELLED
 
 # Floor of the squared sine, so that the gradient of the angle is finite for a cosine of 1 or -1.
 SINE_SQUARE_FLOOR = 1e-6
@@ -43,6 +44,21 @@ class HeadConfig:
             raise ValueError("softmax has no sub-centres; take am or aam, or set subcenters to 1")
         if self.name != "aam" and self.easy_margin:
             raise ValueError("easy_margin is an option of aam only")
+
+
+def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Cross-entropy of logits (B, classes), averaged over the labelled crops of labels (B,). 0 if there are none."""
+    total = F.cross_entropy(logits.float(), labels, ignore_index=UNLABELLED, reduction="sum")
+    return total / _number_labelled(labels)
+
+
+def accuracy(logits: Tensor, labels: Tensor) -> Tensor:
+    """The share of the labelled crops whose largest logit is that of the label. 0 if there are none."""
+    return (logits.argmax(1) == labels).float().sum() / _number_labelled(labels)
+
+
+def _number_labelled(labels: Tensor) -> Tensor:
+    return (labels != UNLABELLED).sum().clamp(min=1)
 
 
 def _check_margin(margin: float) -> None:
@@ -88,13 +104,18 @@ class MarginHead(nn.Module):
             return cosines.unflatten(1, self.weight.shape[:2]).amax(dim=1)
 
     def penalise(self, cosines: Tensor, labels: Tensor) -> Tensor:
-        """Scaled logits, with the margin for the labels: (B, classes), labels (B,) int64 -> (B, classes)."""
+        """Scaled logits, with the margin for the labels: (B, classes), labels (B,) int64 -> (B, classes).
+
+        An unlabelled crop, with label -1, gets no margin.
+        """
         if self.margin == 0:
             return self.scale * cosines
         labels = labels[:, None]
+        places = labels.clamp(min=0)
         # The margin changes one value per utterance, so that the other angles need not be computed.
-        targets = self._with_margin(cosines.gather(1, labels))
-        return (self.scale * cosines).scatter_(1, labels, self.scale * targets)
+        targets = cosines.gather(1, places)
+        targets = torch.where(labels == UNLABELLED, targets, self._with_margin(targets))
+        return (self.scale * cosines).scatter_(1, places, self.scale * targets)
 
     def cosines_and_logits(self, embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """The outputs of `cosine` and `forward`, each (B, classes), computed together."""

@@ -28,6 +28,7 @@ MADE_BY = {
     ".fbank.stamp": "stage 2",
     "wav.scp": "stage 1",
     "utt2spk": "stage 1",
+    "spk2unlabelled": "stage 1",
     "audio.list": "stage 1",
     "utt2num_frames": "stage 2",
     "feats.sum": "stage 2",

@@ -75,6 +75,7 @@ class TrainConfig:
         batch_size: crops in a batch, over all processes.
         crops_per_epoch: number of crops in an epoch. 0 for the number of utterances.
         sampling: each `utterance`, each `speaker`, or each `corpus` of a pool gets the same number of crops.
+            Unlabelled crops are drawn separately: from each utterance, or each corpus, as often.
         optimiser: the optimiser.
         learning_rate: the schedule of the learning rate.
         margin: the schedule of the head's margin.
@@ -86,6 +87,8 @@ class TrainConfig:
             `auto`: `shared` below 64 crops per process.
         quantize: products over channels see weights and inputs rounded to 8 bits, as in `model.int8.onnx`. It is meant
             for a few epochs at the end, see docs/export.md.
+        unlabelled_share: share of unlabelled crops in an epoch and in each batch, if the training set has unlabelled
+            utterances. 0 for their share of the utterances.
     """
 
     epochs: int = bounded(150, 1, 100_000)
@@ -100,6 +103,7 @@ class TrainConfig:
     average_last: int = bounded(10, 1, 1000)
     batch_norm: Literal["auto", "shared", "local"] = "auto"
     quantize: bool = added_later(False)
+    unlabelled_share: float = added_later(0.0, 0, 0.99)
 
 
 @dataclass(frozen=True)

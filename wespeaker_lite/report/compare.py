@@ -132,7 +132,9 @@ def _differing(
 
 def _legend(others: Sequence[str], baseline: str) -> str:
     tests = f"{len(others)} tests" if len(others) > 1 else "one test"
-    return f"\n\\*: differs from {baseline}, p < {LEVEL:g} by bootstrap, with Holm's correction for {tests} of a column\n"
+    return (
+        f"\n\\*: differs from {baseline}, p < {LEVEL:g} by bootstrap, with Holm's correction for {tests} of a column\n"
+    )
 
 
 def _measure(

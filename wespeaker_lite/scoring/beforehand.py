@@ -7,13 +7,14 @@ from pathlib import Path
 
 from wespeaker_lite.core.config import to_mapping
 from wespeaker_lite.core.errors import InputError
+from wespeaker_lite.kaldi.data_dir import unlabelled_speakers
 from wespeaker_lite.kaldi.tables import read_table
 from wespeaker_lite.kaldi.trials import Trials, check_classes, check_known, check_labels
 from wespeaker_lite.recipe import trained_model
 from wespeaker_lite.recipe.experiment import load
 from wespeaker_lite.recipe.scoring_config import ScoringOptions
 from wespeaker_lite.scoring.by_corpus import rows_by_corpus, smallest_cohort
-from wespeaker_lite.scoring.evaluate import calibration_trials, read_trial_lists
+from wespeaker_lite.scoring.evaluate import calibration_trials, read_trial_lists, without_unlabelled
 from wespeaker_lite.scoring.plda import lda_dim
 
 log = logging.getLogger(__name__)
@@ -42,7 +43,8 @@ def check_scoring(config: Path, plan: Plan) -> None:
         check_labels(trials, utt2spk)
     if plan.cohort is None:
         return
-    options, speaker_of = experiment.scoring, read_table(plan.cohort / "utt2spk")
+    options = experiment.scoring
+    speaker_of, _ = without_unlabelled(read_table(plan.cohort / "utt2spk"), unlabelled_speakers(plan.cohort))
     if (options.mean, options.cohort) != ("all", "all"):
         rows_by_corpus(speaker_of.values())
     if "corpus" in (options.mean, options.cohort):

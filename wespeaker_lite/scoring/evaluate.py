@@ -1,7 +1,7 @@
 """Score files and results.json from embeddings and trial lists."""
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -47,25 +47,44 @@ def calibration_trials(options: CalibrationOptions, utt2spk: Mapping[str, str]) 
 
 
 def read_training(
-    scp: str | Path, utt2spk: str | Path | None, utt2num_frames: str | Path | None, options: ScoringOptions
-) -> tuple[Cohort, Training | None]:
+    scp: str | Path,
+    utt2spk: str | Path | None,
+    utt2num_frames: str | Path | None,
+    options: ScoringOptions,
+    spk2unlabelled: str | Path | None = None,
+) -> tuple[Cohort | None, Training | None]:
     """Read the cohort, of speakers or without `utt2spk` of utterances, and the training data that the scorings need.
 
-    For PLDA that is the whole set, for calibration the utterances of its trials.
+    For PLDA that is the whole set, for calibration the utterances of its trials. Unlabelled utterances, whose speakers
+    are in `spk2unlabelled`, are not used. If all are unlabelled, there is no cohort.
 
     Raises:
         InputError: as `read_cohort`, `read_embeddings`, `read_trials` and `draw_calibration_trials`.
     """
     speaker_of, trials = read_table(utt2spk) if utt2spk else None, None
+    unlabelled: set[str] = set()
+    if speaker_of and spk2unlabelled:
+        speaker_of, unlabelled = without_unlabelled(speaker_of, read_table(spk2unlabelled))
+        log.info("%d unlabelled utterances are not in the cohort", len(unlabelled))
+        if not speaker_of:
+            log.warning("%s: all utterances are unlabelled, so there is no cohort", utt2spk)
+            return None, None
     calibrated, plda = options.first("linear", "qmf"), options.first("plda")
     if speaker_of is None or not (calibrated or plda):
-        return read_cohort(scp, speaker_of), None
+        return read_cohort(scp, speaker_of, unlabelled), None
     if calibrated:
         trials = calibration_trials(options.calibration, speaker_of)
-    only = None if plda else {*trials.enroll, *trials.test}
+    whole_set = set(speaker_of) if unlabelled else None
+    only = whole_set if plda else {*trials.enroll, *trials.test}
     embeddings = read_embeddings(scp, utt2num_frames if options.first("qmf") else None, only)
     whole = cohort_of(zip(embeddings.index, embeddings.vectors, strict=True), speaker_of) if plda else None
-    return whole or read_cohort(scp, speaker_of), Training(embeddings, speaker_of, trials)
+    return whole or read_cohort(scp, speaker_of, unlabelled), Training(embeddings, speaker_of, trials)
+
+
+def without_unlabelled(speaker_of: Mapping[str, str], placeholders: Collection[str]) -> tuple[dict[str, str], set[str]]:
+    """Split utterance -> speaker into this mapping for labelled utterances, and the unlabelled utterances."""
+    labelled = {utterance: speaker for utterance, speaker in speaker_of.items() if speaker not in placeholders}
+    return labelled, speaker_of.keys() - labelled.keys()
 
 
 def counts(

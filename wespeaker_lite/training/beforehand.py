@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from wespeaker_lite.core.config import to_mapping
+from wespeaker_lite.data.sampler import EpochSampler
 from wespeaker_lite.distill.teacher import NetworkTeacher, check_embedded
 from wespeaker_lite.kaldi.arks import read_scp
 from wespeaker_lite.recipe import resolved, trained_model
@@ -22,8 +23,13 @@ def check_training(job: Job, processes: int) -> None:
     """
     experiment = load(job.config)
     dataset = open_dataset(job, experiment)
-    batches_of_epoch(experiment.train, len(dataset), processes)
-    dataset.groups(experiment.train.sampling)
+    train = experiment.train
+    batches = batches_of_epoch(train, len(dataset), processes)
+    dataset.groups(train.sampling)
+    EpochSampler(
+        len(dataset), train.batch_size, experiment.seed, 0, num_batches=batches, world_size=processes,
+        labelled=dataset.labelled, unlabelled_share=train.unlabelled_share,
+    )  # fmt: skip
     distill = experiment.distill
     if distill.embeddings:
         check_embedded(distill.embeddings, read_scp(distill.embeddings), dataset.utterances)

@@ -4,10 +4,9 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from wespeaker_lite.distill.outputs import outputs_of
-from wespeaker_lite.models.margin import MarginHead
+from wespeaker_lite.models.margin import MarginHead, accuracy, cross_entropy
 from wespeaker_lite.training.fake_quantisation import FakeQuantisation
 
 
@@ -16,7 +15,7 @@ class Losses:
     """The losses of a batch.
 
     total: the sum of `weighted`, which is differentiated. parts: for the log, the losses before weighting and other
-    values, detached. correct: the accuracy of the student on the batch, by cosines without margin.
+    values, detached. correct: the accuracy of the student on the labelled crops, by cosines without margin.
     """
 
     total: Tensor
@@ -82,9 +81,12 @@ class Learner(nn.Module):
                 module.set_margin(margin)
 
     def forward(self, feats: Tensor, labels: Tensor, indices: Tensor, epoch: float) -> Losses:
-        """Compute the losses of crops (B, T, F), labels (B,) and indices of utterances (B,). `epoch` is fractional."""
+        """Compute the losses of crops (B, T, F), labels (B,) and indices of utterances (B,). `epoch` is fractional.
+
+        The label of an unlabelled crop is -1. Such crops are only in the losses of terms.
+        """
         student = outputs_of(self.student, self.head, feats, labels, inside="student" in self._inside)
-        classification = F.cross_entropy(student.margin_logits.float(), labels)
+        classification = cross_entropy(student.margin_logits, labels)
         parts, weighted = {"class": classification.detach()}, {"class": classification}
         teacher = None
         if self.teacher is not None:
@@ -95,5 +97,5 @@ class Learner(nn.Module):
                 parts[name] = loss.detach()
                 if name in weights:
                     weighted[name] = weights[name] * loss
-        correct = (student.cosine_logits.detach().argmax(1) == labels).float().mean()
+        correct = accuracy(student.cosine_logits.detach(), labels)
         return Losses(sum(weighted.values()), parts, correct, weighted)

@@ -16,7 +16,8 @@ from tqdm import tqdm
 from wespeaker_lite.core.config import to_mapping
 from wespeaker_lite.core.devices import HALF, allow_tf32, device_of, explain_out_of_memory, precision_on
 from wespeaker_lite.core.errors import InputError, Stopped
-from wespeaker_lite.data.crops import Batch, CropDataset, EpochSampler
+from wespeaker_lite.data.crops import Batch, CropDataset
+from wespeaker_lite.data.sampler import EpochSampler
 from wespeaker_lite.recipe import trained_model
 from wespeaker_lite.recipe.experiment import Experiment
 from wespeaker_lite.recipe.train_config import TrainConfig
@@ -98,7 +99,7 @@ class Trainer:
         # One more is kept, to resume from if one of them is damaged.
         self.store = CheckpointStore(out / "checkpoints", max(self.runtime.keep, len(self.averaged) + 1))
         self.batches = batches_of_epoch(self.train, len(dataset), self.ranks.count)
-        self.groups = dataset.groups(self.train.sampling)
+        self.groups, self.labelled = dataset.groups(self.train.sampling), dataset.labelled
         self.gradient_sum = GradientSum(self.ranks, learner, self.runtime.overlap_gradients)
         self.epoch = self.batch = 0  # done so far
         self.meters = Meters()
@@ -214,6 +215,8 @@ class Trainer:
             rank=self.ranks.rank,
             world_size=self.ranks.count,
             groups=self.groups,
+            labelled=self.labelled,
+            unlabelled_share=self.train.unlabelled_share,
         )
 
     def _step(self, batch: Batch) -> Losses:
