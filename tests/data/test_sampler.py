@@ -34,6 +34,13 @@ def test_many_epochs_use_all_utterances_equally() -> None:
     assert min(counts.values()) > 390  # of 500 * 20 / 23 = 435
 
 
+def test_the_order_without_unlabelled_utterances_stays_that_of_finished_trainings() -> None:
+    rng = np.random.default_rng((3, 4))
+    passes = [rng.permutation(23) + turn * 23 for turn in range(2)]
+    whole = numbers(EpochSampler(23, 5, seed=3, epoch=4, num_batches=8))
+    assert np.concatenate(whole).tolist() == np.concatenate(passes)[:40].tolist()
+
+
 @given(start=st.integers(0, 7))
 def test_an_epoch_resumes_where_it_was_interrupted(start: int) -> None:
     whole = numbers(EpochSampler(100, 13, seed=3, epoch=4))

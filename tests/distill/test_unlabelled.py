@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from torch.nn import functional as F
 
 from tests.distill.test_decoupled import looped
 from tests.distill.test_terms import outputs, term
@@ -61,6 +62,18 @@ def test_cross_entropy_and_accuracy_are_over_labelled_crops() -> None:
     cross_entropy(logits, nobody).backward()
     assert (cross_entropy(logits, nobody).item(), accuracy(logits, nobody).item()) == (0, 0)
     assert logits.grad.abs().sum() == 0
+
+
+def test_labelled_crops_have_the_loss_and_gradient_of_plain_cross_entropy_bit_for_bit() -> None:
+    logits, labels = 20 * torch.randn(7, 5, generator=torch.Generator().manual_seed(0)), torch.arange(7) % 5
+    found = []
+    for loss in (cross_entropy, F.cross_entropy):
+        ours = logits.clone().requires_grad_()
+        value = loss(ours, labels)
+        value.backward()
+        found.append((value.item(), ours.grad.tolist()))
+    assert found[0] == found[1]
+    assert accuracy(logits, labels) == (logits.argmax(1) == labels).float().mean()
 
 
 @pytest.mark.parametrize("head", [{"name": "aam", "subcenters": 2}, {"name": "am"}, {"name": "softmax", "margin": 0.0}])
