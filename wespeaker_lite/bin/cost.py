@@ -40,7 +40,7 @@ def main() -> None:
     parser.add_argument(
         "--runtimes",
         type=lambda words: words.split(","),
-        help="runtimes for --latency: torch,onnx,int8,openvino, each on one thread and two, from features and from samples; "
+        help="runtimes for --latency: torch,onnx,int8,openvino, each on one thread and two, from features and samples; "
         "also sizes of files and peak memory",
     )
     parser.add_argument(

@@ -89,9 +89,7 @@ def compare(
     before = torch.get_num_threads()
     try:
         with tempfile.TemporaryDirectory() as folder, torch.inference_mode():
-            subjects = [
-                _subject(name, of, Path(folder) / name, "int8" in runtimes) for name, of in experiments.items()
-            ]
+            subjects = [_subject(name, of, Path(folder) / name, "int8" in runtimes) for name, of in experiments.items()]
             ways = (Row(*way) for way in product(subjects, runtimes, threads, ("feats", "samples")))
             rows = [row for row in ways if (row.runtime, row.input) != ("int8", "samples")]  # there is no such file
             return {
