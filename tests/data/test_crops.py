@@ -250,6 +250,10 @@ def test_unlabelled_utterances_have_no_class(directory: Path, caplog: pytest.Log
     assert known.num_frames.tolist() == [31, 50, 80, 200]  # reading compares them with the arks
     assert get(known, [0, 1, 2, 3]).labels.tolist() == [0, 2, 1, 1]
     assert known.groups("corpus").tolist() == [0, 1, 0, 0]
+    groups = known.groups("speaker")  # an empty group would be drawn from, too
+    assert groups.tolist() == [0, 2, 1, 1]
+    crops = np.concatenate([request.numbers for request in EpochSampler(4, 6, 0, 0, num_batches=4, groups=groups)])
+    assert np.bincount(groups[crops % 4]).tolist() == [8, 8, 8]
     write_table(directory / "spk2unlabelled", dict.fromkeys(speakers.values(), "yes"))
     with pytest.raises(InputError, match="all utterances are unlabelled"):
         dataset(directory)

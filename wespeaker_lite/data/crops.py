@@ -179,7 +179,7 @@ class CropDataset(torch.utils.data.Dataset):
             log.info(
                 "%s: %d unlabelled utterances are left out: only KD terms use them", directory, self.num_unlabelled
             )
-            self._keep(self.labelled)
+            self._drop_unlabelled()
         self._maps: dict[int, MatrixArk] = {}
         self._noise: CropDataset | None = None
         self._resident: ResidentFeatures | None = None
@@ -237,11 +237,12 @@ class CropDataset(torch.utils.data.Dataset):
                 f"{directory}: all utterances are unlabelled: the head is trained on labelled speech, so add some"
             )
 
-    def _keep(self, wanted: np.ndarray) -> None:
-        """Drop the utterances that are not in `wanted` (n,) bool."""
+    def _drop_unlabelled(self) -> None:
+        wanted = self.labelled
         self.utterances = Names(self.utterances.names[wanted])
-        for name in ("num_frames", "labels", "_ark_of", "_offsets", "_speaker_of"):
+        for name in ("num_frames", "labels", "_ark_of", "_offsets"):
             setattr(self, name, getattr(self, name)[wanted])
+        self._speakers, self._speaker_of = self.classes, self.labels  # without placeholders: no group may be empty
 
     @property
     def num_unlabelled(self) -> int:
