@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from wespeaker_lite.core.errors import InputError
-from wespeaker_lite.kaldi.data_dir import UNLABELLED
+from wespeaker_lite.kaldi.data_dir import SPK2UNLABELLED
 from wespeaker_lite.kaldi.tables import spk2utt_of, write_table
 
 log = logging.getLogger(__name__)
@@ -87,7 +87,7 @@ def write_data_dir(folder: Path, part: CorpusSet) -> None:
         "spk2age": part.spk2age,
         "spk2utt": {speaker: " ".join(utterances) for speaker, utterances in spk2utt.items()},
         "utt2spk": part.utt2spk,
-        UNLABELLED: dict.fromkeys(part.unlabelled, "yes"),
+        SPK2UNLABELLED: dict.fromkeys(part.unlabelled, "yes"),
     }
     for name, table in tables.items():
         if table:

@@ -7,7 +7,7 @@ from pathlib import Path
 from wespeaker_lite.core.errors import InputError
 from wespeaker_lite.core.files import write_text
 from wespeaker_lite.corpora.augmented_copies import Copy
-from wespeaker_lite.kaldi.data_dir import UNLABELLED, unlabelled_speakers
+from wespeaker_lite.kaldi.data_dir import SPK2UNLABELLED, unlabelled_speakers
 from wespeaker_lite.kaldi.fix import fix
 from wespeaker_lite.kaldi.tables import read_table, spk2utt_of, write_table
 
@@ -42,9 +42,9 @@ def gather(source: Path, parts: Path, out: Path, copy: Copy = _ITSELF) -> None:
         write_table(out / "utt2spk", utt2spk)
         speakers = spk2utt_of(utt2spk)
         write_table(out / "spk2utt", {speaker: " ".join(utterances) for speaker, utterances in speakers.items()})
-        (out / UNLABELLED).unlink(missing_ok=True)
+        (out / SPK2UNLABELLED).unlink(missing_ok=True)
         if unlabelled := unlabelled_speakers(source):
-            write_table(out / UNLABELLED, dict.fromkeys(map(copy.speaker, unlabelled), "yes"))
+            write_table(out / SPK2UNLABELLED, dict.fromkeys(map(copy.speaker, unlabelled), "yes"))
     for name, table in tables.items():
         write_table(out / name, table)
     total = sum(int(path.with_suffix(".sum").read_text(), 16) for path in parts.glob("feats.*.scp"))

@@ -6,7 +6,7 @@ from pathlib import Path
 from wespeaker_lite.core.errors import InputError
 from wespeaker_lite.corpora.audio_files import check_audio
 from wespeaker_lite.corpora.corpus_set import CorpusSet, recording_of
-from wespeaker_lite.kaldi.data_dir import UNLABELLED
+from wespeaker_lite.kaldi.data_dir import SPK2UNLABELLED
 from wespeaker_lite.kaldi.segments import SEGMENT
 from wespeaker_lite.kaldi.tables import key_and_value
 
@@ -35,7 +35,7 @@ def read_kaldi_dir(folder: Path) -> CorpusSet:
         spk2gender=speaker_table(folder / "spk2gender", speakers),
         spk2age=speaker_table(folder / "spk2age", speakers),
         aliases={old: new for old, new in new_ids.items() if old != new},
-        unlabelled=frozenset(speaker_table(folder / UNLABELLED, speakers)),
+        unlabelled=frozenset(speaker_table(folder / SPK2UNLABELLED, speakers)),
     )
 
 

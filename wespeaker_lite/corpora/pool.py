@@ -93,7 +93,6 @@ def read_pool(
             part = _read(pool, entry, options)
             if role == "test":
                 check_test_set(part, where)
-            if role == "test":
                 lists[name] = {f"{kind}_{name}": trials for kind, trials in _lists(pool, entry, part, options).items()}
             parts[name] = _with_prefix(part, entry.corpus)
             log.info("%s: %s", where, size_of(part))

@@ -13,7 +13,7 @@ from wespeaker_lite.kaldi.block_table import (
     pieces,
     read_block_table,
 )
-from wespeaker_lite.kaldi.data_dir import UNLABELLED, check_elsewhere, finish, first_few, tables_of
+from wespeaker_lite.kaldi.data_dir import SPK2UNLABELLED, check_elsewhere, finish, first_few, tables_of
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +28,7 @@ def combine(out: str | Path, directories: Sequence[str | Path]) -> int:
     """
     sources = [Path(directory) for directory in directories]
     tables = [tables_of(source) for source in sources]
-    kept = set(tables[0]).intersection(*tables[1:]) | {UNLABELLED}
+    kept = set(tables[0]).intersection(*tables[1:]) | {SPK2UNLABELLED}
     common = {name: kind for of_one in tables for name, kind in of_one.items() if name in kept}
     left_out = set().union(*tables) - common.keys()
     if "segments" in left_out:

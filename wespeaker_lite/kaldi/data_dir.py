@@ -23,7 +23,7 @@ from wespeaker_lite.kaldi.tables import read_table
 
 # The table of unlabelled utterances. As usual in Kaldi, an utterance of an unknown speaker is its own speaker in
 # utt2spk. This table has these placeholders, each with the value `yes`. A copy with noise has the same placeholder.
-UNLABELLED = "spk2unlabelled"
+SPK2UNLABELLED = "spk2unlabelled"
 
 _BY_UTTERANCE = re.compile(r"utt2\w+|feats\.scp|vad\.scp|segments|text")
 _BY_SPEAKER = re.compile(r"spk2(?!utt$)\w+")
@@ -73,7 +73,7 @@ def unlabelled_speakers(directory: str | Path) -> set[str]:
     Raises:
         InputError: as `read_table`.
     """
-    path = Path(directory) / UNLABELLED
+    path = Path(directory) / SPK2UNLABELLED
     return set(read_table(path)) if path.exists() else set()
 
 

@@ -23,7 +23,7 @@ from wespeaker_lite.distill.outputs import Outputs, outputs_for_silence
 from wespeaker_lite.distill.several import Teachers
 from wespeaker_lite.distill.teacher import ArkTeacher, NetworkTeacher
 from wespeaker_lite.distill.term import Partners
-from wespeaker_lite.kaldi.data_dir import UNLABELLED
+from wespeaker_lite.kaldi.data_dir import SPK2UNLABELLED
 from wespeaker_lite.recipe import trained_model
 from wespeaker_lite.recipe.experiment import Experiment, load
 from wespeaker_lite.recipe.stamps import Inputs
@@ -86,7 +86,9 @@ def open_dataset(job: Job, experiment: Experiment) -> CropDataset:
     if dataset.num_mels != experiment.features.num_mels:
         raise InputError(f"{job.data}: {dataset.num_mels} mel bins, but the config says {experiment.features.num_mels}")
     if experiment.train.unlabelled_share and learns_from_teachers and not dataset.num_unlabelled:
-        raise InputError(f"{job.data}: train.unlabelled_share is set, but no utterance is unlabelled ({UNLABELLED})")
+        raise InputError(
+            f"{job.data}: train.unlabelled_share is set, but no utterance is unlabelled ({SPK2UNLABELLED})"
+        )
     labelled, others = len(dataset) - dataset.num_unlabelled, dataset.num_unlabelled
     unlabelled = f" and {others} unlabelled ones" if others else ""
     log.info("%d utterances of %d speakers%s from %s", labelled, len(dataset.classes), unlabelled, job.data)
